@@ -1,0 +1,39 @@
+"""Road extraction for open-pit mines on MMSegmentation 0.30; importing the package registers everything."""
+
+import logging
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+
+__version__ = "0.1.0"
+
+_NEEDED = {"mmcv-full": "1.7.", "mmsegmentation": "0.30."}
+
+
+def _check_versions() -> None:
+    for package, prefix in _NEEDED.items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "not installed"
+        if not found.startswith(prefix):
+            raise ImportError(
+                f"mmseg_ext needs {package} {prefix}x, found: {found}. "
+                "Install the versions of requirements.txt: run 'make install' in the repository."
+            )
+
+
+def _quiet_imports() -> None:
+    """Keep out of every command's output what nobody can act on."""
+    warnings.filterwarnings("ignore", message="On January 1, 2023, MMCV will release")
+    warnings.filterwarnings("ignore", message="For binary segmentation, we suggest using")
+    warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
+    warnings.filterwarnings("ignore", message="`build_loss` would be deprecated soon")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
+
+_check_versions()
+_quiet_imports()
+
+from . import datasets, engine, models  # noqa: E402
+
+__all__ = ["__version__", "datasets", "engine", "models"]

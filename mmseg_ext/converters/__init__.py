@@ -1,0 +1,6 @@
+"""Raw data into the VOC layout that `mmseg_ext.datasets.RoadDataset` reads."""
+
+from .folder_pair import Conversion, convert_folder_pair
+from .voc_writer import VocWriter
+
+__all__ = ["Conversion", "VocWriter", "convert_folder_pair"]

@@ -1,0 +1,65 @@
+"""Pipeline step that reads a label mask."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from mmseg.datasets.builder import PIPELINES
+from PIL import Image
+
+from ...errors import DataError
+
+CONVERT_HINT = "convert the data with: python tools/convert_dataset.py IMAGES MASKS DEST"
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W).
+
+    Raises:
+        DataError: the file is missing, truncated or not single-band 8-bit.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P", "1"):
+                raise DataError(f"{path}: {image.mode} pixels, but a mask holds one 8-bit label; {CONVERT_HINT}")
+            return np.array(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split") from None
+
+
+def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: str) -> None:
+    """Refuse a mask that holds labels other than 0 to ``num_classes`` - 1 and ``ignore_index``.
+
+    Raises:
+        DataError: names the file, the values and the converter.
+    """
+    counts = np.bincount(mask.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    wrong = [int(v) for v in values if v >= num_classes and v != ignore_index]
+    if wrong:
+        shown = ", ".join(map(str, wrong[:6])) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
+        raise DataError(
+            f"{path}: label values {shown} are none of the {num_classes} classes (0 to {num_classes - 1}) "
+            f"nor {ignore_index} (ignore); {CONVERT_HINT}"
+        )
+
+
+@PIPELINES.register_module()
+class LoadRoadMask:
+    """Reads ``results['ann_info']['seg_map']`` into ``results['gt_semantic_seg']``, uint8 (H, W)."""
+
+    def __call__(self, results: dict) -> dict:
+        """Add the mask; refuse one whose labels or size do not fit."""
+        path = os.path.join(results.get("seg_prefix") or "", results["ann_info"]["seg_map"])
+        mask = read_mask(path)
+        check_labels(mask, results["num_classes"], results["ignore_index"], path)
+        if "img" in results and results["img"].shape[:2] != mask.shape:
+            (height, width), (mask_height, mask_width) = results["img"].shape[:2], mask.shape
+            raise DataError(
+                f"{path}: the mask is {mask_width}x{mask_height} px but its image {results['filename']} is "
+                f"{width}x{height} px; export both at the same size"
+            )
+        results["gt_semantic_seg"] = mask
+        results["seg_fields"].append("gt_semantic_seg")
+        return results

@@ -1,0 +1,176 @@
+"""RoadDataset: images and road masks in the VOC layout."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import torch
+from mmseg.core.evaluation.metrics import intersect_and_union
+from mmseg.datasets.builder import DATASETS
+from mmseg.datasets.custom import CustomDataset
+
+from ..errors import ConfigError, DataError
+from .pipelines import LoadRoadMask
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+def _with_step_args(pipeline: Sequence[dict], step_args: dict[str, dict]) -> list[dict]:
+    """Return a copy of ``pipeline`` with ``step_args[type]`` merged into every step of that type."""
+    merged = copy.deepcopy(list(pipeline))
+    unused = set(step_args)
+    types = []
+
+    def visit(steps: list[dict]) -> None:
+        for step in steps:
+            types.append(step["type"])
+            step.update(copy.deepcopy(step_args.get(step["type"], {})))
+            unused.discard(step["type"])
+            visit(step.get("transforms", []))
+
+    visit(merged)
+    if unused:
+        raise ConfigError(
+            f"step_args names {', '.join(sorted(unused))}, but the pipeline has only {', '.join(dict.fromkeys(types))}"
+        )
+    return merged
+
+
+def _files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
+    """Return file names of ``folder`` with one of ``suffixes`` by their stem."""
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder; set data_root, or convert your data with tools/convert_dataset.py")
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in suffixes:
+            if stem in found:
+                raise DataError(f"{folder}: {found[stem]} and {name} share one name; keep one of them")
+            found[stem] = name
+    return found
+
+
+@DATASETS.register_module()
+class RoadDataset(CustomDataset):
+    """Image and mask pairs listed by a split file; every mask pixel holds a class index or 255 (ignore).
+
+    Layout below ``data_root``: ``JPEGImages/<stem>.{png,jpg,jpeg,tif,tiff}``, ``SegmentationClass/<stem>.png``,
+    ``ImageSets/Segmentation/{train,val,test}.txt`` with one stem a line.
+
+    Args:
+        pipeline: MMSegmentation pipeline; starts with ``LoadRoadImage`` (and ``LoadRoadMask`` in training).
+        split: file with one stem a line, relative to ``data_root``.
+        data_root: root folder of the data set.
+        img_dir: folder of the images, relative to ``data_root``.
+        ann_dir: folder of the masks, relative to ``data_root``; None where there are none.
+        step_args: arguments by step type, merged into the steps of that type in the pipeline. So a data set
+            states its statistics and sizes without repeating the pipeline.
+        classes: class names in the order of their labels.
+        palette: one RGB colour (0-255) per class.
+        test_mode: MMSegmentation's switch: True leaves the masks out of the pipeline.
+        ignore_index: label that counts neither in the loss nor in the metrics.
+
+    Raises:
+        DataError: a folder, the split file, an image or a mask is missing, or the split is empty.
+        ConfigError: ``step_args`` names a step that the pipeline does not have.
+    """
+
+    def __init__(
+        self,
+        pipeline: Sequence[dict],
+        split: str,
+        data_root: str | None = None,
+        img_dir: str = "JPEGImages",
+        ann_dir: str | None = "SegmentationClass",
+        step_args: dict[str, dict] | None = None,
+        classes: Sequence[str] = ("background", "road"),
+        palette: Sequence[Sequence[int]] = ((0, 0, 0), (128, 0, 0)),
+        test_mode: bool = False,
+        ignore_index: int = 255,
+    ) -> None:
+        if len(palette) != len(classes):
+            raise ConfigError(f"{len(classes)} classes but {len(palette)} colours in the palette; give one for each class")
+        if data_root is not None and not os.path.isdir(data_root):
+            raise DataError(
+                f"{data_root}: no such folder (data_root); put the data set there, link it, or set another root"
+            )
+        super().__init__(
+            _with_step_args(pipeline, step_args or {}),
+            img_dir,
+            ann_dir=ann_dir,
+            split=split,
+            data_root=data_root,
+            test_mode=test_mode,
+            ignore_index=ignore_index,
+            classes=tuple(classes),
+            palette=[list(colour) for colour in palette],
+        )
+        self.gt_seg_map_loader = LoadRoadMask()
+
+    def load_annotations(
+        self, img_dir: str, img_suffix: str, ann_dir: str | None, seg_map_suffix: str, split: str
+    ) -> list[dict]:
+        """Return one record per line of ``split``; the suffixes are found, not given."""
+        if not os.path.isfile(split):
+            beside = os.path.dirname(split)
+            near = get_close_matches(os.path.basename(split), os.listdir(beside) if os.path.isdir(beside) else [])
+            hint = f"; did you mean {os.path.join(beside, near[0])}?" if near else "; list one image name a line in it"
+            raise DataError(f"{split}: no such split file{hint}")
+        with open(split, encoding="utf-8") as lines:
+            stems = [line.strip() for line in lines if line.strip()]
+        if not stems:
+            raise DataError(f"{split}: the split is empty; list one image name (without suffix) a line")
+        images = _files_by_stem(img_dir, IMAGE_SUFFIXES)
+        masks = {} if ann_dir is None else _files_by_stem(ann_dir, (seg_map_suffix,))
+        infos = []
+        for stem in stems:
+            if stem not in images:
+                raise DataError(
+                    f"{os.path.join(img_dir, stem)}.*: no such image, but {split} lists it; "
+                    f"add it as {', '.join(IMAGE_SUFFIXES)} or remove the line"
+                )
+            info: dict = dict(filename=images[stem])
+            if ann_dir is not None:
+                if stem not in masks:
+                    raise DataError(
+                        f"{os.path.join(ann_dir, stem)}{seg_map_suffix}: no mask for image {images[stem]}, "
+                        f"listed in {split}; add the mask or remove the line"
+                    )
+                info["ann"] = dict(seg_map=masks[stem])
+            infos.append(info)
+        return infos
+
+    def pre_pipeline(self, results: dict) -> None:
+        """Add what the loading steps need to know of the data set."""
+        super().pre_pipeline(results)
+        results["num_classes"] = len(self.CLASSES)
+        results["ignore_index"] = self.ignore_index
+
+    def image_path(self, index: int) -> str:
+        """Return the path of image ``index``."""
+        return os.path.join(self.img_dir, self.img_infos[index]["filename"])
+
+    def mask_path(self, index: int) -> str:
+        """Return the path of the mask of image ``index``."""
+        return os.path.join(self.ann_dir, self.img_infos[index]["ann"]["seg_map"])
+
+    def pre_eval(self, preds: list, indices: list[int]) -> list[tuple[torch.Tensor, ...]]:
+        """Return areas of intersection, union, prediction and truth per class for each image, in float64.
+
+        Raises:
+            DataError: a prediction and its mask differ in size.
+        """
+        areas = []
+        for pred, index in zip(preds, indices, strict=True):
+            truth = self.get_gt_seg_map_by_idx(index)
+            if truth.shape != pred.shape:
+                raise DataError(
+                    f"{self.mask_path(index)}: the mask is {truth.shape[1]}x{truth.shape[0]} px but its image "
+                    f"{self.image_path(index)} is {pred.shape[1]}x{pred.shape[0]} px; export both at the same size"
+                )
+            per_class = intersect_and_union(pred, truth, len(self.CLASSES), self.ignore_index)
+            areas.append(tuple(area.double() for area in per_class))
+        return areas

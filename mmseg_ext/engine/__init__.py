@@ -1,0 +1,22 @@
+"""Training, evaluation, distribution, checkpoints: what mmcv 1.7 lacks on today's PyTorch."""
+
+from .complexity import Complexity, measure_complexity
+from .config import add_config_options, load_config
+from .evaluation import EvalHook, evaluate_checkpoint
+from .network import build_network
+from .precision import ScaledOptimizerHook
+from .runner import SafeIterRunner
+from .training import train
+
+__all__ = [
+    "Complexity",
+    "EvalHook",
+    "SafeIterRunner",
+    "ScaledOptimizerHook",
+    "add_config_options",
+    "build_network",
+    "evaluate_checkpoint",
+    "load_config",
+    "measure_complexity",
+    "train",
+]

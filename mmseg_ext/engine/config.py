@@ -1,0 +1,58 @@
+"""Reading a config file, with a helpful answer where it cannot be read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from mmcv import Config, DictAction
+
+from ..errors import ConfigError
+
+CONFIG_ROOT = Path(__file__).resolve().parents[2] / "myconfigs"
+
+
+def _closest_config(path: str) -> str | None:
+    """Return the existing config whose path is most like ``path``."""
+    known = [
+        os.path.relpath(p) for p in sorted(CONFIG_ROOT.rglob("*.py")) if "_base_" not in p.relative_to(CONFIG_ROOT).parts
+    ]
+    by_folded = {p.casefold(): p for p in known}
+    by_name = {os.path.basename(p).casefold(): p for p in known}
+    wanted = os.path.relpath(path).casefold()
+    near = get_close_matches(wanted, by_folded, n=1, cutoff=0.0)
+    named = get_close_matches(os.path.basename(wanted), by_name, n=1, cutoff=0.8)
+    if named:
+        return by_name[named[0]]
+    return by_folded[near[0]] if near else None
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool."""
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="config overrides, key.sub=value ...")
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Return the config at ``path`` with ``options`` (dotted keys) merged over it.
+
+    Raises:
+        ConfigError: the file is missing (the closest existing one is offered), is no valid config, or an
+            option does not fit.
+    """
+    if not os.path.isfile(path):
+        near = _closest_config(path)
+        raise ConfigError(f"{path}: no such config" + (f"; did you mean {near}?" if near else ""))
+    try:
+        cfg = Config.fromfile(path)
+        if options:
+            cfg.merge_from_dict(options)
+    except ImportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}: cannot be read as a config ({reason})") from None
+    if "model" not in cfg or "data" not in cfg:
+        raise ConfigError(f"{path}: has no 'model' or no 'data'; give one of the leaf configs below myconfigs/")
+    return cfg

@@ -1,0 +1,191 @@
+"""Processes and devices: what mmcv 1.7 lacks on today's PyTorch and on machines without a GPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmcv.cnn.utils import revert_sync_batchnorm
+from mmcv.parallel import MODULE_WRAPPERS, DataContainer
+from torch import distributed as dist
+from torch import nn
+
+from ..errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among all that work together.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        device: where the network runs in this process.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+def start_process(gpu_id: int = 0) -> Process:
+    """Join the processes that torchrun started, or stand alone.
+
+    GPUs talk by NCCL, CPUs by gloo. Alone, the process takes GPU ``gpu_id``, or the CPU where there is none.
+
+    Raises:
+        ConfigError: more processes on this machine than GPUs, where there is at least one.
+    """
+    gpus = torch.cuda.device_count()
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if "RANK" not in os.environ:
+        if gpus and gpu_id >= gpus:
+            raise ConfigError(f"GPU {gpu_id} was asked for, but this machine has {gpus} (0 to {gpus - 1})")
+        device = torch.device("cuda", gpu_id) if gpus else torch.device("cpu")
+        rank, world_size = 0, 1
+    else:
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", 0))
+        check_gpu_count(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if gpus else "gloo")
+    return Process(rank, world_size, device)
+
+
+def check_gpu_count(processes: int) -> None:
+    """Refuse more processes than GPUs on a machine that has any.
+
+    Raises:
+        ConfigError: names both numbers.
+    """
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise ConfigError(f"{processes} GPUs were asked for, but this machine has {gpus}; ask for {gpus} or fewer")
+
+
+def without_sync_bn(model: nn.Module, process: Process) -> nn.Module:
+    """Return ``model`` with SyncBN turned into BN where SyncBN cannot run: on CPU, or in a single process."""
+    if process.device.type == "cuda" and process.world_size > 1:
+        return model
+    return revert_sync_batchnorm(model)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return ``batch`` without mmcv's containers and with its tensors on ``device``."""
+    if isinstance(batch, DataContainer):
+        return batch.data[0] if batch.cpu_only else to_device(batch.data[0], device)
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+class _Steps:
+    """What mmcv's runner and our evaluation ask of a wrapped segmentor.
+
+    Keeps the device, the autocast type and the memory format out of the networks.
+    """
+
+    module: nn.Module
+    device_used: torch.device
+    autocast_dtype: torch.dtype | None
+
+    def _prepare(self, batch: dict) -> dict:
+        return to_device(batch, self.device_used)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.autocast_dtype is not None
+        return torch.autocast(self.device_used.type, dtype=self.autocast_dtype, enabled=enabled)
+
+    def train_step(self, batch: dict, optimizer: object = None, **_: object) -> dict:
+        """Return loss, log variables and number of images of one training batch."""
+        batch = self._prepare(batch)
+        with self._autocast():
+            losses = self(**batch)
+        loss, log_vars = self.module._parse_losses(losses)
+        return dict(loss=loss, log_vars=log_vars, num_samples=len(batch["img_metas"]))
+
+    val_step = train_step
+
+    @torch.no_grad()
+    def predict(self, batch: dict, **kwargs: object) -> list:
+        """Return one label map (H, W) per image of a test batch."""
+        batch = self._prepare(batch)
+        with self._autocast():
+            return self.module(return_loss=False, **batch, **kwargs)
+
+
+@MODULE_WRAPPERS.register_module()
+class LocalSegmentor(_Steps, nn.Module):
+    """A segmentor in a single process, on CPU or GPU."""
+
+    def __init__(self, module: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.module = module
+        self.device_used, self.autocast_dtype = device, autocast_dtype
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """Call the segmentor."""
+        return self.module(*args, **kwargs)
+
+
+@MODULE_WRAPPERS.register_module()
+class DistributedSegmentor(_Steps, nn.parallel.DistributedDataParallel):
+    """A segmentor whose gradients are averaged over all processes (NCCL or gloo)."""
+
+    def __init__(
+        self, module: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None, **kwargs: Any
+    ) -> None:
+        super().__init__(module, device_ids=[device] if device.type == "cuda" else None, **kwargs)
+        self.device_used, self.autocast_dtype = device, autocast_dtype
+
+
+def wrap(
+    model: nn.Module,
+    process: Process,
+    autocast_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    training: bool = False,
+    find_unused_parameters: bool = False,
+) -> LocalSegmentor | DistributedSegmentor:
+    """Move ``model`` to this process's device and wrap it for training or evaluation."""
+    model = without_sync_bn(model, process).to(process.device)
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if training and dist.is_initialized():
+        return DistributedSegmentor(
+            model,
+            process.device,
+            autocast_dtype,
+            broadcast_buffers=False,
+            find_unused_parameters=find_unused_parameters,
+        )
+    return LocalSegmentor(model, process.device, autocast_dtype)
+
+
+def on_first_process(process: Process, work: Callable[[], None]) -> None:
+    """Run ``work`` on the first process while the others wait; an error there ends all of them."""
+    if process.rank == 0:
+        work()
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather_by_index(items: dict[int, Any]) -> list[Any]:
+    """Return the values of all processes' ``items`` in the order of their keys; every process gets them."""
+    if dist.is_initialized():
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, items)
+        items = {key: value for part in parts for key, value in part.items()}
+    return [items[key] for key in sorted(items)]

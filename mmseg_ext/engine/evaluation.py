@@ -1,0 +1,148 @@
+"""Evaluation of a network on a data set, in any number of processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from mmcv import Config
+from mmcv.parallel import collate
+from mmseg.core import EvalHook as MMSegEvalHook
+from mmseg.datasets import build_dataset
+from mmseg.datasets.custom import CustomDataset
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ..checks import check_dataset
+from ..errors import ConfigError
+from .checkpoint import load_weights
+from .distributed import LocalSegmentor, Process, gather_by_index, on_first_process, start_process, wrap
+from .network import build_network, check_classes
+from .precision import DTYPES, choose_precision
+
+METRICS = ("mIoU", "mDice", "mFscore")
+
+
+def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) -> DataLoader:
+    """Return a loader of single images: process ``rank`` reads every ``world_size``-th, none twice."""
+    return DataLoader(
+        dataset,
+        batch_size=1,
+        sampler=range(process.rank, len(dataset), process.world_size),
+        num_workers=workers,
+        collate_fn=partial(collate, samples_per_gpu=1),
+        pin_memory=process.device.type == "cuda",
+    )
+
+
+def predict_dataset(model: LocalSegmentor, loader: DataLoader, progress: bool = True) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield index and label map (H, W) of every image that ``loader`` reads in this process."""
+    model.eval()
+    shown = tqdm(loader, desc="evaluating", unit="image", disable=None if progress else True, leave=False)
+    for index, batch in zip(loader.sampler, shown, strict=True):
+        (labels,) = model.predict(batch)
+        yield index, labels
+
+
+def evaluate_dataset(
+    model: LocalSegmentor, loader: DataLoader, on_prediction: Callable[[int, np.ndarray], None] | None = None
+) -> list:
+    """Return the areas per class of every image of the data set, in its order, in every process.
+
+    Sums over them do not depend on the number of processes.
+
+    Args:
+        model: the wrapped network.
+        loader: what `evaluation_loader` returned.
+        on_prediction: called with index and label map (H, W) of each image of this process.
+    """
+    areas = {}
+    for index, labels in predict_dataset(model, loader):
+        (areas[index],) = loader.dataset.pre_eval([labels], [index])
+        if on_prediction is not None:
+            on_prediction(index, labels)
+    return gather_by_index(areas)
+
+
+def evaluate_checkpoint(
+    cfg: Config,
+    checkpoint: str,
+    metrics: Sequence[str] = ("mIoU",),
+    gpu_id: int = 0,
+    on_prediction: Callable[[CustomDataset, int, np.ndarray], None] | None = None,
+) -> dict[str, float]:
+    """Evaluate ``checkpoint`` on the test split of ``cfg`` and return the metrics, 0 to 1, in every process.
+
+    Args:
+        cfg: what `load_config` returned.
+        checkpoint: weights that fit ``cfg`` (.pth or .safetensors).
+        metrics: of `METRICS`; empty to predict only (the split then needs no masks).
+        gpu_id: the GPU of a single process.
+        on_prediction: called with data set, index and label map (H, W) of every image of this process.
+
+    Raises:
+        UserError: data, config, weights or machine do not fit; the message says what to do.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(f"--eval {metric}: unknown metric; take some of {', '.join(METRICS)}")
+    process = start_process(gpu_id)
+    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
+    dataset = build_dataset(cfg.data.test, dict(test_mode=True))
+    check_classes(cfg, dataset)
+    if metrics:
+        on_first_process(process, lambda: check_dataset(dataset))
+    model = build_network(cfg, pretrained=False)
+    load_weights(model, checkpoint)
+    model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
+    loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
+
+    def visit(index: int, labels: np.ndarray) -> None:
+        if on_prediction is not None:
+            on_prediction(dataset, index, labels)
+
+    if not metrics:
+        for index, labels in predict_dataset(model, loader):
+            visit(index, labels)
+        return {}
+    results = evaluate_dataset(model, loader, visit)
+    logger = logging.getLogger("mmseg_ext") if process.rank == 0 else "silent"
+    with torch.no_grad():
+        scores = dataset.evaluate(results, metric=list(metrics), logger=logger)
+    return {name: float(value) for name, value in scores.items()}
+
+
+class EvalHook(MMSegEvalHook):
+    """Evaluates at an interval in all processes together and keeps the best checkpoint.
+
+    Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
+    """
+
+    def _do_evaluate(self, runner) -> None:
+        if not self._should_evaluate(runner):
+            return
+        local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
+        results = evaluate_dataset(local, self.dataloader)
+        runner.model.train()
+        if runner.rank == 0:
+            runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
+            score = self.evaluate(runner, results)
+            if self.save_best and score is not None:
+                self._save_ckpt(runner, score)
+
+    def _save_ckpt(self, runner, key_score: float) -> None:
+        notes = runner.meta["hook_msgs"]
+        if "best_score" in notes and not self.compare_func(key_score, notes["best_score"]):
+            return
+        previous = notes.get("best_ckpt")
+        name = f"best_{self.key_indicator}_iter_{runner.iter + 1}.pth"
+        notes["best_score"] = float(key_score)
+        notes["best_ckpt"] = os.path.join(self.out_dir, name)
+        runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+        if previous and previous != notes["best_ckpt"] and os.path.isfile(previous):
+            os.remove(previous)
+        runner.logger.info("best %s so far: %.4f, saved as %s", self.key_indicator, key_score, name)

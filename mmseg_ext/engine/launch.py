@@ -1,0 +1,73 @@
+"""Starts one process per GPU, or gloo processes on a CPU: torchrun with our answers to its failures.
+
+Run as ``python -m mmseg_ext.engine.launch PROCESSES SCRIPT [ARGS ...]``. NNODES, NODE_RANK, MASTER_ADDR and PORT
+describe several machines; on one machine a free port is found.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser, run
+
+from ..errors import ConfigError, run_tool
+from .distributed import check_gpu_count
+
+
+def torchrun_arguments(processes: int, environ: dict[str, str]) -> list[str]:
+    """Return torchrun's options for this machine.
+
+    Raises:
+        ConfigError: several nodes without the address of the first.
+    """
+    nodes = int(environ.get("NNODES", 1))
+    arguments = [f"--nproc-per-node={processes}", f"--nnodes={nodes}"]
+    if nodes == 1 and "PORT" not in environ:
+        return [*arguments, "--standalone"]
+    if nodes > 1 and "MASTER_ADDR" not in environ:
+        raise ConfigError(f"NNODES={nodes} needs MASTER_ADDR, the address of the first node (and the same PORT on all)")
+    return [
+        *arguments,
+        f"--node-rank={environ.get('NODE_RANK', 0)}",
+        f"--master-addr={environ.get('MASTER_ADDR', '127.0.0.1')}",
+        f"--master-port={environ.get('PORT', 29500)}",
+    ]
+
+
+def launch(processes: int, script: list[str]) -> int:
+    """Run ``script`` in ``processes`` processes and return the exit code of the first that failed, or 0.
+
+    Raises:
+        ConfigError: more processes than GPUs, or an incomplete description of several nodes.
+    """
+    if processes < 1:
+        raise ConfigError(f"{processes} processes were asked for; ask for 1 or more")
+    check_gpu_count(processes)
+    if not torch.cuda.device_count():
+        sys.stderr.write(f"no GPU here: running {processes} process(es) on the CPU with gloo\n")
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // processes))
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    arguments = torchrun_arguments(processes, dict(os.environ))
+    try:
+        run(get_args_parser().parse_args([*arguments, *script]))
+    except ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code
+    return 0
+
+
+def main() -> None:
+    """Parse the command line and launch."""
+    if len(sys.argv) < 3 or not sys.argv[1].isdigit():
+        raise ConfigError("usage: python -m mmseg_ext.engine.launch PROCESSES SCRIPT [ARGS ...]")
+    sys.exit(launch(int(sys.argv[1]), sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,202 @@
+"""Training of a config, in one or several processes, on CPU or GPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+import time
+from functools import partial
+
+import cv2
+import numpy as np
+import torch
+from mmcv import Config
+from mmcv.parallel import collate
+from mmcv.runner import HOOKS, CheckpointHook, build_optimizer, build_runner
+from mmcv.utils import build_from_cfg
+from mmseg.datasets import build_dataset
+from mmseg.datasets.builder import worker_init_fn
+from mmseg.utils import get_root_logger
+from torch.utils.data import DataLoader, Dataset
+
+from .. import __version__
+from ..checks import check_dataset
+from ..errors import ConfigError
+from .checkpoint import latest_checkpoint, load_start_weights, remove_partial_files
+from .distributed import Process, on_first_process, start_process, wrap
+from .evaluation import EvalHook, evaluation_loader
+from .network import build_network, check_classes
+from .precision import DTYPES, choose_precision
+from .sampler import InfiniteSampler
+
+WORK_DIRS = "work_dirs"
+
+
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seed Python, NumPy and torch; ``deterministic`` also keeps cuDNN from choosing algorithms by timing."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+
+def training_loader(dataset: Dataset, cfg: Config, process: Process, seed: int) -> DataLoader:
+    """Return the endless loader of training batches of this process."""
+    settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
+    batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size),
+        num_workers=workers,
+        collate_fn=partial(collate, samples_per_gpu=batch_size),
+        pin_memory=process.device.type == "cuda",
+        worker_init_fn=partial(worker_init_fn, num_workers=workers, rank=process.rank, seed=seed),
+        persistent_workers=workers > 0,
+    )
+
+
+def prepare_work_dir(work_dir: str, cfg: Config) -> None:
+    """Create ``work_dir``, dump the config into it and clear what an interrupted write left.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        cfg.dump(os.path.join(work_dir, os.path.basename(cfg.filename)))
+    except OSError as error:
+        raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
+    remove_partial_files(work_dir)
+
+
+def checkpoint_meta(cfg: Config, dataset: Dataset, seed: int) -> dict:
+    """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
+    return dict(
+        mmseg_ext_version=__version__,
+        torch_version=str(torch.__version__),
+        host=platform.node(),
+        seed=seed,
+        exp_name=os.path.basename(cfg.filename),
+        config=cfg.pretty_text,
+        CLASSES=list(dataset.CLASSES),
+        PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
+        hook_msgs={},
+    )
+
+
+def train(
+    cfg: Config,
+    work_dir: str | None = None,
+    seed: int = 0,
+    deterministic: bool = False,
+    validate: bool = True,
+    auto_resume: bool = False,
+    gpu_id: int = 0,
+) -> str:
+    """Train the network of ``cfg`` and return the work dir with its checkpoints and logs.
+
+    Args:
+        cfg: what `load_config` returned. ``resume_from`` continues a run, ``load_from`` starts from weights.
+        work_dir: where checkpoints and logs go; ``work_dirs/<config name>`` when None.
+        seed: seed of weights, data order, augmentation and NMF bases.
+        deterministic: ask cuDNN for reproducible algorithms.
+        validate: evaluate at the config's interval and keep the best checkpoint.
+        auto_resume: continue from the newest complete checkpoint of ``work_dir``, if there is one.
+        gpu_id: the GPU of a single process.
+
+    Raises:
+        UserError: data, config, weights or machine do not fit; the message says what to do.
+    """
+    process = start_process(gpu_id)
+    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
+    cv2.setNumThreads(0)
+    torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
+
+    dataset = build_dataset(cfg.data.train)
+    val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
+    check_classes(cfg, dataset)
+    work_dir = work_dir or cfg.get("work_dir") or os.path.join(
+        WORK_DIRS, os.path.splitext(os.path.basename(cfg.filename))[0]
+    )
+
+    def check_and_prepare() -> None:
+        check_dataset(dataset)
+        if val_dataset is not None:
+            check_dataset(val_dataset)
+        prepare_work_dir(work_dir, cfg)
+
+    on_first_process(process, check_and_prepare)
+    timestamp = time.strftime("%Y%m%d_%H%M%S")
+    logger = get_root_logger(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
+    logging.getLogger("mmseg_ext").handlers = logger.handlers
+    logging.getLogger("mmseg_ext").setLevel(logger.level)
+    logger.info(
+        "%s: %d process(es) on %s, %s, seed %d, %d training and %s validation images, work dir %s",
+        os.path.basename(cfg.filename),
+        process.world_size,
+        process.device.type,
+        precision,
+        seed,
+        len(dataset),
+        "no" if val_dataset is None else len(val_dataset),
+        work_dir,
+    )
+
+    seed_everything(seed, deterministic)
+    resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
+    model = build_network(cfg, pretrained=not (resume_from or cfg.get("load_from")))
+    if cfg.get("load_from") and not resume_from:
+        load_start_weights(model, cfg.load_from)
+    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    wrapped = wrap(
+        model,
+        process,
+        DTYPES[precision],
+        channels_last=cfg.get("channels_last", False),
+        training=True,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    seed_everything(seed + process.rank, deterministic)
+
+    runner = build_runner(
+        cfg.runner,
+        dict(
+            model=wrapped,
+            optimizer=build_optimizer(model, cfg.optimizer),
+            work_dir=work_dir,
+            logger=logger,
+            meta=checkpoint_meta(cfg, dataset, seed),
+        ),
+    )
+    runner.timestamp = timestamp
+    optimizer_config = dict(cfg.get("optimizer_config") or {})
+    if precision == "fp16":
+        optimizer_config.setdefault("type", "ScaledOptimizerHook")
+    runner.register_training_hooks(cfg.lr_config, optimizer_config, None, cfg.log_config)
+    if val_dataset is not None:
+        loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
+        hook = EvalHook(loader, by_epoch=False, out_dir=work_dir, **_without(cfg.evaluation, "by_epoch"))
+        runner.register_hook(hook, priority="LOW")
+    # after the evaluation, so that a checkpoint knows the best score of its own iteration
+    runner.register_hook(CheckpointHook(**cfg.checkpoint_config), priority=75)
+    for hook_cfg in cfg.get("custom_hooks") or []:
+        hook_cfg = hook_cfg.copy()
+        priority = hook_cfg.pop("priority", "NORMAL")
+        runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
+    if resume_from:
+        runner.resume(resume_from)
+    if runner.iter >= runner.max_iters:
+        logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
+        return work_dir
+    runner.run([training_loader(dataset, cfg, process, seed)], [("train", 1)])
+    return work_dir
+
+
+def _without(settings: dict, *keys: str) -> dict:
+    return {key: value for key, value in settings.items() if key not in keys}
+

@@ -1,0 +1,45 @@
+"""Exceptions raised for a user's mistake: one line, what was found, where, what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Base of every mistake that the user can mend; tools print it as one line and exit with code 2."""
+
+
+class ConfigError(UserError):
+    """A config file that is missing, cannot be read or contradicts itself or the machine."""
+
+
+class DataError(UserError):
+    """Images, masks or split files that are missing, unreadable or not what was promised."""
+
+
+class CheckpointError(UserError):
+    """A weights file that is missing, no checkpoint, damaged, or made for another network."""
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+
+    Of several processes that fail alike, the first speaks: the others wait a little, and the launcher ends them.
+    """
+    try:
+        main()
+    except UserError as error:
+        time.sleep(2 * int(os.environ.get("RANK", 0)))
+        # an error from a data loader's worker arrives with the worker's traceback around it
+        line = str(error).strip().splitlines()[-1]
+        sys.stderr.write(f"error: {re.sub(r'^mmseg_ext[.]errors[.][A-Za-z]+: ', '', line)}\n")
+        sys.stderr.flush()
+        os._exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; a training continues with the same command and --auto-resume\n")
+        sys.stderr.flush()
+        os._exit(130)

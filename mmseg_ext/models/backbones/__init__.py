@@ -1,0 +1,5 @@
+"""Backbones, registered into MMSegmentation's ``BACKBONES``."""
+
+from .mscan import MSCAN
+
+__all__ = ["MSCAN"]

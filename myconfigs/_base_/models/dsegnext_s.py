@@ -1,0 +1,7 @@
+_base_ = "./segnext_s.py"
+model = dict(
+    backbone=dict(
+        gating_unit=dict(_delete_=True, type="HDMSCA", kernel_size=5, dilations=(1, 2, 5, 9)),
+        init_cfg=dict(checkpoint="pretrained/AttentionModuleK5D1259Cat_small_new.pth"),
+    )
+)
