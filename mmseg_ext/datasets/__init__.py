@@ -2,6 +2,6 @@
 
 from .pipelines import LoadRoadImage, LoadRoadMask
 from .road_dataset import RoadDataset
+from .synthetic_mine import Road, SyntheticMine, generate_mine
 
-
-__all__ = ["LoadRoadImage", "LoadRoadMask", "RoadDataset"]
+__all__ = ["LoadRoadImage", "LoadRoadMask", "Road", "RoadDataset", "SyntheticMine", "generate_mine"]

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+import numpy as np
 import torch
-from mmseg.core.evaluation.metrics import intersect_and_union
+from mmseg.core.evaluation.metrics import intersect_and_union, pre_eval_to_metrics
 from mmseg.datasets.builder import DATASETS
 from mmseg.datasets.custom import CustomDataset
 
@@ -174,3 +175,25 @@ class RoadDataset(CustomDataset):
             per_class = intersect_and_union(pred, truth, len(self.CLASSES), self.ignore_index)
             areas.append(tuple(area.double() for area in per_class))
         return areas
+
+    def evaluate(
+        self, results: list[tuple[torch.Tensor, ...]], metric: Sequence[str] = ("mIoU",), logger: object = None, **_: object
+    ) -> dict[str, float]:
+        """Print MMSegmentation's tables and return the same figures, 0 to 1, not rounded.
+
+        Args:
+            results: what `pre_eval` returned for every image, in order.
+            metric: of mIoU, mDice, mFscore.
+            logger: where the tables go; None prints them, ``'silent'`` drops them.
+        """
+        metrics = [metric] if isinstance(metric, str) else list(metric)
+        super().evaluate(results, metrics, logger)
+        scores = {}
+        for name, values in pre_eval_to_metrics(results, metrics).items():
+            values = np.asarray(values)
+            if values.ndim == 0:
+                scores[name] = float(values)
+                continue
+            scores[f"m{name}"] = float(np.nanmean(values))
+            scores.update({f"{name}.{label}": float(v) for label, v in zip(self.CLASSES, values, strict=True)})
+        return scores

@@ -4,6 +4,7 @@ from .complexity import Complexity, measure_complexity
 from .config import add_config_options, load_config
 from .evaluation import EvalHook, evaluate_checkpoint
 from .network import build_network
+from .prediction_writer import PredictionWriter
 from .precision import ScaledOptimizerHook
 from .runner import SafeIterRunner
 from .training import train
@@ -11,6 +12,7 @@ from .training import train
 __all__ = [
     "Complexity",
     "EvalHook",
+    "PredictionWriter",
     "SafeIterRunner",
     "ScaledOptimizerHook",
     "add_config_options",

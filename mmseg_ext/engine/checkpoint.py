@@ -67,10 +67,9 @@ def write_checkpoint(content: dict, path: str) -> None:
         CheckpointError: the disk is full or the folder cannot be written.
     """
     folder, name = os.path.split(path)
-    partial = None
+    partial = os.path.join(folder, f".{name}.{os.getpid()}.partial")
     try:
-        with tempfile.NamedTemporaryFile(dir=folder or ".", prefix=f".{name}.", suffix=".partial", delete=False) as file:
-            partial = file.name
+        with open(partial, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
@@ -78,9 +77,8 @@ def write_checkpoint(content: dict, path: str) -> None:
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error}); older checkpoints are intact") from None
     finally:
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
 
 
 def point_to(path: str, link: str) -> None:

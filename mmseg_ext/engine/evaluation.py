@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 from mmcv import Config
 from mmcv.parallel import collate
 from mmseg.core import EvalHook as MMSegEvalHook
@@ -96,7 +94,7 @@ def evaluate_checkpoint(
     check_classes(cfg, dataset)
     if metrics:
         on_first_process(process, lambda: check_dataset(dataset))
-    model = build_network(cfg, pretrained=False)
+    model = build_network(cfg, initialise=False)
     load_weights(model, checkpoint)
     model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
     loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
@@ -110,10 +108,7 @@ def evaluate_checkpoint(
             visit(index, labels)
         return {}
     results = evaluate_dataset(model, loader, visit)
-    logger = logging.getLogger("mmseg_ext") if process.rank == 0 else "silent"
-    with torch.no_grad():
-        scores = dataset.evaluate(results, metric=list(metrics), logger=logger)
-    return {name: float(value) for name, value in scores.items()}
+    return dataset.evaluate(results, list(metrics), logger=None if process.rank == 0 else "silent")
 
 
 class EvalHook(MMSegEvalHook):

@@ -13,12 +13,13 @@ from ..errors import ConfigError
 from .checkpoint import load_pretrained
 
 
-def build_network(cfg: Config, pretrained: bool = True) -> nn.Module:
+def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True) -> nn.Module:
     """Return the segmentor of ``cfg`` with its first weights.
 
     Args:
         cfg: config with ``model``; ``model.backbone.init_cfg`` may name pretrained encoder weights.
-        pretrained: load those weights; False where a checkpoint follows anyway.
+        initialise: draw first weights; False where a checkpoint fills every tensor afterwards.
+        pretrained: load those encoder weights; False where a checkpoint follows.
 
     Raises:
         CheckpointError: the pretrained weights cannot be had or do not fit.
@@ -29,6 +30,8 @@ def build_network(cfg: Config, pretrained: bool = True) -> nn.Module:
     if start:
         model_cfg.backbone.init_cfg = None
     model = build_segmentor(model_cfg)
+    if not initialise:
+        return model
     model.init_weights()
     if start and pretrained:
         load_pretrained(model.backbone, start)

@@ -180,7 +180,7 @@ def train(
     runner.register_training_hooks(cfg.lr_config, optimizer_config, None, cfg.log_config)
     if val_dataset is not None:
         loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
-        hook = EvalHook(loader, by_epoch=False, out_dir=work_dir, **_without(cfg.evaluation, "by_epoch"))
+        hook = EvalHook(loader, by_epoch=False, **_without(cfg.evaluation, "by_epoch"))
         runner.register_hook(hook, priority="LOW")
     # after the evaluation, so that a checkpoint knows the best score of its own iteration
     runner.register_hook(CheckpointHook(**cfg.checkpoint_config), priority=75)

@@ -7,11 +7,7 @@ train_args = dict(
     RandomCrop=dict(crop_size=(256, 256)),
     Pad=dict(size=(256, 256)),
 )
-test_args = dict(
-    Normalize=normalize,
-    MultiScaleFlipAug=dict(img_scale=(400, 400)),
-    ResizeToMultiple=dict(size_divisor=1),
-)
+test_args = dict(Normalize=normalize, MultiScaleFlipAug=dict(img_scale=(400, 400)))
 data = dict(
     samples_per_gpu=2,
     workers_per_gpu=2,

@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT --eval mIoU``."""
+
+import argparse
+
+from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config
+from mmseg_ext.errors import run_tool
+from mmseg_ext.report import save_metrics
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="the config that the checkpoint was trained with")
+    parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
+    parser.add_argument("--eval", nargs="+", default=[], metavar="METRIC", help="mIoU, mDice, mFscore")
+    parser.add_argument("--out", metavar="FILE", help="write the metrics to this JSON file")
+    parser.add_argument("--mask-dir", metavar="DIR", help="write every predicted label map as PNG into this folder")
+    parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
+    parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")
+    parser.add_argument("--aug-test", action="store_true", help="average over flips and scales 0.5 to 1.75")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best")
+    parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
+    add_config_options(parser)
+    args = parser.parse_args()
+    if not (args.eval or args.mask_dir or args.show_dir):
+        parser.error("nothing to do: give --eval, --mask-dir or --show-dir")
+    return args
+
+
+def main() -> None:
+    """Evaluate as the command line says."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    if args.precision:
+        cfg.precision = args.precision
+    if args.aug_test:
+        augmentation = cfg.data.test.pipeline[1]
+        augmentation.img_ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+        augmentation.flip = True
+    writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
+    scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer)
+    if args.out:
+        save_metrics(args.out, scores, config=args.config, checkpoint=args.checkpoint)
+
+
+if __name__ == "__main__":
+    run_tool(main)
