@@ -3,6 +3,7 @@
 from .complexity import Complexity, measure_complexity
 from .config import add_config_options, load_config
 from .evaluation import EvalHook, evaluate_checkpoint
+from .memory import measure_training_memory
 from .network import build_network
 from .prediction_writer import PredictionWriter
 from .precision import ScaledOptimizerHook
@@ -20,5 +21,6 @@ __all__ = [
     "evaluate_checkpoint",
     "load_config",
     "measure_complexity",
+    "measure_training_memory",
     "train",
 ]

@@ -32,6 +32,10 @@ class SafeIterRunner(IterBasedRunner):
         """The segmentor without its wrapper."""
         return self.model.module if is_module_wrapper(self.model) else self.model
 
+    def get_hook_info(self) -> str:
+        """Return the hooks' names in the order of their priority, in one line."""
+        return ", ".join(type(hook).__name__ for hook in self._hooks)
+
     def save_checkpoint(
         self,
         out_dir: str,

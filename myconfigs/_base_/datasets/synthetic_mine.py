@@ -1,0 +1,17 @@
+# What tools/demo.py generates: training and validation tiles of 256 px, one whole unseen mine for the test.
+_base_ = "./roads.py"
+data_root = "work_dirs/demo/data"
+normalize = dict(mean=[152.0, 138.0, 112.0], std=[27.0, 24.0, 24.0])
+train_args = dict(
+    Normalize=normalize,
+    Resize=dict(img_scale=(256, 256), ratio_range=(0.8, 1.6)),
+    RandomCrop=dict(crop_size=(256, 256)),
+    Pad=dict(size=(256, 256)),
+)
+data = dict(
+    samples_per_gpu=4,
+    workers_per_gpu=2,
+    train=dict(data_root=data_root, step_args=train_args),
+    val=dict(data_root=data_root, step_args=dict(Normalize=normalize, MultiScaleFlipAug=dict(img_scale=(256, 256)))),
+    test=dict(data_root=data_root, step_args=dict(Normalize=normalize, MultiScaleFlipAug=dict(img_scale=(1024, 1024)))),
+)

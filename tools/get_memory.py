@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Measure the GPU memory of a training step: ``python tools/get_memory.py CONFIG ... --precision fp32 fp16``."""
+
+import argparse
+import gc
+import sys
+
+from mmseg_ext.engine import add_config_options, load_config, measure_training_memory
+from mmseg_ext.errors import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("configs", nargs="+", help="leaf configs")
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16", "auto"])
+    parser.add_argument("--shape", type=int, nargs=2, default=[1024, 1024], metavar="PX", help="height and width of the crop")
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print a Markdown table, one row per config, with its own batch."""
+    args = parse_args()
+    columns = " | ".join(f"{precision} GiB" for precision in args.precision)
+    sys.stdout.write(f"| config | images per GPU | {columns} |\n|{' --- |' * (2 + len(args.precision))}\n")
+    for path in args.configs:
+        cfg = load_config(path, args.cfg_options)
+        batch = cfg.data.samples_per_gpu
+        cells = []
+        for precision in args.precision:
+            cells.append(f"{measure_training_memory(cfg, batch, *args.shape, precision) / 2**30:.1f}")
+            gc.collect()
+        sys.stdout.write(f"| {path} | {batch} | {' | '.join(cells)} |\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    run_tool(main)
