@@ -17,7 +17,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("images", help="folder of images (png, jpg, tif; 8 bit)")
     parser.add_argument("masks", help="folder of masks, named like the images; may be the same folder (_sat / _mask)")
     parser.add_argument("dest", help="folder to create")
-    parser.add_argument("--val", type=float, default=0.2, help="share (below 1) or number for validation (default: 0.2)")
+    parser.add_argument(
+        "--val", type=float, default=0.2, help="share (below 1) or number for validation (default: 0.2)"
+    )
     parser.add_argument("--test", type=float, default=0.0, help="share or number for test (default: 0, test is val)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random split (default: 0)")
     parser.add_argument("--by-name", action="store_true", help="split by name: the last ones validate and test")

@@ -18,7 +18,9 @@ TRAIN_SEEDS, VAL_SEEDS, TEST_SEED = (1, 2, 3, 4, 5, 6), (7,), 8
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default="work_dirs/demo", help="folder for data, run and picture (default: %(default)s)")
+    parser.add_argument(
+        "--out", default="work_dirs/demo", help="folder for data, run and picture (default: %(default)s)"
+    )
     add_config_options(parser)
     return parser.parse_args()
 
@@ -40,7 +42,9 @@ def main() -> None:
     writer = PredictionWriter(None, args.out)
     evaluate_checkpoint(cfg, os.path.join(run, "latest.pth"), ["mIoU", "mFscore"], on_prediction=writer)
     picture = os.path.abspath(os.path.join(args.out, f"mine{TEST_SEED:04d}.png"))
-    sys.stdout.write(f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; image, truth and prediction:\n{picture}\n")
+    sys.stdout.write(
+        f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; image, truth and prediction:\n{picture}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 #!/usr/bin/env python
-"""Measure the GPU memory of a training step: ``python tools/get_memory.py CONFIG ... --precision fp32 fp16``."""
+"""Estimate the memory of a training step: ``python tools/get_memory.py CONFIG ... --precision fp32 fp16``."""
 
 import argparse
-import gc
 import sys
 
-from mmseg_ext.engine import add_config_options, load_config, measure_training_memory
+from mmseg_ext.engine import add_config_options, estimate_training_memory, load_config
 from mmseg_ext.errors import run_tool
 
 
@@ -13,8 +12,10 @@ def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configs", nargs="+", help="leaf configs")
-    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16", "auto"])
-    parser.add_argument("--shape", type=int, nargs=2, default=[1024, 1024], metavar="PX", help="height and width of the crop")
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
+    parser.add_argument(
+        "--shape", type=int, nargs=2, default=[1024, 1024], metavar="PX", help="height and width of the crop"
+    )
     add_config_options(parser)
     return parser.parse_args()
 
@@ -27,10 +28,8 @@ def main() -> None:
     for path in args.configs:
         cfg = load_config(path, args.cfg_options)
         batch = cfg.data.samples_per_gpu
-        cells = []
-        for precision in args.precision:
-            cells.append(f"{measure_training_memory(cfg, batch, *args.shape, precision) / 2**30:.1f}")
-            gc.collect()
+        needs = [estimate_training_memory(cfg, batch, *args.shape, precision) for precision in args.precision]
+        cells = [f"{need / 2**30:.1f}" for need in needs]
         sys.stdout.write(f"| {path} | {batch} | {' | '.join(cells)} |\n")
         sys.stdout.flush()
 

@@ -19,7 +19,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")
     parser.add_argument("--aug-test", action="store_true", help="average over flips and scales 0.5 to 1.75")
-    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best"
+    )
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     add_config_options(parser)
     args = parser.parse_args()

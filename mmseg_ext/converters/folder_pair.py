@@ -85,9 +85,12 @@ def pair_files(images_dir: str, masks_dir: str) -> list[tuple[str, str, str]]:
     image_of, mask_of = _by_stem(images_dir, images, IMAGE_ROLES), _by_stem(masks_dir, masks, MASK_ROLES)
     for stem, name in image_of.items():
         if stem not in mask_of:
-            raise DataError(f"{os.path.join(images_dir, name)}: no mask named like it in {masks_dir}; add it or move the image away")
+            raise DataError(
+                f"{os.path.join(images_dir, name)}: no mask named like it in {masks_dir}; add it or move the image away"
+            )
     return [
-        (stem, os.path.join(images_dir, image_of[stem]), os.path.join(masks_dir, mask_of[stem])) for stem in sorted(image_of)
+        (stem, os.path.join(images_dir, image_of[stem]), os.path.join(masks_dir, mask_of[stem]))
+        for stem in sorted(image_of)
     ]
 
 
@@ -100,7 +103,7 @@ def read_grey(path: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.load()
-            if image.mode == "P" and image.getpalette() and image.getpalette()[:3] == [0, 0, 0]:
+            if image.mode == "P" and (image.getpalette() or [])[:3] == [0, 0, 0]:
                 return np.array(image, dtype=np.uint8)
             if image.mode == "1":
                 return np.array(image, dtype=np.uint8) * 255

@@ -36,7 +36,11 @@ def write_synthetic_mines(
         DataError: ``dest`` exists and is not to be replaced.
     """
     with VocWriter(dest, overwrite) as writer:
-        for split, seeds, side in (("train", train_seeds, tile_px), ("val", val_seeds, tile_px), ("test", test_seeds, size_px)):
+        for split, seeds, side in (
+            ("train", train_seeds, tile_px),
+            ("val", val_seeds, tile_px),
+            ("test", test_seeds, size_px),
+        ):
             for seed in seeds:
                 mine = generate_mine(seed, size_px, gsd_m)
                 for row in range(0, size_px - side + 1, side):

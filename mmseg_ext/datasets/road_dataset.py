@@ -93,7 +93,9 @@ class RoadDataset(CustomDataset):
         ignore_index: int = 255,
     ) -> None:
         if len(palette) != len(classes):
-            raise ConfigError(f"{len(classes)} classes but {len(palette)} colours in the palette; give one for each class")
+            raise ConfigError(
+                f"{len(classes)} classes but {len(palette)} colours in the palette; give one for each class"
+            )
         if data_root is not None and not os.path.isdir(data_root):
             raise DataError(
                 f"{data_root}: no such folder (data_root); put the data set there, link it, or set another root"
@@ -177,7 +179,11 @@ class RoadDataset(CustomDataset):
         return areas
 
     def evaluate(
-        self, results: list[tuple[torch.Tensor, ...]], metric: Sequence[str] = ("mIoU",), logger: object = None, **_: object
+        self,
+        results: list[tuple[torch.Tensor, ...]],
+        metric: Sequence[str] = ("mIoU",),
+        logger: object = None,
+        **_: object,
     ) -> dict[str, float]:
         """Print MMSegmentation's tables and return the same figures, 0 to 1, not rounded.
 

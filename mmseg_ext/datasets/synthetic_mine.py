@@ -238,7 +238,9 @@ def generate_mine(seed: int, size_px: int = 1024, gsd_m: float = 1.0) -> Synthet
     level = pit.level(centres[None, :], centres[:, None]).astype(np.float32)
     dump_at = pit.point(np.array(rng.uniform(0, 2 * np.pi)), np.array(1.75))
     dump = np.hypot(centres[None, :] - dump_at[0], centres[:, None] - dump_at[1]) / (0.13 * extent_m)
-    natural = plain + 1.2 * _noise(rng, size_px, gsd_m, 40) + 14 * np.clip(1.2 - dump, 0, 0.5) + pit.benched_height(level)
+    natural = (
+        plain + 1.2 * _noise(rng, size_px, gsd_m, 40) + 14 * np.clip(1.2 - dump, 0, 0.5) + pit.benched_height(level)
+    )
     bed = np.clip(1 - signed / 6, 0, 1)
     elevation = ((1 - bed) * natural + bed * road_height).astype(np.float32)
 
@@ -250,7 +252,9 @@ def generate_mine(seed: int, size_px: int = 1024, gsd_m: float = 1.0) -> Synthet
     colour = base + patches + strata * (level < 1)[..., None] + coarse
     colour = colour * (1 - green) + green * np.array([88, 104, 66])
 
-    edges = [pit.point(np.linspace(0, 2 * np.pi, 240), np.full(240, 1 - 0.8 * k / pit.benches)) for k in range(pit.benches)]
+    edges = [
+        pit.point(np.linspace(0, 2 * np.pi, 240), np.full(240, 1 - 0.8 * k / pit.benches)) for k in range(pit.benches)
+    ]
     colour += 24 * _draw_lines(edges, size_px, gsd_m, 2.5)[..., None]
     faint = _draw_lines(_tracks(rng, extent_m, 7, 0.35), size_px, gsd_m, 3.0)[..., None]
     colour += rng.uniform(10, 18) * faint

@@ -3,10 +3,10 @@
 from .complexity import Complexity, measure_complexity
 from .config import add_config_options, load_config
 from .evaluation import EvalHook, evaluate_checkpoint
-from .memory import measure_training_memory
+from .memory import estimate_training_memory
 from .network import build_network
-from .prediction_writer import PredictionWriter
 from .precision import ScaledOptimizerHook
+from .prediction_writer import PredictionWriter
 from .runner import SafeIterRunner
 from .training import train
 
@@ -18,9 +18,9 @@ __all__ = [
     "ScaledOptimizerHook",
     "add_config_options",
     "build_network",
+    "estimate_training_memory",
     "evaluate_checkpoint",
     "load_config",
     "measure_complexity",
-    "measure_training_memory",
     "train",
 ]

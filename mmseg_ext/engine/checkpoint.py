@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,12 @@ from ..errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 # numpy scalars in the meta data of older checkpoints; they hold numbers and run no code
-_SAFE_GLOBALS = [np.dtype, np.core.multiarray.scalar, *(type(np.dtype(t)) for t in ("f8", "f4", "i8", "i4", "b1"))]
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
+_SAFE_GLOBALS: list[Any] = [
+    np.dtype,
+    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4", "b1")),
+]
 _MIN_PRETRAINED_SHARE = 0.9
 
 
@@ -40,13 +46,15 @@ def read_checkpoint(path: str) -> dict:
         raise CheckpointError(f"{path}: no such checkpoint; give the path of a .pth or .safetensors file")
     try:
         if path.endswith(".safetensors"):
-            content = load_file(path)
+            content: Any = load_file(path)
         else:
             with torch.serialization.safe_globals(_SAFE_GLOBALS):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
-            raise CheckpointError(f"{path}: holds Python objects that would run code; only plain weights are read") from None
+            raise CheckpointError(
+                f"{path}: holds Python objects that would run code; only plain weights are read"
+            ) from None
         raise CheckpointError(f"{path}: is not a checkpoint, or is damaged; download or copy it again") from None
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError, TypeError):
         raise CheckpointError(f"{path}: is not a checkpoint, or is damaged; download or copy it again") from None
@@ -182,7 +190,9 @@ def load_start_weights(model: nn.Module, path: str) -> None:
     """
     fit = load_fitting(model, read_checkpoint(path)["state_dict"])
     if fit.share < _MIN_PRETRAINED_SHARE:
-        raise CheckpointError(f"{path}: fills only {fit.share:.0%} of the network: {fit.summary()}; give the right config")
+        raise CheckpointError(
+            f"{path}: fills only {fit.share:.0%} of the network: {fit.summary()}; give the right config"
+        )
     logger.info("%s: %s", path, fit.summary())
 
 

@@ -17,7 +17,9 @@ CONFIG_ROOT = Path(__file__).resolve().parents[2] / "myconfigs"
 def _closest_config(path: str) -> str | None:
     """Return the existing config whose path is most like ``path``."""
     known = [
-        os.path.relpath(p) for p in sorted(CONFIG_ROOT.rglob("*.py")) if "_base_" not in p.relative_to(CONFIG_ROOT).parts
+        os.path.relpath(p)
+        for p in sorted(CONFIG_ROOT.rglob("*.py"))
+        if "_base_" not in p.relative_to(CONFIG_ROOT).parts
     ]
     by_folded = {p.casefold(): p for p in known}
     by_name = {os.path.basename(p).casefold(): p for p in known}

@@ -91,13 +91,13 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-class _Steps:
+class _Steps(nn.Module):
     """What mmcv's runner and our evaluation ask of a wrapped segmentor.
 
     Keeps the device, the autocast type and the memory format out of the networks.
     """
 
-    module: nn.Module
+    module: Any
     device_used: torch.device
     autocast_dtype: torch.dtype | None
 
@@ -127,7 +127,7 @@ class _Steps:
 
 
 @MODULE_WRAPPERS.register_module()
-class LocalSegmentor(_Steps, nn.Module):
+class LocalSegmentor(_Steps):
     """A segmentor in a single process, on CPU or GPU."""
 
     def __init__(self, module: nn.Module, device: torch.device, autocast_dtype: torch.dtype | None) -> None:
@@ -162,7 +162,7 @@ def wrap(
     """Move ``model`` to this process's device and wrap it for training or evaluation."""
     model = without_sync_bn(model, process).to(process.device)
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if training and dist.is_initialized():
         return DistributedSegmentor(
             model,

@@ -18,9 +18,18 @@ from tqdm import tqdm
 from ..checks import check_dataset
 from ..errors import ConfigError
 from .checkpoint import load_weights
-from .distributed import LocalSegmentor, Process, gather_by_index, on_first_process, start_process, wrap
+from .distributed import (
+    DistributedSegmentor,
+    LocalSegmentor,
+    Process,
+    gather_by_index,
+    on_first_process,
+    start_process,
+    wrap,
+)
 from .network import build_network, check_classes
 from .precision import DTYPES, choose_precision
+from .runner import SafeIterRunner
 
 METRICS = ("mIoU", "mDice", "mFscore")
 
@@ -37,7 +46,9 @@ def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) ->
     )
 
 
-def predict_dataset(model: LocalSegmentor, loader: DataLoader, progress: bool = True) -> Iterator[tuple[int, np.ndarray]]:
+def predict_dataset(
+    model: LocalSegmentor | DistributedSegmentor, loader: DataLoader, progress: bool = True
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield index and label map (H, W) of every image that ``loader`` reads in this process."""
     model.eval()
     shown = tqdm(loader, desc="evaluating", unit="image", disable=None if progress else True, leave=False)
@@ -47,7 +58,9 @@ def predict_dataset(model: LocalSegmentor, loader: DataLoader, progress: bool = 
 
 
 def evaluate_dataset(
-    model: LocalSegmentor, loader: DataLoader, on_prediction: Callable[[int, np.ndarray], None] | None = None
+    model: LocalSegmentor | DistributedSegmentor,
+    loader: DataLoader,
+    on_prediction: Callable[[int, np.ndarray], None] | None = None,
 ) -> list:
     """Return the areas per class of every image of the data set, in its order, in every process.
 
@@ -59,8 +72,9 @@ def evaluate_dataset(
         on_prediction: called with index and label map (H, W) of each image of this process.
     """
     areas = {}
+    dataset: CustomDataset = loader.dataset
     for index, labels in predict_dataset(model, loader):
-        (areas[index],) = loader.dataset.pre_eval([labels], [index])
+        (areas[index],) = dataset.pre_eval([labels], [index])
         if on_prediction is not None:
             on_prediction(index, labels)
     return gather_by_index(areas)
@@ -117,7 +131,7 @@ class EvalHook(MMSegEvalHook):
     Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
     """
 
-    def _do_evaluate(self, runner) -> None:
+    def _do_evaluate(self, runner: SafeIterRunner) -> None:
         if not self._should_evaluate(runner):
             return
         local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
@@ -129,7 +143,7 @@ class EvalHook(MMSegEvalHook):
             if self.save_best and score is not None:
                 self._save_ckpt(runner, score)
 
-    def _save_ckpt(self, runner, key_score: float) -> None:
+    def _save_ckpt(self, runner: SafeIterRunner, key_score: float) -> None:
         notes = runner.meta["hook_msgs"]
         if "best_score" in notes and not self.compare_func(key_score, notes["best_score"]):
             return

@@ -1,49 +1,57 @@
-"""GPU memory that a training step needs."""
+"""Memory that a training step needs, worked out without a GPU and without computing anything."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmcv import Config
-from mmcv.runner import build_optimizer
+from mmcv.cnn.utils import revert_sync_batchnorm
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..errors import ConfigError
-from .distributed import start_process, wrap
 from .network import build_network
-from .precision import DTYPES, choose_precision
+from .precision import DTYPES
+
+_ADAMW_BYTES = 4 * 4  # per parameter, float32: weight, gradient, and AdamW's two moments
 
 
-def measure_training_memory(cfg: Config, batch: int, height: int, width: int, precision: str, steps: int = 3) -> int:
-    """Return the peak bytes that PyTorch reserves on the GPU while ``steps`` training steps run on random images.
+def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, precision: str) -> int:
+    """Return the bytes of one training step: weights, gradients, AdamW's state and what the backward pass keeps.
+
+    The network runs on tensors without data, and every distinct storage that autograd saves is counted once. The
+    CUDA context, cuDNN's workspaces and the allocator's fragmentation come on top.
 
     Args:
-        cfg: config with ``model`` and ``optimizer``.
+        cfg: config with ``model``.
         batch: images in a step.
         height: rows of an image.
         width: columns of an image.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``.
-        steps: number of steps; the optimizer's state exists after the first.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
-        ConfigError: there is no GPU, or the step does not fit into its memory.
+        ConfigError: unknown precision.
     """
-    process = start_process()
-    if process.device.type != "cuda":
-        raise ConfigError("training memory is measured on a GPU, and there is none here")
-    precision = choose_precision(precision, process.device)
-    model = wrap(build_network(cfg, pretrained=False), process, DTYPES[precision]).train()
-    optimizer = build_optimizer(model.module, cfg.optimizer)
-    scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
-    images = torch.randn(batch, cfg.model.backbone.get("in_channels", 3), height, width)
-    labels = torch.randint(cfg.model.decode_head.num_classes, (batch, 1, height, width))
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    try:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            data = dict(img=images, img_metas=[{}] * batch, gt_semantic_seg=labels)
-            scaler.scale(model.train_step(data)["loss"]).backward()
-            scaler.step(optimizer)
-            scaler.update()
-    except torch.cuda.OutOfMemoryError:
-        raise ConfigError(f"{batch} images of {height}x{width} in {precision} do not fit into this GPU's memory") from None
-    return torch.cuda.max_memory_reserved()
+    if precision not in DTYPES:
+        raise ConfigError(f"precision='{precision}' is unknown; take one of {', '.join(DTYPES)}")
+    dtype = DTYPES[precision]
+    kept: dict[int, tuple[Tensor, int]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = (tensor, storage.nbytes())
+        return tensor
+
+    model = revert_sync_batchnorm(build_network(cfg, initialise=False)).train()
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        own = {fake.from_tensor(t).untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+        images = torch.empty(batch, cfg.model.backbone.get("in_channels", 3), height, width)
+        labels = torch.empty(batch, height, width, dtype=torch.long)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+                logits = model.encode_decode(images, None)
+            loss = F.cross_entropy(logits.float(), labels)
+        parameters = sum(p.numel() for p in model.parameters())
+        saved = sum(size for key, (_, size) in kept.items() if key not in own)
+        del loss
+    return saved + parameters * _ADAMW_BYTES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 
 from mmcv import Config
+from mmseg.datasets.custom import CustomDataset
 from mmseg.models import build_segmentor
 from torch import nn
-from torch.utils.data import Dataset
 
 from ..errors import ConfigError
 from .checkpoint import load_pretrained
@@ -38,7 +38,7 @@ def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True)
     return model
 
 
-def check_classes(cfg: Config, dataset: Dataset) -> None:
+def check_classes(cfg: Config, dataset: CustomDataset) -> None:
     """Refuse a decode head whose number of classes is not the data set's.
 
     Raises:

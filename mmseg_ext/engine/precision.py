@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmcv.runner import BaseRunner
 from mmcv.runner.hooks import HOOKS, OptimizerHook
 
 from ..errors import ConfigError
@@ -35,14 +36,14 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 class ScaledOptimizerHook(OptimizerHook):
     """Optimizer step with a gradient scaler, for fp16; its state travels in the checkpoint's meta."""
 
-    def before_run(self, runner) -> None:
+    def before_run(self, runner: BaseRunner) -> None:
         """Take up the scaler where a resumed run left it."""
         self.scaler = torch.amp.GradScaler("cuda")
         state = (runner.meta or {}).get("grad_scaler")
         if state:
             self.scaler.load_state_dict(state)
 
-    def after_train_iter(self, runner) -> None:
+    def after_train_iter(self, runner: BaseRunner) -> None:
         """Scale the loss, step the optimizer where the gradients are finite, adapt the scale."""
         runner.optimizer.zero_grad()
         self.scaler.scale(runner.outputs["loss"]).backward()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from mmcv.parallel import is_module_wrapper
@@ -13,7 +14,7 @@ from ..errors import CheckpointError
 from .checkpoint import load_fitting, point_to, read_checkpoint, write_checkpoint
 
 
-def _to_cpu(value):
+def _to_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):

@@ -18,8 +18,9 @@ from mmcv.runner import HOOKS, CheckpointHook, build_optimizer, build_runner
 from mmcv.utils import build_from_cfg
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
+from mmseg.datasets.custom import CustomDataset
 from mmseg.utils import get_root_logger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..checks import check_dataset
@@ -37,14 +38,14 @@ WORK_DIRS = "work_dirs"
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python, NumPy and torch; ``deterministic`` also keeps cuDNN from choosing algorithms by timing."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  MMSegmentation draws from it
     torch.manual_seed(seed)
     if deterministic:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
 
 
-def training_loader(dataset: Dataset, cfg: Config, process: Process, seed: int) -> DataLoader:
+def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int) -> DataLoader:
     """Return the endless loader of training batches of this process."""
     settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
     batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
@@ -74,7 +75,7 @@ def prepare_work_dir(work_dir: str, cfg: Config) -> None:
     remove_partial_files(work_dir)
 
 
-def checkpoint_meta(cfg: Config, dataset: Dataset, seed: int) -> dict:
+def checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
     """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
     return dict(
         mmseg_ext_version=__version__,
@@ -120,8 +121,8 @@ def train(
     dataset = build_dataset(cfg.data.train)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
     check_classes(cfg, dataset)
-    work_dir = work_dir or cfg.get("work_dir") or os.path.join(
-        WORK_DIRS, os.path.splitext(os.path.basename(cfg.filename))[0]
+    work_dir = (
+        work_dir or cfg.get("work_dir") or os.path.join(WORK_DIRS, os.path.splitext(os.path.basename(cfg.filename))[0])
     )
 
     def check_and_prepare() -> None:
@@ -199,4 +200,3 @@ def train(
 
 def _without(settings: dict, *keys: str) -> dict:
     return {key: value for key, value in settings.items() if key not in keys}
-

@@ -23,7 +23,9 @@ def read_image(path: str) -> np.ndarray:
                 raise DataError(f"{path}: {image.mode} pixels, but 8-bit images are needed; rescale them to 0-255")
             return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace it or take it out of the split") from None
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}); replace it or take it out of the split"
+        ) from None
 
 
 @PIPELINES.register_module()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
@@ -173,7 +174,7 @@ class MSCAN(BaseModule):
         gating_unit = gating_unit or dict(type="MSCA")
         self.embed_dims = tuple(embed_dims)
         self.num_stages = len(self.embed_dims)
-        rates = torch.linspace(0, drop_path_rate, sum(depths)).tolist()
+        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
         for i, (channels, depth) in enumerate(zip(self.embed_dims, depths, strict=True)):
             if i == 0:
                 embed: nn.Module = Stem(in_channels, channels, norm_cfg)

@@ -45,8 +45,8 @@ class HDMSCA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate ``x`` of shape (B, C, H, W) with its dilated context; the shape stays."""
-        scales = [self.conv1_1(x)]
-        for i in range(2, self.num_scales + 1):
-            scales.append(getattr(self, f"conv1_{i}")(scales[-1]))
+        scales: list[Tensor] = []
+        for i in range(1, self.num_scales + 1):
+            scales.append(getattr(self, f"conv1_{i}")(scales[-1] if scales else x))
         context = self.conv2(torch.cat(scales, dim=1))
         return context * x if self.gate else context

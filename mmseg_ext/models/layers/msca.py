@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 def depthwise_conv(channels: int, kernel_size: tuple[int, int], dilation: int = 1) -> nn.Conv2d:
     """Return a depthwise convolution with bias that keeps the spatial size (odd kernels)."""
-    padding = tuple(dilation * (k - 1) // 2 for k in kernel_size)
+    padding = (dilation * (kernel_size[0] - 1) // 2, dilation * (kernel_size[1] - 1) // 2)
     return nn.Conv2d(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
 
 

@@ -1,0 +1,40 @@
+# make demo and make test are the two commands of the README; each sets up what it needs.
+VENV ?= .venv
+SHELL := /bin/bash
+BIN := $(VENV)/bin
+export VENV
+
+.PHONY: install demo test lint check epfl wheels
+
+install:
+	@MAKE_GOAL=$(firstword $(MAKECMDGOALS)) tools/install.sh
+
+demo: install
+	@$(BIN)/python tools/demo.py
+
+test: install
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+check: lint test
+
+# D-SegNeXt-T and SegNeXt-T on the EPFL road images: make epfl SOURCE=folder-with-images-and-groundtruth
+epfl: install
+	@test -n "$(SOURCE)" || { echo "error: say where the data is: make epfl SOURCE=folder with images/ and groundtruth/" >&2; exit 2; }
+	@test -d data/EPFL || $(BIN)/python tools/convert_dataset.py "$(SOURCE)/images" "$(SOURCE)/groundtruth" data/EPFL --val 20 --by-name
+	@for net in dsegnext segnext; do \
+	    $(BIN)/python tools/train.py myconfigs/$$net/tiny/$$net.tiny.256x256.EPFL.1.5k.py --seed $(or $(SEED),0) \
+	        --work-dir work_dirs/epfl/$$net.seed$(or $(SEED),0) --auto-resume && \
+	    $(BIN)/python tools/test.py myconfigs/$$net/tiny/$$net.tiny.256x256.EPFL.1.5k.py \
+	        work_dirs/epfl/$$net.seed$(or $(SEED),0)/latest.pth --eval mIoU || exit; \
+	done
+
+# everything an offline machine needs, compiled mmcv-full included, in the folder wheels/
+wheels: install
+	@$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir wheels $$(grep ^mmcv-full== requirements.txt)
+	@$(BIN)/python -m pip download --quiet --dest wheels --find-links wheels -r requirements.txt
