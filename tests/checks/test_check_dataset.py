@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_ext.checks import check_dataset
+from mmseg_ext.datasets import RoadDataset
+from mmseg_ext.converters import VocWriter
+from mmseg_ext.errors import DataError
+
+STEPS = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
+
+
+def dataset_with(tmp_path, *masks, classes=("background", "road")):
+    with VocWriter(str(tmp_path / "voc")) as writer:
+        for i, mask in enumerate(masks):
+            writer.add(f"t{i}", np.zeros((8, 9, 3), np.uint8), np.asarray(mask, np.uint8), "train")
+    palette = [[i, 0, 0] for i in range(len(classes))]
+    root = str(tmp_path / "voc")
+    return RoadDataset(STEPS, split="ImageSets/Segmentation/train.txt", data_root=root, classes=classes, palette=palette)
+
+
+def grid(*values):
+    return np.resize(values, (8, 9))
+
+
+def test_labels_and_ignore_pass(tmp_path):
+    check_dataset(dataset_with(tmp_path, grid(0, 1), grid(0, 255), grid(0, 0)))
+
+
+def test_no_road_anywhere_passes_without_ignore(tmp_path):
+    check_dataset(dataset_with(tmp_path, grid(0), grid(0)))
+
+
+def test_other_values_are_named_with_file_and_converter(tmp_path):
+    with pytest.raises(DataError) as error:
+        check_dataset(dataset_with(tmp_path, grid(0, 1), grid(0, 128, 200)))
+    line = str(error.value)
+    assert "t1.png: label values 128, 200 are none of the 2 classes (0 to 1) nor 255 (ignore)" in line
+    assert line.endswith("python tools/convert_dataset.py IMAGES MASKS DEST")
+
+
+def test_road_written_as_255_is_not_taken_for_ignore(tmp_path):
+    with pytest.raises(DataError, match=r"hold 0 and 255 but no class above 0.*convert_dataset.py"):
+        check_dataset(dataset_with(tmp_path, grid(0, 255), grid(0)))
+
+
+def test_more_classes_have_more_labels(tmp_path):
+    check_dataset(dataset_with(tmp_path, grid(0, 1, 2), classes=("ground", "ramp", "pad")))
+
+
+def test_sizes_and_unreadable_images(tmp_path):
+    dataset = dataset_with(tmp_path, grid(0, 1), grid(0, 1))
+    Image.fromarray(np.zeros((8, 10), np.uint8)).save(dataset.mask_path(1))
+    with pytest.raises(DataError, match="t1.png: the mask is 10x8 px but its image .*t1.png is 9x8 px"):
+        check_dataset(dataset)
+    open(dataset.image_path(0), "wb").write(b"\x89PNG nothing")
+    with pytest.raises(DataError, match="t0.png: cannot be read as an image"):
+        check_dataset(dataset)

@@ -1,0 +1,107 @@
+"""Sampler, precision, processes, launch options, memory."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmcv.parallel import DataContainer
+
+from mmseg_ext.engine import build_network, estimate_training_memory, load_config
+from mmseg_ext.engine.distributed import LocalSegmentor, gather_by_index, to_device
+from mmseg_ext.engine.launch import torchrun_arguments
+from mmseg_ext.engine.precision import choose_precision
+from mmseg_ext.engine.sampler import InfiniteSampler
+from mmseg_ext.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 30), seed=st.integers(0, 5), processes=st.integers(1, 5), batch=st.integers(1, 4))
+def test_processes_draw_together_what_one_draws_alone(size, seed, processes, batch):
+    steps = 3
+    alone = list(itertools.islice(InfiniteSampler(size, seed), steps * processes * batch))
+    shares = [
+        list(itertools.islice(InfiniteSampler(size, seed, rank, processes), steps * batch)) for rank in range(processes)
+    ]
+    for step in range(steps):
+        together = [index for share in shares for index in share[step * batch : (step + 1) * batch]]
+        assert sorted(together) == sorted(alone[step * processes * batch : (step + 1) * processes * batch])
+
+
+@given(size=st.integers(1, 30), seed=st.integers(0, 3))
+def test_every_pass_is_a_permutation(size, seed):
+    drawn = list(itertools.islice(InfiniteSampler(size, seed), 3 * size))
+    for start in (0, size, 2 * size):
+        assert sorted(drawn[start : start + size]) == list(range(size))
+
+
+def test_precision_on_a_cpu():
+    assert [choose_precision(p, CPU) for p in ("fp32", "bf16", "auto")] == ["fp32", "bf16", "fp32"]
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        choose_precision("fp16", CPU)
+    with pytest.raises(ConfigError, match="fp8"):
+        choose_precision("fp8", CPU)
+
+
+@pytest.mark.parametrize(("capability", "auto"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_precision_by_gpu_generation(monkeypatch, capability, auto):
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Quadro RTX 5000")
+    assert choose_precision("auto", gpu) == auto
+    assert choose_precision("fp32", gpu) == "fp32"
+    if auto == "fp16":
+        with pytest.raises(ConfigError, match="Quadro RTX 5000 has no native bf16"):
+            choose_precision("bf16", gpu)
+
+
+def test_batches_lose_mmcvs_containers():
+    image = torch.ones(2, 3)
+    batch = dict(
+        img=DataContainer([image], stack=True),
+        metas=DataContainer([[dict(name="a"), dict(name="b")]], cpu_only=True),
+        plain=[image],
+    )
+    out = to_device(batch, CPU)
+    assert torch.equal(out["img"], image)
+    assert out["metas"] == [dict(name="a"), dict(name="b")]
+    assert torch.equal(out["plain"][0], image)
+
+
+def test_results_come_in_the_order_of_the_images():
+    assert gather_by_index({3: "d", 0: "a", 2: "c"}) == ["a", "c", "d"]
+
+
+def test_autocast_reaches_the_network():
+    seen = []
+
+    class Network(torch.nn.Linear):
+        def forward(self, return_loss=True, img=None):
+            seen.append(super().forward(img).dtype)
+            return [0]
+
+    LocalSegmentor(Network(2, 2), CPU, torch.bfloat16).predict(dict(img=torch.ones(1, 2)))
+    LocalSegmentor(Network(2, 2), CPU, None).predict(dict(img=torch.ones(1, 2)))
+    assert seen == [torch.bfloat16, torch.float32]
+
+
+def test_one_machine_gets_a_free_port_and_several_need_an_address():
+    assert torchrun_arguments(2, {}) == ["--nproc-per-node=2", "--nnodes=1", "--standalone"]
+    many = torchrun_arguments(4, dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="node0", PORT="1234"))
+    assert many == [
+        "--nproc-per-node=4", "--nnodes=2", "--node-rank=1", "--master-addr=node0", "--master-port=1234",
+    ]
+    with pytest.raises(ConfigError, match="MASTER_ADDR"):
+        torchrun_arguments(4, dict(NNODES="2"))
+
+
+def test_memory_estimate_grows_with_the_batch_and_halves_in_low_precision(tiny_config):
+    cfg = load_config(str(tiny_config))
+    one, two = (estimate_training_memory(cfg, batch, 128, 128, "fp32") for batch in (1, 2))
+    low = estimate_training_memory(cfg, 2, 128, 128, "fp16")
+    network = 16 * sum(p.numel() for p in build_network(cfg, initialise=False).parameters())
+    assert two - one == pytest.approx(one - network, rel=0.1)
+    assert 0.4 < (low - network) / (two - network) < 0.75
