@@ -29,6 +29,9 @@ def _quiet_imports() -> None:
     warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
     warnings.filterwarnings("ignore", message="`build_loss` would be deprecated soon")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from mmcv.utils import get_logger
+
+    get_logger("mmcv", log_level=logging.WARNING)  # or it tells of every parameter how it was initialised
 
 
 _check_versions()

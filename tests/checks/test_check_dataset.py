@@ -16,7 +16,9 @@ def dataset_with(tmp_path, *masks, classes=("background", "road")):
             writer.add(f"t{i}", np.zeros((8, 9, 3), np.uint8), np.asarray(mask, np.uint8), "train")
     palette = [[i, 0, 0] for i in range(len(classes))]
     root = str(tmp_path / "voc")
-    return RoadDataset(STEPS, split="ImageSets/Segmentation/train.txt", data_root=root, classes=classes, palette=palette)
+    return RoadDataset(
+        STEPS, split="ImageSets/Segmentation/train.txt", data_root=root, classes=classes, palette=palette
+    )
 
 
 def grid(*values):

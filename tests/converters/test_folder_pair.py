@@ -129,7 +129,9 @@ def test_splits_are_reproducible_disjoint_and_complete(source, tmp_path):
 
 
 def digest(folder):
-    return {n: hashlib.sha256(open(os.path.join(folder, n), "rb").read()).hexdigest() for n in sorted(os.listdir(folder))}
+    return {
+        n: hashlib.sha256(open(os.path.join(folder, n), "rb").read()).hexdigest() for n in sorted(os.listdir(folder))
+    }
 
 
 def five_classes():

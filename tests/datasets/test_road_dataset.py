@@ -39,7 +39,9 @@ def test_pairs_are_read_as_they_are(voc):
     assert dataset.PALETTE == [[0, 0, 0], [128, 0, 0]]
 
 
-@pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("tif", "RGB"), ("png", "RGBA"), ("tif", "L"), ("JPG", "RGB")])
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [("jpg", "RGB"), ("tif", "RGB"), ("png", "RGBA"), ("tif", "L"), ("JPG", "RGB")]
+)
 def test_image_formats(voc, suffix, mode):
     image = Image.open(voc / "JPEGImages" / "t0.png").convert(mode)
     (voc / "JPEGImages" / "t0.png").unlink()
@@ -83,11 +85,20 @@ def test_scores_are_those_of_the_definition(voc):
 
 
 def test_step_args_reach_every_step_of_their_type():
-    pipeline = [dict(type="LoadRoadImage"), dict(type="MultiScaleFlipAug", img_scale=(9, 9), flip=False, transforms=[
-        dict(type="Resize", keep_ratio=True), dict(type="Normalize", mean=[0.0] * 3, std=[1.0] * 3)])]
+    pipeline = [
+        dict(type="LoadRoadImage"),
+        dict(
+            type="MultiScaleFlipAug",
+            img_scale=(9, 9),
+            flip=False,
+            transforms=[dict(type="Resize", keep_ratio=True), dict(type="Normalize", mean=[0.0] * 3, std=[1.0] * 3)],
+        ),
+    ]
     from mmseg_ext.datasets.road_dataset import _with_step_args
 
-    merged = _with_step_args(pipeline, dict(Normalize=dict(mean=[1.0, 2.0, 3.0]), MultiScaleFlipAug=dict(img_scale=(5, 5))))
+    merged = _with_step_args(
+        pipeline, dict(Normalize=dict(mean=[1.0, 2.0, 3.0]), MultiScaleFlipAug=dict(img_scale=(5, 5)))
+    )
     assert merged[1]["img_scale"] == (5, 5)
     assert merged[1]["transforms"][1] == dict(type="Normalize", mean=[1.0, 2.0, 3.0], std=[1.0] * 3)
     assert pipeline[1]["img_scale"] == (9, 9)

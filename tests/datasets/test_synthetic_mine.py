@@ -58,9 +58,7 @@ def test_roads_have_nearly_the_colour_of_the_ground():
     grey = mine.image.astype(float).mean(2)
     on, off = grey[mine.mask == 1], grey[mine.mask == 0]
     assert abs(on.mean() - off.mean()) < 1.5 * off.std()  # no threshold finds them
-    best = max(
-        ((grey > t) & (mine.mask == 1)).sum() / ((grey > t) | (mine.mask == 1)).sum() for t in range(60, 240, 5)
-    )
+    best = max(((grey > t) & (mine.mask == 1)).sum() / ((grey > t) | (mine.mask == 1)).sum() for t in range(60, 240, 5))
     assert best < 0.45
 
 

@@ -172,7 +172,9 @@ def test_authors_encoder_files_load_into_the_backbone(tmp_path):
     state = {**source.state_dict(), "head.weight": torch.zeros(1000, 32), "head.bias": torch.zeros(1000)}
     torch.save(dict(state_dict=state, epoch=300), tmp_path / "encoder.pth")
     load_pretrained(target, str(tmp_path / "encoder.pth"))
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
 
 
 def test_missing_encoder_says_where_to_get_it_and_how_to_do_without():

@@ -92,7 +92,11 @@ def test_one_machine_gets_a_free_port_and_several_need_an_address():
     assert torchrun_arguments(2, {}) == ["--nproc-per-node=2", "--nnodes=1", "--standalone"]
     many = torchrun_arguments(4, dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="node0", PORT="1234"))
     assert many == [
-        "--nproc-per-node=4", "--nnodes=2", "--node-rank=1", "--master-addr=node0", "--master-port=1234",
+        "--nproc-per-node=4",
+        "--nnodes=2",
+        "--node-rank=1",
+        "--master-addr=node0",
+        "--master-port=1234",
     ]
     with pytest.raises(ConfigError, match="MASTER_ADDR"):
         torchrun_arguments(4, dict(NNODES="2"))

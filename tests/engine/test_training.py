@@ -73,8 +73,17 @@ def test_pictures_and_masks_of_predictions(tiny_config, tmp_path, run_tool, mine
 
     run = train(load_config(str(tiny_config)), str(tmp_path / "run"), validate=False)
     done = run_tool(
-        "test.py", tiny_config, os.path.join(run, "latest.pth"), "--eval", "mIoU", "--out", tmp_path / "m.json",
-        "--mask-dir", tmp_path / "masks", "--show-dir", tmp_path / "show",
+        "test.py",
+        tiny_config,
+        os.path.join(run, "latest.pth"),
+        "--eval",
+        "mIoU",
+        "--out",
+        tmp_path / "m.json",
+        "--mask-dir",
+        tmp_path / "masks",
+        "--show-dir",
+        tmp_path / "show",
     )
     assert done.returncode == 0, done.stderr
     assert set(json.loads((tmp_path / "m.json").read_text())["metrics"]) >= {"mIoU", "IoU.road", "aAcc"}
@@ -103,8 +112,17 @@ def test_two_processes_train_and_score_like_one(tiny_config, tmp_path, run_tool)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_from_the_last_good_checkpoint(tiny_config, tmp_path, how, root):
     command = [
-        sys.executable, "tools/train.py", str(tiny_config), "--work-dir", str(tmp_path), "--auto-resume", "--no-validate",
-        "--cfg-options", "runner.max_iters=100000", "checkpoint_config.interval=1", "checkpoint_config.max_keep_ckpts=5",
+        sys.executable,
+        "tools/train.py",
+        str(tiny_config),
+        "--work-dir",
+        str(tmp_path),
+        "--auto-resume",
+        "--no-validate",
+        "--cfg-options",
+        "runner.max_iters=100000",
+        "checkpoint_config.interval=1",
+        "checkpoint_config.max_keep_ckpts=5",
     ]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -96,7 +96,13 @@ def hamburger():
 
 
 def test_bases_are_in_no_state_dict(hamburger):
-    assert set(hamburger.state_dict()) == {"ham_in.conv.weight", "ham_in.conv.bias", "ham_out.conv.weight", "ham_out.gn.weight", "ham_out.gn.bias"}
+    assert set(hamburger.state_dict()) == {
+        "ham_in.conv.weight",
+        "ham_in.conv.bias",
+        "ham_out.conv.weight",
+        "ham_out.gn.weight",
+        "ham_out.gn.bias",
+    }
 
 
 def test_given_bases_are_shared_or_one_per_image(hamburger):

@@ -22,7 +22,9 @@ def small_segmentor(gating_unit="HDMSCA", num_classes=2, in_channels=3, seed=0, 
     network = build_segmentor(
         dict(
             type="EncoderDecoder",
-            backbone=dict(type="MSCAN", gating_unit=dict(type=gating_unit), in_channels=in_channels, **SMALL, **backbone),
+            backbone=dict(
+                type="MSCAN", gating_unit=dict(type=gating_unit), in_channels=in_channels, **SMALL, **backbone
+            ),
             decode_head=dict(
                 type="LightHamHead",
                 in_channels=[16, 24, 32],
@@ -71,7 +73,9 @@ def test_another_process_gives_the_same_bits():
     digests = {
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code.format(path=".", file=__file__, seed=seed)],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.split()[-1]
         for seed in (1, 2)
     }
@@ -136,7 +140,11 @@ def test_every_parameter_gets_a_gradient(network):
     losses = network.forward_train(torch.randn(2, 3, 64, 64), [{}] * 2, torch.randint(2, (2, 1, 64, 64)))
     losses["decode.loss_ce"].backward()
     # a conv's bias in front of batch norm cancels out, so its gradient is rounding
-    cancelled = ("patch_embed1.proj.0.bias", "patch_embed1.proj.3.bias", *(f"patch_embed{i}.proj.bias" for i in (2, 3, 4)))
+    cancelled = (
+        "patch_embed1.proj.0.bias",
+        "patch_embed1.proj.3.bias",
+        *(f"patch_embed{i}.proj.bias" for i in (2, 3, 4)),
+    )
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -174,7 +182,9 @@ def test_without_residual_the_attention_input_is_not_added():
 
 def test_openmmlabs_keys_and_the_imagenet_head_load_strictly():
     backbone = MSCAN(**SMALL)
-    state = {k.replace("mlp.dwconv.dwconv.", "mlp.dwconv."): torch.full_like(v, 2) for k, v in backbone.state_dict().items()}
+    state = {
+        k.replace("mlp.dwconv.dwconv.", "mlp.dwconv."): torch.full_like(v, 2) for k, v in backbone.state_dict().items()
+    }
     state.update({"head.weight": torch.zeros(1000, 32), "head.bias": torch.zeros(1000)})
     backbone.load_state_dict(state, strict=True)
     assert backbone.block2[1].mlp.dwconv.dwconv.weight.unique().tolist() == [2.0]
