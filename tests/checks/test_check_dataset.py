@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from mmseg_ext.checks import check_dataset
-from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.converters import VocWriter
+from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import DataError
 
 STEPS = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
