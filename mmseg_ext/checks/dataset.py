@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..datasets import RoadDataset
-from ..datasets.pipelines import check_labels, read_mask
+from ..datasets.pipelines import check_labels, check_same_size, read_mask
 from ..datasets.pipelines.load_road_mask import CONVERT_HINT
 from ..errors import DataError
 
@@ -27,11 +27,7 @@ def _check_pair(dataset: RoadDataset, index: int) -> np.ndarray:
     except (OSError, SyntaxError, ValueError):
         raise DataError(f"{image_path}: cannot be read as an image; replace it or take it out of the split") from None
     mask = read_mask(mask_path)
-    if mask.shape != (height, width):
-        raise DataError(
-            f"{mask_path}: the mask is {mask.shape[1]}x{mask.shape[0]} px but its image {image_path} is "
-            f"{width}x{height} px; export both at the same size"
-        )
+    check_same_size(mask.shape, (height, width), mask_path, image_path)
     check_labels(mask, len(dataset.CLASSES), dataset.ignore_index, mask_path)
     return np.bincount(mask.ravel(), minlength=256) > 0
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..datasets.pipelines import read_image
+from ..datasets.pipelines import check_same_size, read_image
 from ..datasets.road_dataset import IMAGE_SUFFIXES
 from ..errors import DataError
 from .voc_writer import VocWriter
@@ -217,11 +217,7 @@ def convert_folder_pair(
         for stem, image_path, mask_path in tqdm(pairs, desc="converting", unit="pair", disable=None, leave=False):
             image = read_image(image_path)[:, :, ::-1]
             mask = labels_of(read_grey(mask_path), indices, num_classes, mask_path)
-            if mask.shape != image.shape[:2]:
-                raise DataError(
-                    f"{mask_path}: the mask is {mask.shape[1]}x{mask.shape[0]} px but its image {image_path} is "
-                    f"{image.shape[1]}x{image.shape[0]} px; export both at the same size"
-                )
+            check_same_size(mask.shape, image.shape, mask_path, image_path)
             with Image.open(image_path) as raw:
                 plain = raw.mode == "RGB"
             writer.add(stem, image, mask, split_of[stem], source=image_path if plain else None)

@@ -14,7 +14,7 @@ from mmseg.datasets.builder import DATASETS
 from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
-from .pipelines import LoadRoadMask
+from .pipelines import LoadRoadMask, check_same_size
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -169,11 +169,7 @@ class RoadDataset(CustomDataset):
         areas = []
         for pred, index in zip(preds, indices, strict=True):
             truth = self.get_gt_seg_map_by_idx(index)
-            if truth.shape != pred.shape:
-                raise DataError(
-                    f"{self.mask_path(index)}: the mask is {truth.shape[1]}x{truth.shape[0]} px but its image "
-                    f"{self.image_path(index)} is {pred.shape[1]}x{pred.shape[0]} px; export both at the same size"
-                )
+            check_same_size(truth.shape, pred.shape, self.mask_path(index), self.image_path(index))
             per_class = intersect_and_union(pred, truth, len(self.CLASSES), self.ignore_index)
             areas.append(tuple(area.double() for area in per_class))
         return areas

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
@@ -45,6 +46,19 @@ def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: st
         )
 
 
+def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_path: str, image_path: str) -> None:
+    """Refuse a mask (H, W, ...) whose rows and columns are not its image's.
+
+    Raises:
+        DataError: names both files and both sizes.
+    """
+    if tuple(mask_shape[:2]) != tuple(image_shape[:2]):
+        raise DataError(
+            f"{mask_path}: the mask is {mask_shape[1]}x{mask_shape[0]} px but its image {image_path} is "
+            f"{image_shape[1]}x{image_shape[0]} px; export both at the same size"
+        )
+
+
 @PIPELINES.register_module()
 class LoadRoadMask:
     """Reads ``results['ann_info']['seg_map']`` into ``results['gt_semantic_seg']``, uint8 (H, W)."""
@@ -54,12 +68,8 @@ class LoadRoadMask:
         path = os.path.join(results.get("seg_prefix") or "", results["ann_info"]["seg_map"])
         mask = read_mask(path)
         check_labels(mask, results["num_classes"], results["ignore_index"], path)
-        if "img" in results and results["img"].shape[:2] != mask.shape:
-            (height, width), (mask_height, mask_width) = results["img"].shape[:2], mask.shape
-            raise DataError(
-                f"{path}: the mask is {mask_width}x{mask_height} px but its image {results['filename']} is "
-                f"{width}x{height} px; export both at the same size"
-            )
+        if "img" in results:
+            check_same_size(mask.shape, results["img"].shape, path, results["filename"])
         results["gt_semantic_seg"] = mask
         results["seg_fields"].append("gt_semantic_seg")
         return results
