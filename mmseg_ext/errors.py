@@ -40,6 +40,7 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.stderr.flush()
         os._exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; a training continues with the same command and --auto-resume\n")
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write("stopped; a training continues with the same command and --auto-resume\n")
         sys.stderr.flush()
         os._exit(130)

@@ -26,13 +26,14 @@ find_python() {
 
 # Names everything that is missing, before anything is downloaded.
 check_machine() {
-    local missing=() packages=() free
+    local missing=() packages=() found free disk
     if [ "$(uname -s)" != Linux ]; then
         say "error: this is $(uname -s); Linux is supported, Windows and macOS are not"
         exit 2
     fi
     if ! python=$(find_python); then
-        say "error: Python 3.11 or 3.12 is needed (found: ${PYTHON:-$(python3 --version 2>&1 || true)}); install one and run: make ${MAKE_GOAL:-install} PYTHON=/path/to/python3.11"
+        found=${PYTHON:-$(python3 --version 2>/dev/null || echo none)}
+        say "error: Python 3.11 or 3.12 is needed (found: $found); install one and run: make ${MAKE_GOAL:-install} PYTHON=/path/to/python3.11"
         exit 2
     fi
     "$python" -c 'import venv, ensurepip' 2>/dev/null || { missing+=("Python's venv"); packages+=("$(basename "$(readlink -f "$python")")-venv"); }
@@ -50,9 +51,10 @@ check_machine() {
         exit 2
     fi
     if [ ! -d "$venv/lib" ]; then
-        free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+        disk=$(dirname "$venv")
+        free=$(df -Pk "$disk" | awk 'NR == 2 { print int($4 / 1048576) }')
         if [ "$free" -lt "$needed_gib" ]; then
-            say "error: $needed_gib GiB of free disk are needed in $(pwd), $free GiB are there; free some, or set VENV to another disk"
+            say "error: $needed_gib GiB of free disk are needed in $disk, $free GiB are there; free some, or set VENV to another disk"
             exit 2
         fi
     fi

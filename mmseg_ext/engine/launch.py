@@ -11,6 +11,7 @@ import os
 import sys
 
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
@@ -41,6 +42,8 @@ def torchrun_arguments(processes: int, environ: dict[str, str]) -> list[str]:
 def launch(processes: int, script: list[str]) -> int:
     """Run ``script`` in ``processes`` processes and return the exit code of the first that failed, or 0.
 
+    A signal to the launcher ends all processes; the code is then 128 + its number, as shells have it.
+
     Raises:
         ConfigError: more processes than GPUs, or an incomplete description of several nodes.
     """
@@ -59,6 +62,8 @@ def launch(processes: int, script: list[str]) -> int:
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code > 0 else 128 - code
+    except SignalException as error:
+        return 128 + int(error.sigval)
     return 0
 
 

@@ -1,0 +1,44 @@
+"""What the documents state is what the repository does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
+def test_links_and_named_files_exist(path):
+    text = path.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (path.parent / target).exists(), target
+    for target in re.findall(r"\b(?:myconfigs|tools|mmseg_ext)/[\w./-]+\.(?:py|sh)\b", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_published_results_are_copied_without_a_slip(published):
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    table = [row for row in rows if len(row) == 7 and row[2][:1].isdigit()]
+    expected = []
+    for row in published["methods"]:
+        for weights, miou in row["published_miou_opm"].items():
+            deepglobe = row["published_miou_deepglobe"].get(weights)
+            figures = [f"{row['published_params_m']:.2f}", f"{row['published_flops_g']:.2f}", f"{miou:.2f}"]
+            expected.append([row["method"], *figures, "--" if deepglobe is None else f"{deepglobe:.2f}"])
+    assert [[row[0], *row[2:6]] for row in table] == expected
+
+
+def test_memory_table_is_what_the_tool_estimates():
+    from mmseg_ext.engine import estimate_training_memory, load_config
+
+    line = re.search(r"\| D-SegNeXt-T \| (\d) \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "docs" / "train.md").read_text())
+    cfg = load_config(str(ROOT / "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"))
+    batch = cfg.data.samples_per_gpu
+    gib = [estimate_training_memory(cfg, batch, 1024, 1024, p) / 2**30 for p in ("fp32", "fp16")]
+    assert [str(batch), *(f"{value:.1f}" for value in gib)] == list(line.groups())
