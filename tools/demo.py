@@ -11,8 +11,8 @@ from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
 from mmseg_ext.errors import run_tool
 
-CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.256x256.MINE.0.3k.py"
-TRAIN_SEEDS, VAL_SEEDS, TEST_SEED = (1, 2, 3, 4, 5, 6), (7,), 8
+CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.7k.py"
+TRAIN_SEEDS, VAL_SEED, TEST_SEED = range(1, 21), 21, 22
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,11 +30,11 @@ def main() -> None:
     args = parse_args()
     start = time.monotonic()
     data, run = os.path.join(args.out, "data"), os.path.join(args.out, "run")
-    sys.stdout.write(f"generating {len(TRAIN_SEEDS) + len(VAL_SEEDS) + 1} synthetic mines in {data}\n")
+    sys.stdout.write(f"generating {len(TRAIN_SEEDS) + 2} synthetic mines in {data}\n")
     sys.stdout.flush()
     os.makedirs(args.out, exist_ok=True)
     shutil.rmtree(run, ignore_errors=True)
-    write_synthetic_mines(data, TRAIN_SEEDS, VAL_SEEDS, [TEST_SEED], overwrite=True)
+    write_synthetic_mines(data, TRAIN_SEEDS, [VAL_SEED], [TEST_SEED], overwrite=True)
     roots = {f"data.{split}.data_root": data for split in ("train", "val", "test")}
     cfg = load_config(os.path.join(os.path.dirname(__file__), "..", CONFIG), {**roots, **(args.cfg_options or {})})
     train(cfg, work_dir=run)

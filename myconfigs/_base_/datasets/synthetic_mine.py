@@ -1,12 +1,12 @@
 # What tools/demo.py generates: training and validation tiles of 256 px, one whole unseen mine for the test.
 _base_ = "./roads.py"
 data_root = "work_dirs/demo/data"
-normalize = dict(mean=[152.0, 138.0, 112.0], std=[27.0, 24.0, 24.0])
+normalize = dict(mean=[157.20, 138.65, 108.75], std=[25.33, 18.94, 21.68])
 train_args = dict(
     Normalize=normalize,
-    Resize=dict(img_scale=(256, 256), ratio_range=(0.8, 1.6)),
-    RandomCrop=dict(crop_size=(256, 256)),
-    Pad=dict(size=(256, 256)),
+    Resize=dict(img_scale=(256, 256), ratio_range=(0.75, 1.5)),
+    RandomCrop=dict(crop_size=(160, 160), cat_max_ratio=0.95),
+    Pad=dict(size=(160, 160)),
 )
 data = dict(
     samples_per_gpu=4,
