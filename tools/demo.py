@@ -11,8 +11,8 @@ from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
 from mmseg_ext.errors import run_tool
 
-CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.7k.py"
-TRAIN_SEEDS, VAL_SEED, TEST_SEED = range(1, 21), 21, 22
+CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.9k.py"
+TRAIN_SEEDS, VAL_SEED, TEST_SEED = range(1, 31), 31, 32
 
 
 def parse_args() -> argparse.Namespace:

@@ -262,7 +262,7 @@ def generate_mine(seed: int, size_px: int = 1024, gsd_m: float = 1.0) -> Synthet
 
     # a road is the ground around it, compacted: smoother, a little paler, with a wet or dusty stretch here and there
     packed = cv2.GaussianBlur(colour.astype(np.float32), (0, 0), max(10 / gsd_m, 0.5))
-    packed = packed + rng.uniform(13, 22) + 7 * _noise(rng, size_px, gsd_m, 90)[..., None]
+    packed = packed + rng.uniform(16, 26) + 7 * _noise(rng, size_px, gsd_m, 90)[..., None]
     packed += 4 * np.cos(signed * 1.3)[..., None] * (signed < 0)[..., None]
     ragged = signed + 1.1 * _noise(rng, size_px, gsd_m, 12)
     softness = 1.6 + 0.8 * _noise(rng, size_px, gsd_m, 120)

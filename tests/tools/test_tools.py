@@ -10,7 +10,7 @@ from PIL import Image
 from mmseg_ext.engine import build_network, load_config
 
 CONFIG = "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
-TINY_CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.7k.py"
+TINY_CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.9k.py"
 
 
 def refused(done, *words):
@@ -165,10 +165,10 @@ def test_demo_makes_its_picture(run_tool, tmp_path):
     done = run_tool("demo.py", "--out", tmp_path, "--cfg-options", "runner.max_iters=2", "data.samples_per_gpu=1")
     assert done.returncode == 0, done.stderr
     path = done.stdout.strip().splitlines()[-1]
-    assert path == str(tmp_path / "mine0022.png")
+    assert path == str(tmp_path / "mine0032.png")
     assert Image.open(path).size == (3 * 1024 + 16, 1024 + 28)
     assert "mIoU" in done.stdout
-    assert sorted(os.listdir(tmp_path)) == ["data", "mine0022.png", "run"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "run"]
 
 
 def test_slurm_twin_starts_one_launcher_per_node(run_tool, tmp_path):

@@ -1,7 +1,7 @@
 # What tools/demo.py generates: training and validation tiles of 256 px, one whole unseen mine for the test.
 _base_ = "./roads.py"
 data_root = "work_dirs/demo/data"
-normalize = dict(mean=[157.20, 138.65, 108.75], std=[25.33, 18.94, 21.68])
+normalize = dict(mean=[156.60, 138.07, 109.79], std=[25.04, 19.34, 21.02])
 train_args = dict(
     Normalize=normalize,
     Resize=dict(img_scale=(256, 256), ratio_range=(0.75, 1.5)),

@@ -1,6 +1,0 @@
-_base_ = "./20k.py"
-optimizer = dict(lr=6e-4)
-lr_config = dict(warmup_iters=50, warmup_ratio=1e-4)
-runner = dict(max_iters=700)
-checkpoint_config = dict(interval=700)
-evaluation = dict(interval=350)
