@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis  # noqa: F401  its plugin's late import can hit a bug of CPython 3.11's parser
 import numpy as np
 import pytest
 import torch

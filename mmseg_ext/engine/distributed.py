@@ -174,6 +174,17 @@ def wrap(
     return LocalSegmentor(model, process.device, autocast_dtype)
 
 
+def share_batch_norm_statistics(model: nn.Module) -> None:
+    """Give every process the first one's running statistics, which are what its checkpoints hold."""
+    if not dist.is_initialized():
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for statistics in (module.running_mean, module.running_var):
+                if statistics is not None:
+                    dist.broadcast(statistics, 0)
+
+
 def on_first_process(process: Process, work: Callable[[], None]) -> None:
     """Run ``work`` on the first process while the others wait; an error there ends all of them."""
     if process.rank == 0:

@@ -24,6 +24,7 @@ from .distributed import (
     Process,
     gather_by_index,
     on_first_process,
+    share_batch_norm_statistics,
     start_process,
     wrap,
 )
@@ -134,6 +135,7 @@ class EvalHook(MMSegEvalHook):
     def _do_evaluate(self, runner: SafeIterRunner) -> None:
         if not self._should_evaluate(runner):
             return
+        share_batch_norm_statistics(runner.network)
         local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
         results = evaluate_dataset(local, self.dataloader)
         runner.model.train()

@@ -21,10 +21,12 @@ class InfiniteSampler(Sampler[int]):
         seed: seed of all permutations.
         rank: number of this process.
         world_size: number of processes.
+        start: draws of the joint sequence that are done already, for a resumed run.
     """
 
-    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
         self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.start = start
 
     def _joint(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed)
@@ -33,7 +35,7 @@ class InfiniteSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield this process's indices, without end."""
-        return itertools.islice(self._joint(), self.rank, None, self.world_size)
+        return itertools.islice(self._joint(), self.start + self.rank, None, self.world_size)
 
     def __len__(self) -> int:
         """Return the number of this process's images in one pass."""

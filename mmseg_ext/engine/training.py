@@ -45,14 +45,16 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int) -> DataLoader:
-    """Return the endless loader of training batches of this process."""
+def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, done: int = 0) -> DataLoader:
+    """Return the endless loader of this process's training batches after ``done`` iterations."""
     settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
     batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size),
+        sampler=InfiniteSampler(
+            len(dataset), seed, process.rank, process.world_size, start=done * batch_size * process.world_size
+        ),
         num_workers=workers,
         collate_fn=partial(collate, samples_per_gpu=batch_size),
         pin_memory=process.device.type == "cuda",
@@ -194,7 +196,7 @@ def train(
     if runner.iter >= runner.max_iters:
         logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
         return work_dir
-    runner.run([training_loader(dataset, cfg, process, seed)], [("train", 1)])
+    runner.run([training_loader(dataset, cfg, process, seed, runner.iter)], [("train", 1)])
     return work_dir
 
 

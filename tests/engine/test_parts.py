@@ -31,6 +31,14 @@ def test_processes_draw_together_what_one_draws_alone(size, seed, processes, bat
         assert sorted(together) == sorted(alone[step * processes * batch : (step + 1) * processes * batch])
 
 
+@given(size=st.integers(1, 20), done=st.integers(0, 25), processes=st.integers(1, 3))
+def test_a_resumed_run_goes_on_in_the_order_of_its_images(size, done, processes):
+    for rank in range(processes):
+        whole = list(itertools.islice(InfiniteSampler(size, 1, rank, processes), done + 10))
+        rest = InfiniteSampler(size, 1, rank, processes, start=done * processes)
+        assert list(itertools.islice(rest, 10)) == whole[done:]
+
+
 @given(size=st.integers(1, 30), seed=st.integers(0, 3))
 def test_every_pass_is_a_permutation(size, seed):
     drawn = list(itertools.islice(InfiniteSampler(size, seed), 3 * size))

@@ -100,6 +100,15 @@ def test_two_processes_train_and_score_like_one(tiny_config, tmp_path, run_tool)
     assert "no GPU here: running 2 process(es) on the CPU with gloo" in done.stderr
     assert [x["iter"] for x in logged(tmp_path / "two") if x.get("mode") == "train"] == [1, 2, 3, 4]
     checkpoint = tmp_path / "two" / "latest.pth"
+    # every process evaluated the network that the checkpoint holds
+    val = ["--cfg-options", "data.test.split=ImageSets/Segmentation/val.txt"]
+    out = tmp_path / "val.json"
+    assert run_tool("test.py", tiny_config, checkpoint, "--eval", "mIoU", "--out", out, *val).returncode == 0
+    inside = [x for x in logged(tmp_path / "two") if x.get("mode") == "val"][-1]
+    after = json.loads(out.read_text())["metrics"]
+    assert {k: round(after[k], 5) for k in ("mIoU", "aAcc", "Acc.road")} == {
+        k: inside[k] for k in ("mIoU", "aAcc", "Acc.road")
+    }
     options = ["--cfg-options", "data.test.split=ImageSets/Segmentation/train.txt"]  # 16 images
     one = run_tool("test.py", tiny_config, checkpoint, "--eval", "mIoU", "--out", tmp_path / "1.json", *options)
     for processes in (2, 3):
