@@ -28,6 +28,7 @@ def _quiet_imports() -> None:
     warnings.filterwarnings("ignore", message="For binary segmentation, we suggest using")
     warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False")
     warnings.filterwarnings("ignore", message="`build_loss` would be deprecated soon")
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from mmcv.utils import get_logger

@@ -43,8 +43,9 @@ def main() -> None:
         overwrite=args.overwrite,
     )
     counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
+    what = "road" if args.num_classes == 2 else "not background"
     sys.stdout.write(
-        f"{args.dest}: {counts}; {made.road_share:.1%} road\n"
+        f"{args.dest}: {counts}; {made.road_share:.1%} {what}\n"
         f"for the config: Normalize=dict(mean={made.mean}, std={made.std})\n"
     )
 

@@ -4,7 +4,7 @@
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, estimate_training_memory, load_config
+from mmseg_ext.engine import add_config_options, crop_size, estimate_training_memory, load_config
 from mmseg_ext.errors import run_tool
 
 
@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("configs", nargs="+", help="leaf configs")
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
     parser.add_argument(
-        "--shape", type=int, nargs=2, default=[1024, 1024], metavar="PX", help="height and width of the crop"
+        "--shape", type=int, nargs=2, metavar="PX", help="height and width (default: the config's crop)"
     )
     add_config_options(parser)
     return parser.parse_args()
@@ -24,13 +24,14 @@ def main() -> None:
     """Print a Markdown table, one row per config, with its own batch."""
     args = parse_args()
     columns = " | ".join(f"{precision} GiB" for precision in args.precision)
-    sys.stdout.write(f"| config | images per GPU | {columns} |\n|{' --- |' * (2 + len(args.precision))}\n")
+    sys.stdout.write(f"| config | crop | images per GPU | {columns} |\n|{' --- |' * (3 + len(args.precision))}\n")
     for path in args.configs:
         cfg = load_config(path, args.cfg_options)
         batch = cfg.data.samples_per_gpu
-        needs = [estimate_training_memory(cfg, batch, *args.shape, precision) for precision in args.precision]
+        height, width = args.shape or crop_size(cfg)
+        needs = [estimate_training_memory(cfg, batch, height, width, precision) for precision in args.precision]
         cells = [f"{need / 2**30:.1f}" for need in needs]
-        sys.stdout.write(f"| {path} | {batch} | {' | '.join(cells)} |\n")
+        sys.stdout.write(f"| {path} | {height}x{width} | {batch} | {' | '.join(cells)} |\n")
         sys.stdout.flush()
 
 

@@ -24,6 +24,7 @@ IGNORE = 255
 _MAX_BETWEEN = 0.1
 _BETWEEN = (64, 191)
 _MAX_CHANNEL_DIFFERENCE = 24
+_PHOTOGRAPH_COLOURS = 64
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def read_grey(path: str) -> np.ndarray:
     unique = np.unique(colours.reshape(-1, 3), axis=0)
     if len(unique) == 2 and not unique[0].any():
         return np.where(colours.any(axis=2), 255, 0).astype(np.uint8)
-    raise DataError(f"{path}: {len(unique)} colours, not black and one other; export roads white on black")
+    hint = "are the two folders exchanged?" if len(unique) > _PHOTOGRAPH_COLOURS else "export roads white on black"
+    raise DataError(f"{path}: {len(unique)} colours, not black and one other; {hint}")
 
 
 def holds_indices(values: np.ndarray, num_classes: int) -> bool:
@@ -146,7 +148,9 @@ def labels_of(grey: np.ndarray, indices: bool, num_classes: int, path: str) -> n
     shown = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     if indices:
         if not np.isin(values, [*range(num_classes), IGNORE]).all():
-            raise DataError(f"{path}: values {shown}, but the other masks hold class indices below {num_classes}")
+            raise DataError(
+                f"{path}: values {shown}, but class indices of {num_classes} classes are 0 to {num_classes - 1} and 255"
+            )
         return grey
     between = counts[(values >= _BETWEEN[0]) & (values <= _BETWEEN[1])].sum() / counts.sum()
     if between > _MAX_BETWEEN or (values.max() > 0 and values.max() < 128):

@@ -3,7 +3,7 @@
 from .complexity import Complexity, measure_complexity
 from .config import add_config_options, load_config
 from .evaluation import EvalHook, evaluate_checkpoint
-from .memory import estimate_training_memory
+from .memory import crop_size, estimate_training_memory
 from .network import build_network
 from .precision import ScaledOptimizerHook
 from .prediction_writer import PredictionWriter
@@ -18,6 +18,7 @@ __all__ = [
     "ScaledOptimizerHook",
     "add_config_options",
     "build_network",
+    "crop_size",
     "estimate_training_memory",
     "evaluate_checkpoint",
     "load_config",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,6 +18,10 @@ CONFIG_ROOT = Path(__file__).resolve().parents[2] / "myconfigs"
 
 def _closest_config(path: str) -> str | None:
     """Return the existing config whose path is most like ``path``."""
+    beside = [str(p) for p in sorted(Path(path).parent.glob("*.py"))]
+    near = get_close_matches(path, beside, n=1, cutoff=0.8)
+    if near:
+        return near[0]
     known = [
         os.path.relpath(p)
         for p in sorted(CONFIG_ROOT.rglob("*.py"))
@@ -34,6 +40,20 @@ def _closest_config(path: str) -> str | None:
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool."""
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="config overrides, key.sub=value ...")
+
+
+@contextlib.contextmanager
+def config_mistakes(cfg: Config) -> Iterator[None]:
+    """Turn what building from ``cfg`` raises for an unknown name or a wrong value into one line.
+
+    Raises:
+        ConfigError: names the config and what the builder said.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{cfg.filename}: a setting does not fit: {reason}") from error
 
 
 def load_config(path: str, options: dict | None = None) -> Config:

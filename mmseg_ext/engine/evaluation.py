@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ..checks import check_dataset
 from ..errors import ConfigError
 from .checkpoint import load_weights
+from .config import config_mistakes
 from .distributed import (
     DistributedSegmentor,
     LocalSegmentor,
@@ -105,11 +106,13 @@ def evaluate_checkpoint(
             raise ConfigError(f"--eval {metric}: unknown metric; take some of {', '.join(METRICS)}")
     process = start_process(gpu_id)
     precision = choose_precision(cfg.get("precision", "fp32"), process.device)
-    dataset = build_dataset(cfg.data.test, dict(test_mode=True))
+    with config_mistakes(cfg):
+        dataset = build_dataset(cfg.data.test, dict(test_mode=True))
     check_classes(cfg, dataset)
     if metrics:
         on_first_process(process, lambda: check_dataset(dataset))
-    model = build_network(cfg, initialise=False)
+    with config_mistakes(cfg):
+        model = build_network(cfg, initialise=False)
     load_weights(model, checkpoint)
     model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
     loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
@@ -127,10 +130,13 @@ def evaluate_checkpoint(
 
 
 class EvalHook(MMSegEvalHook):
-    """Evaluates at an interval in all processes together and keeps the best checkpoint.
+    """Evaluates at an interval and at the end, in all processes together, and keeps the best checkpoint.
 
     Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
     """
+
+    def _should_evaluate(self, runner: SafeIterRunner) -> bool:
+        return super()._should_evaluate(runner) or self.is_last_iter(runner)
 
     def _do_evaluate(self, runner: SafeIterRunner) -> None:
         if not self._should_evaluate(runner):

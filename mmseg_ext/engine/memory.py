@@ -16,6 +16,23 @@ from .precision import DTYPES
 _ADAMW_BYTES = 4 * 4  # per parameter, float32: weight, gradient, and AdamW's two moments
 
 
+def crop_size(cfg: Config) -> tuple[int, int]:
+    """Return height and width of the training crops of ``cfg``.
+
+    Raises:
+        ConfigError: the training pipeline crops nothing.
+    """
+    steps = [
+        *cfg.data.train.pipeline,
+        dict(type="RandomCrop", **cfg.data.train.get("step_args", {}).get("RandomCrop", {})),
+    ]
+    sizes = [step["crop_size"] for step in steps if step["type"] == "RandomCrop" and "crop_size" in step]
+    if not sizes:
+        raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; give --shape")
+    height, width = sizes[-1]
+    return height, width
+
+
 def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, precision: str) -> int:
     """Return the bytes of one training step: weights, gradients, AdamW's state and what the backward pass keeps.
 

@@ -6,6 +6,8 @@ import logging
 import os
 import platform
 import random
+import signal
+import threading
 import time
 from functools import partial
 
@@ -26,11 +28,14 @@ from .. import __version__
 from ..checks import check_dataset
 from ..errors import ConfigError
 from .checkpoint import latest_checkpoint, load_start_weights, remove_partial_files
+from .config import config_mistakes
 from .distributed import Process, on_first_process, start_process, wrap
 from .evaluation import EvalHook, evaluation_loader
 from .network import build_network, check_classes
 from .precision import DTYPES, choose_precision
+from .runner import SafeIterRunner
 from .sampler import InfiniteSampler
+from .stopping import SaveOnInterrupt
 
 WORK_DIRS = "work_dirs"
 
@@ -43,6 +48,12 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     if deterministic:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+
+
+def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the training process alone answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
 
 
 def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, done: int = 0) -> DataLoader:
@@ -58,7 +69,7 @@ def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed:
         num_workers=workers,
         collate_fn=partial(collate, samples_per_gpu=batch_size),
         pin_memory=process.device.type == "cuda",
-        worker_init_fn=partial(worker_init_fn, num_workers=workers, rank=process.rank, seed=seed),
+        worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
         persistent_workers=workers > 0,
     )
 
@@ -116,6 +127,25 @@ def train(
         UserError: data, config, weights or machine do not fit; the message says what to do.
     """
     process = start_process(gpu_id)
+    with config_mistakes(cfg):
+        runner, work_dir, loader = _prepare(cfg, process, work_dir, seed, deterministic, validate, auto_resume)
+    if runner.iter >= runner.max_iters:
+        runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
+    else:
+        runner.run([loader], [("train", 1)])
+    return work_dir
+
+
+def _prepare(
+    cfg: Config,
+    process: Process,
+    work_dir: str | None,
+    seed: int,
+    deterministic: bool,
+    validate: bool,
+    auto_resume: bool,
+) -> tuple[SafeIterRunner, str, DataLoader]:
+    """Return the runner with everything registered, the work dir and the training loader."""
     precision = choose_precision(cfg.get("precision", "fp32"), process.device)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
@@ -152,6 +182,8 @@ def train(
 
     seed_everything(seed, deterministic)
     resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
+    if auto_resume and not resume_from:
+        logger.info("%s: no complete checkpoint yet, starting from the first iteration", work_dir)
     model = build_network(cfg, pretrained=not (resume_from or cfg.get("load_from")))
     if cfg.get("load_from") and not resume_from:
         load_start_weights(model, cfg.load_from)
@@ -182,22 +214,23 @@ def train(
         optimizer_config.setdefault("type", "ScaledOptimizerHook")
     runner.register_training_hooks(cfg.lr_config, optimizer_config, None, cfg.log_config)
     if val_dataset is not None:
-        loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
-        hook = EvalHook(loader, by_epoch=False, **_without(cfg.evaluation, "by_epoch"))
+        val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
+        hook = EvalHook(val_loader, by_epoch=False, **_without(cfg.evaluation, "by_epoch"))
         runner.register_hook(hook, priority="LOW")
     # after the evaluation, so that a checkpoint knows the best score of its own iteration
     runner.register_hook(CheckpointHook(**cfg.checkpoint_config), priority=75)
+    if process.world_size == 1 and threading.current_thread() is threading.main_thread():
+        # last of all, so that the iteration is logged, evaluated and saved as usual first
+        runner.register_hook(SaveOnInterrupt(), priority="LOWEST")
     for hook_cfg in cfg.get("custom_hooks") or []:
         hook_cfg = hook_cfg.copy()
         priority = hook_cfg.pop("priority", "NORMAL")
         runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
     if resume_from:
         runner.resume(resume_from)
-    if runner.iter >= runner.max_iters:
-        logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
-        return work_dir
-    runner.run([training_loader(dataset, cfg, process, seed, runner.iter)], [("train", 1)])
-    return work_dir
+    if not isinstance(runner.max_iters, int):
+        raise ConfigError(f"runner.max_iters={runner.max_iters!r} is no whole number")
+    return runner, work_dir, training_loader(dataset, cfg, process, seed, runner.iter)
 
 
 def _without(settings: dict, *keys: str) -> dict:

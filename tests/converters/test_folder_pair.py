@@ -206,7 +206,7 @@ def test_more_classes_pass_as_indices(source, tmp_path):
     mask = np.resize([0, 1, 2, 255], (12, 16)).astype(np.uint8)
     convert_folder_pair(*source(mask), str(tmp_path / "out"), val=1, num_classes=3)
     assert all(np.array_equal(m, mask) for m in converted_masks(str(tmp_path / "out")))
-    with pytest.raises(DataError, match="class indices below 3"):
+    with pytest.raises(DataError, match="class indices of 3 classes are 0 to 2"):
         convert_folder_pair(*source(np.full((12, 16), 3, np.uint8)), str(tmp_path / "o2"), val=1, num_classes=3)
 
 

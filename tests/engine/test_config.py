@@ -1,6 +1,6 @@
 import pytest
 
-from mmseg_ext.engine import load_config
+from mmseg_ext.engine import load_config, train
 from mmseg_ext.errors import ConfigError
 
 
@@ -16,6 +16,31 @@ def test_unknown_path_is_answered_with_the_closest(wrong, closest):
     with pytest.raises(ConfigError, match="no such config; did you mean") as error:
         load_config(wrong)
     assert str(error.value).endswith(f"{closest}?")
+    assert "\n" not in str(error.value)
+
+
+def test_a_neighbour_is_closer_than_our_configs(tmp_path):
+    (tmp_path / "my_mine.py").write_text("")
+    with pytest.raises(ConfigError, match=r"did you mean .*/my_mine.py\?"):
+        load_config(str(tmp_path / "my_mien.py"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"runner.max_itres": 5}, "max_itres"),
+        ({"runner.max_iters": "abc"}, "runner.max_iters='abc' is no whole number"),
+        ({"optimizer.lr": "fast"}, "a setting does not fit"),
+        ({"data.samples_per_gpu": 0}, "batch_size"),
+        ({"model.backbone.depth": 3}, "depth"),
+        ({"model.backbone.gating_unit.type": "HDMSCAA"}, "HDMSCAA"),
+        ({"optimizer.type": "AdamX"}, "AdamX"),
+        ({"precision": "fp8"}, "precision='fp8' is unknown"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_said_in_one_line(tiny_config, tmp_path, options, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        train(load_config(str(tiny_config), options), str(tmp_path / "run"))
     assert "\n" not in str(error.value)
 
 

@@ -120,38 +120,45 @@ def test_two_processes_train_and_score_like_one(tiny_config, tmp_path, run_tool)
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_from_the_last_good_checkpoint(tiny_config, tmp_path, how, root):
+    # a killed run has the checkpoints of its interval; an interrupted one writes its own
+    interval = 1 if how == signal.SIGKILL else 10**6
     command = [
-        sys.executable,
-        "tools/train.py",
-        str(tiny_config),
-        "--work-dir",
-        str(tmp_path),
-        "--auto-resume",
-        "--no-validate",
-        "--cfg-options",
-        "runner.max_iters=100000",
-        "checkpoint_config.interval=1",
-        "checkpoint_config.max_keep_ckpts=5",
+        *(sys.executable, "tools/train.py", str(tiny_config), "--work-dir", str(tmp_path), "--auto-resume"),
+        *("--no-validate", "--cfg-options", f"checkpoint_config.interval={interval}", "data.workers_per_gpu=1"),
     ]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "runner.max_iters=100000"], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "iter_3.pth").exists() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(how)
+        if list(tmp_path.glob("*.log.json")) and len(logged(tmp_path)) > 3:
+            break
+    os.killpg(process.pid, how)  # as a terminal does: the loader's workers get it too
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
+    newest = max(int(p.stem.split("_")[1]) for p in tmp_path.glob("iter_*.pth"))
+    assert newest >= 3
+    assert read_checkpoint(str(tmp_path / f"iter_{newest}.pth"))["meta"]["iter"] == newest
     if how == signal.SIGINT:
+        assert f"interrupted: saved iteration {newest}" in errors
         assert "--auto-resume" in errors
         assert "Traceback" not in errors
-    newest = max(int(p.stem.split("_")[1]) for p in tmp_path.glob("iter_*.pth"))
-    complete = read_checkpoint(str(tmp_path / f"iter_{newest}.pth"))
-    assert complete["meta"]["iter"] == newest
+        assert logged(tmp_path)[-1]["iter"] == newest
     # a torn file that looks newer is passed over
     torn = tmp_path / f"iter_{newest + 1}.pth"
     torn.write_bytes((tmp_path / f"iter_{newest}.pth").read_bytes()[:1000])
-    command[-3] = f"runner.max_iters={newest + 2}"
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, f"runner.max_iters={newest + 2}"], cwd=root, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert f"iter_{newest + 1}.pth: is not a checkpoint, or is damaged" in done.stdout + done.stderr
     assert f"resumed from {tmp_path}/iter_{newest}.pth at iteration {newest}" in done.stdout + done.stderr
     assert read_checkpoint(str(tmp_path / "latest.pth"))["meta"]["iter"] == newest + 2
+
+
+def test_the_end_of_a_run_is_evaluated(tiny_config, tmp_path):
+    cfg = load_config(str(tiny_config), {"evaluation.interval": 100, "runner.max_iters": 3})
+    train(cfg, str(tmp_path))
+    assert [x["iter"] for x in logged(tmp_path) if x.get("mode") == "val"] == [4]  # images of the split
+    assert [p.name for p in tmp_path.glob("best_*")] == ["best_mIoU_iter_3.pth"]

@@ -48,9 +48,9 @@ def test_get_memory_prints_a_row_per_config(run_tool):
     done = run_tool("get_memory.py", CONFIG, "--shape", 256, 256, "--precision", "fp32", "fp16")
     assert done.returncode == 0, done.stderr
     header, _, row = done.stdout.splitlines()
-    assert header == "| config | images per GPU | fp32 GiB | fp16 GiB |"
-    _, path, batch, full, half, _ = (cell.strip() for cell in row.split("|"))
-    assert (path, batch) == (CONFIG, "4")
+    assert header == "| config | crop | images per GPU | fp32 GiB | fp16 GiB |"
+    _, path, crop, batch, full, half, _ = (cell.strip() for cell in row.split("|"))
+    assert (path, crop, batch) == (CONFIG, "256x256", "4")
     assert float(half) < float(full)
 
 
