@@ -11,7 +11,7 @@ from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
 from mmseg_ext.errors import run_tool
 
-CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.9k.py"
+CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
 TRAIN_SEEDS, VAL_SEED, TEST_SEED = range(1, 31), 31, 32
 
 

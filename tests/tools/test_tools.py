@@ -10,7 +10,7 @@ from PIL import Image
 from mmseg_ext.engine import build_network, load_config
 
 CONFIG = "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
-TINY_CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.9k.py"
+TINY_CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
 
 
 def refused(done, *words):

@@ -1,7 +1,7 @@
 _base_ = [
     "../../_base_/models/dsegnext_t.py",
     "../../_base_/datasets/synthetic_mine.py",
-    "../../_base_/schedules/0.9k.py",
+    "../../_base_/schedules/0.75k.py",
     "../../_base_/runtime.py",
 ]
 # a few minutes of training: roads weigh more, and nothing is dropped
