@@ -88,7 +88,9 @@ stamp=$venv/.installed-$key
 
 start=$SECONDS
 export MAX_JOBS=${MAX_JOBS:-$(nproc)}
-say "setting up $venv with $("$python" --version): downloads about 3 GB and compiles mmcv-full, 8 to 20 minutes on 2 cores"
+work="downloads about 3 GB and compiles mmcv-full, 8 to 20 minutes on 2 cores"
+[ -z "${WHEELS:-}" ] || work="installs from $WHEELS, 2 minutes"
+say "setting up $venv with $("$python" --version): $work"
 "$python" -m venv "$venv"
 rm -f "$venv"/.installed-*
 # shellcheck disable=SC2046  # one argument per pinned package
@@ -96,7 +98,7 @@ pip_install $(pinned "setuptools|wheel|ninja|psutil")
 say "[1/4] torch"
 # shellcheck disable=SC2046
 pip_install $(pinned "torch|torchvision|numpy")
-say "[2/4] mmcv-full, compiling with $MAX_JOBS processes (no output for some minutes)"
+say "[2/4] mmcv-full (compiled by $MAX_JOBS processes unless there is a wheel; no output for some minutes)"
 install_mmcv
 if ! mmcv_loads; then
     # pip keeps compiled wheels without knowing the torch they were compiled for
