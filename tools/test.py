@@ -3,7 +3,7 @@
 
 import argparse
 
-from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config
+from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, is_first_process, load_config
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import save_metrics
 
@@ -42,7 +42,7 @@ def main() -> None:
         augmentation.flip = True
     writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
     scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer)
-    if args.out:
+    if args.out and is_first_process():
         save_metrics(args.out, scores, config=args.config, checkpoint=args.checkpoint)
 
 

@@ -2,6 +2,7 @@
 
 from .complexity import Complexity, measure_complexity
 from .config import add_config_options, load_config
+from .distributed import is_first_process
 from .evaluation import EvalHook, evaluate_checkpoint
 from .memory import crop_size, estimate_training_memory
 from .network import build_network
@@ -21,6 +22,7 @@ __all__ = [
     "crop_size",
     "estimate_training_memory",
     "evaluate_checkpoint",
+    "is_first_process",
     "load_config",
     "measure_complexity",
     "train",

@@ -193,6 +193,11 @@ def on_first_process(process: Process, work: Callable[[], None]) -> None:
         dist.barrier()
 
 
+def is_first_process() -> bool:
+    """Return whether this process is the one that writes what all share."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
 def gather_by_index(items: dict[int, Any]) -> list[Any]:
     """Return the values of all processes' ``items`` in the order of their keys; every process gets them."""
     if dist.is_initialized():
