@@ -215,7 +215,7 @@ def _prepare(
     runner.register_training_hooks(cfg.lr_config, optimizer_config, None, cfg.log_config)
     if val_dataset is not None:
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
-        hook = EvalHook(val_loader, by_epoch=False, **_without(cfg.evaluation, "by_epoch"))
+        hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})
         runner.register_hook(hook, priority="LOW")
     # after the evaluation, so that a checkpoint knows the best score of its own iteration
     runner.register_hook(CheckpointHook(**cfg.checkpoint_config), priority=75)
@@ -231,7 +231,3 @@ def _prepare(
     if not isinstance(runner.max_iters, int):
         raise ConfigError(f"runner.max_iters={runner.max_iters!r} is no whole number")
     return runner, work_dir, training_loader(dataset, cfg, process, seed, runner.iter)
-
-
-def _without(settings: dict, *keys: str) -> dict:
-    return {key: value for key, value in settings.items() if key not in keys}
