@@ -1,7 +1,18 @@
 """Networks; importing this package registers them."""
 
-from .backbones import MSCAN
+from .backbones import MSCAN, DLinkNet34, DUNet, LinkNet34, NLLinkNet34, SevenLevelUNet
 from .decode_heads import LightHamHead
 from .layers import HDMSCA, MSCA, Hamburger
 
-__all__ = ["HDMSCA", "MSCA", "MSCAN", "Hamburger", "LightHamHead"]
+__all__ = [
+    "HDMSCA",
+    "MSCA",
+    "MSCAN",
+    "DLinkNet34",
+    "DUNet",
+    "Hamburger",
+    "LightHamHead",
+    "LinkNet34",
+    "NLLinkNet34",
+    "SevenLevelUNet",
+]

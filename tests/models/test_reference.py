@@ -15,6 +15,11 @@ CONFIGS = {
     "segnext_s": "segnext/small/segnext.small.1024x1024.OPM.20k.py",
     "segnext_b": "segnext/base/segnext.base.1024x1024.OPM.40k.py",
     "segformer_b0": "segformer/segformer.b0.1024x1024.OPM.20k.py",
+    "linknet34": "linknets/linknet34.1024x1024.OPM.20k.py",
+    "dlinknet34": "linknets/dlinknet34.1024x1024.OPM.20k.py",
+    "nl_linknet34": "linknets/nl_linknet34.1024x1024.OPM.20k.py",
+    "unet": "linknets/unet.1024x1024.OPM.20k.py",
+    "dunet": "linknets/dunet.1024x1024.OPM.20k.py",
 }
 
 
@@ -33,16 +38,19 @@ def test_published_checkpoint_loads_strictly(name, build, seeded_state):
     assert not result.unexpected_keys
 
 
-@pytest.mark.parametrize("name", ["dsegnext_t", "segnext_t"])
+@pytest.mark.parametrize("name", ["dsegnext_t", "segnext_t", "linknet34", "unet"])
 def test_golden_features_and_logits(name, build, seeded_state, shared):
     golden = np.load(shared / "reference" / f"{name}.npz")
     network = build(CONFIGS[name])
     network.load_state_dict(seeded_state(name), strict=True)
     images = np.random.default_rng(int(golden["input_seed"])).standard_normal(golden["input_shape"])
-    bases = np.random.default_rng(1).random(tuple(golden["nmf_bases_shape"]))
+    extra = ()
+    if "nmf_bases_shape" in golden:
+        bases = np.random.default_rng(1).random(tuple(golden["nmf_bases_shape"]))
+        extra = (F.normalize(torch.from_numpy(bases.astype(np.float32)), dim=1),)
     with torch.no_grad():
         features = network.backbone(torch.from_numpy(images.astype(np.float32)))
-        logits = network.decode_head(features, F.normalize(torch.from_numpy(bases.astype(np.float32)), dim=1))
+        logits = network.decode_head(features, *extra)
     for i, feature in enumerate(features):
         assert tuple(feature.shape) == tuple(golden[f"feature{i}_shape"])
         channels, height, width = feature.shape[1:]

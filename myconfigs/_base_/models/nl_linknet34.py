@@ -1,0 +1,2 @@
+_base_ = "./dlinknet34.py"
+model = dict(backbone=dict(type="NLLinkNet34"))

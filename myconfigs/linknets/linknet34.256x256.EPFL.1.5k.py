@@ -1,0 +1,7 @@
+_base_ = [
+    "../_base_/models/linknet34.py",
+    "../_base_/datasets/epfl.py",
+    "../_base_/schedules/1.5k.py",
+    "../_base_/runtime.py",
+]
+model = dict(backbone=dict(init_cfg=None))

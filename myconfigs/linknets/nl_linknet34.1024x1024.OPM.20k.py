@@ -1,0 +1,6 @@
+_base_ = [
+    "../_base_/models/nl_linknet34.py",
+    "../_base_/datasets/opm.py",
+    "../_base_/schedules/20k.py",
+    "../_base_/runtime.py",
+]
