@@ -1,7 +1,7 @@
 """Training, evaluation, distribution, checkpoints: what mmcv 1.7 lacks on today's PyTorch."""
 
 from .complexity import Complexity, measure_complexity
-from .config import add_config_options, load_config
+from .config import add_config_options, leaf_configs, load_config
 from .distributed import is_first_process
 from .evaluation import EvalHook, evaluate_checkpoint
 from .memory import crop_size, estimate_training_memory
@@ -23,6 +23,7 @@ __all__ = [
     "estimate_training_memory",
     "evaluate_checkpoint",
     "is_first_process",
+    "leaf_configs",
     "load_config",
     "measure_complexity",
     "train",

@@ -16,17 +16,19 @@ from ..errors import ConfigError
 CONFIG_ROOT = Path(__file__).resolve().parents[2] / "myconfigs"
 
 
+def leaf_configs() -> list[str]:
+    """Return the path of every config that can be trained, ``myconfigs/...``, relative to the repository."""
+    paths = (p.relative_to(CONFIG_ROOT.parent) for p in CONFIG_ROOT.rglob("*.py"))
+    return sorted(path.as_posix() for path in paths if "_base_" not in path.parts)
+
+
 def _closest_config(path: str) -> str | None:
     """Return the existing config whose path is most like ``path``."""
     beside = [str(p) for p in sorted(Path(path).parent.glob("*.py"))]
     near = get_close_matches(path, beside, n=1, cutoff=0.8)
     if near:
         return near[0]
-    known = [
-        os.path.relpath(p)
-        for p in sorted(CONFIG_ROOT.rglob("*.py"))
-        if "_base_" not in p.relative_to(CONFIG_ROOT).parts
-    ]
+    known = [os.path.relpath(CONFIG_ROOT.parent / leaf) for leaf in leaf_configs()]
     by_folded = {p.casefold(): p for p in known}
     by_name = {os.path.basename(p).casefold(): p for p in known}
     wanted = os.path.relpath(path).casefold()
