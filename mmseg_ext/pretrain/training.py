@@ -1,0 +1,327 @@
+"""Pre-training of a classifier on an image folder, in one or several processes, on CPU or GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.utils import get_logger
+from timm.data import Mixup
+from timm.data.loader import PrefetchLoader
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
+
+from .. import __version__
+from ..engine.checkpoint import load_fitting, remove_partial_files, write_checkpoint
+from ..engine.distributed import Process, on_first_process, share_batch_norm_statistics, start_process
+from ..engine.precision import DTYPES, choose_precision
+from ..engine.training import WORK_DIRS, seed_everything
+from ..errors import CheckpointError, ConfigError
+from .augmentation import training_transform
+from .classifiers import check_name, create_classifier, load_classifier
+from .evaluation import measure_accuracy, validation_loader, validation_transform
+from .image_folder import ImageFolder, check_same_classes, image_loader
+from .settings import PAPER_TOTAL_BATCH, Settings
+
+logger = logging.getLogger(__name__)
+
+LAST, BEST, LOG = "last.pth", "best.pth", "log.json"
+
+
+class _Training:
+    """One run: everything that changes from step to step, and what a checkpoint holds of it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        train: ImageFolder,
+        val: ImageFolder,
+        process: Process,
+        model_options: dict | None,
+    ) -> None:
+        self.settings, self.process = settings, process
+        self.meta = dict(
+            mmseg_ext_version=__version__,
+            architecture=name,
+            model_options=model_options or {},
+            classes=train.classes,
+            settings=asdict(settings),
+        )
+        precision = choose_precision(settings.precision, process.device)
+        dtype = DTYPES[precision]
+        self.autocast = torch.autocast(process.device.type, dtype=dtype, enabled=dtype is not None)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
+
+        seed_everything(settings.seed)
+        model = create_classifier(name, len(train.classes), model_options, drop_path_rate=settings.drop_path)
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.model = model.to(process.device).to(memory_format=self.layout)
+        self.averaged = (
+            ModelEmaV3(self.model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay else None
+        )
+        self.parallel: nn.Module = self.model
+        if dist.is_initialized():
+            devices = [process.device] if process.device.type == "cuda" else None
+            self.parallel = DistributedDataParallel(self.model, device_ids=devices, broadcast_buffers=False)
+
+        train.transform = training_transform(settings)
+        val.transform = validation_transform(model, settings.image_size)
+        self.sampler: DistributedSampler = DistributedSampler(
+            train, process.world_size, process.rank, seed=settings.seed, drop_last=True
+        )
+        self.train_loader = image_loader(
+            train, self.sampler, settings.batch_size, settings.workers, process, True, settings.erasing
+        )
+        self.val_loader: PrefetchLoader = validation_loader(val, settings, process)
+        self.steps = len(self.train_loader)
+
+        mixing = bool(settings.mixup or settings.cutmix)
+        self.mixup = (
+            Mixup(settings.mixup, settings.cutmix, label_smoothing=settings.smoothing, num_classes=model.num_classes)
+            if mixing
+            else None
+        )
+        # mixup smooths the labels itself
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=0.0 if mixing else settings.smoothing)
+        self.optimizer = create_optimizer_v2(
+            self.model, opt="adamw", lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.scheduler = CosineLRScheduler(
+            self.optimizer,
+            t_initial=settings.epochs * self.steps,
+            lr_min=settings.min_lr,
+            warmup_t=settings.warmup_epochs * self.steps,
+            warmup_lr_init=settings.warmup_lr,
+            t_in_epochs=False,
+        )
+        self.epoch, self.best = 0, -1.0
+        self.steps_here, self.started = 0, time.monotonic()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are evaluated and become ``best.pth``."""
+        return self.averaged.module if self.averaged else self.model
+
+    def resume(self, path: str) -> None:
+        """Continue after the last complete epoch.
+
+        Raises:
+            CheckpointError: the file is damaged, holds no training state, or is of another model or data.
+        """
+        name = self.meta["architecture"]
+        checkpoint = load_classifier(self.model, name, path)
+        if not {"meta", "optimizer", "epoch", "best"} <= checkpoint.keys():
+            raise CheckpointError(f"{path}: holds weights but no training state; choose another --work-dir")
+        if self.averaged:
+            load_fitting(self.averaged.module, checkpoint.get("averaged") or checkpoint["state_dict"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        self.epoch, self.best = checkpoint["epoch"], checkpoint["best"]
+        before, now = checkpoint["meta"]["settings"], self.meta["settings"]
+        changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
+        logger.info("resumed from %s after epoch %d", path, self.epoch)
+        if changed:
+            logger.warning("settings that differ from the run so far: %s", ", ".join(changed))
+
+    def train_epoch(self) -> float:
+        """Train one pass over the images and return its mean loss over all processes.
+
+        All random numbers follow from seed, epoch and rank: a resumed run repeats what a run at a stretch does.
+
+        Raises:
+            ConfigError: the loss is no longer finite.
+        """
+        place = [self.settings.seed, self.epoch, self.process.rank]
+        seed_everything(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        self.sampler.set_epoch(self.epoch)
+        self.parallel.train()
+        total = torch.zeros((), device=self.process.device)
+        for step, (images, labels) in enumerate(self.train_loader, start=1):
+            total += self._step(images, labels, self.epoch * self.steps + step - 1)
+            if step % self.settings.log_interval == 0 or step == self.steps:
+                self._say(step, float(total) / step)
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        loss = float(total) / self.steps / self.process.world_size
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss became {loss} in epoch {self.epoch + 1}; take a lower --lr, or --clip-grad 5, and "
+                "--auto-resume from the epoch before"
+            )
+        self.epoch += 1
+        return loss
+
+    def _step(self, images: Tensor, labels: Tensor, done: int) -> Tensor:
+        """Train one batch after ``done`` steps and return its loss."""
+        self.scheduler.step_update(done)
+        if self.mixup:
+            images, labels = self.mixup(images, labels)
+        with self.autocast:
+            loss = self.criterion(self.parallel(images.contiguous(memory_format=self.layout)), labels)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        if self.settings.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged:
+            self.averaged.update(self.model, step=done + 1)
+        self.steps_here += 1
+        return loss.detach()
+
+    def _say(self, step: int, loss: float) -> None:
+        seconds = (time.monotonic() - self.started) / self.steps_here
+        left = (self.settings.epochs - self.epoch) * self.steps - step
+        logger.info(
+            "epoch %d/%d, step %d/%d, lr: %.3e, eta: %s, time: %.3f, loss: %.4f",
+            self.epoch + 1,
+            self.settings.epochs,
+            step,
+            self.steps,
+            self.optimizer.param_groups[0]["lr"],
+            datetime.timedelta(seconds=int(seconds * left)),
+            seconds,
+            loss,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the accuracy of the weights that the checkpoints hold."""
+        share_batch_norm_statistics(self.model)
+        share_batch_norm_statistics(self.evaluated)
+        return measure_accuracy(self.evaluated, self.val_loader, self.process, self.autocast)
+
+    def save(self, work_dir: str, loss: float, scores: dict[str, float]) -> None:
+        """Write the checkpoints of the epoch just done and its line in the log."""
+        weights = "averaged" if self.averaged else "last"
+        if scores["top1"] > self.best:
+            self.best = scores["top1"]
+            meta = {**self.meta, **scores, "epoch": self.epoch, "weights": weights}
+            write_checkpoint(dict(meta=meta, state_dict=self.evaluated.state_dict()), os.path.join(work_dir, BEST))
+        content: dict[str, Any] = dict(
+            meta=self.meta,
+            state_dict=self.model.state_dict(),
+            averaged=self.averaged.module.state_dict() if self.averaged else None,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            epoch=self.epoch,
+            best=self.best,
+        )
+        write_checkpoint(content, os.path.join(work_dir, LAST))
+        line = dict(epoch=self.epoch, lr=self.optimizer.param_groups[0]["lr"], loss=loss, **scores, best=self.best)
+        with open(os.path.join(work_dir, LOG), "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        logger.info(
+            "epoch %d: loss %.4f, top-1 %.2f %%, top-5 %.2f %% (%s weights), best top-1 %.2f %%",
+            self.epoch,
+            loss,
+            100 * scores["top1"],
+            100 * scores["top5"],
+            weights,
+            100 * self.best,
+        )
+
+
+def _prepare_work_dir(work_dir: str, auto_resume: bool) -> None:
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        if not auto_resume:
+            if os.path.exists(os.path.join(work_dir, LAST)):
+                raise ConfigError(f"{work_dir}: holds a run; give --auto-resume to continue it, or another --work-dir")
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(work_dir, LOG))
+    except OSError as error:
+        raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
+    remove_partial_files(work_dir)
+
+
+def pretrain(
+    data: str,
+    name: str,
+    settings: Settings | None = None,
+    work_dir: str | None = None,
+    auto_resume: bool = False,
+    model_options: dict | None = None,
+    gpu_id: int = 0,
+) -> str:
+    """Train the classifier ``name`` on an image folder and return the work dir.
+
+    ``best.pth`` in it holds the weights of the best epoch: `load_pretrained` reads it, so it goes into
+    ``model.backbone.init_cfg.checkpoint`` of a segmentation config. ``last.pth`` holds the whole state after the last
+    complete epoch, ``log.json`` a line per epoch.
+
+    Args:
+        data: folder with ``train`` and ``val``, one folder per class in each.
+        name: of `mmseg_ext.pretrain.MODELS`.
+        settings: the paper's when None.
+        work_dir: where the results go; ``work_dirs/pretrain/<name>`` when None.
+        auto_resume: continue after the last complete epoch of ``work_dir``, if there is one.
+        model_options: arguments of `MSCAN` that differ from the config, dotted keys allowed.
+        gpu_id: the GPU of a single process.
+
+    Raises:
+        UserError: data, settings, checkpoint or machine do not fit; the message says what to do.
+    """
+    check_name(name)
+    settings = settings or Settings()
+    process = start_process(gpu_id)
+    work_dir = work_dir or os.path.join(WORK_DIRS, "pretrain", name)
+    train, val = ImageFolder(data, "train"), ImageFolder(data, "val")
+    check_same_classes(train, val)
+    total = settings.batch_size * process.world_size
+    if total > len(train):
+        raise ConfigError(
+            f"--batch-size {settings.batch_size} x {process.world_size} process(es) is more than the {len(train)} "
+            f"training images of {data}; give {len(train) // process.world_size // 2 * 2} or fewer"
+        )
+    torch.backends.cudnn.benchmark = True
+    run = _Training(name, settings, train, val, process, model_options)
+    on_first_process(process, lambda: _prepare_work_dir(work_dir, auto_resume))
+    shown = get_logger("pretrain", os.path.join(work_dir, f"{time.strftime('%Y%m%d_%H%M%S')}.log"))
+    logging.getLogger("mmseg_ext").handlers = shown.handlers
+    logging.getLogger("mmseg_ext").setLevel(shown.level)
+    logger.info(
+        "%s: %d process(es) on %s, %d training and %d validation images of %d classes, work dir %s",
+        name,
+        process.world_size,
+        process.device.type,
+        len(train),
+        len(val),
+        len(train.classes),
+        work_dir,
+    )
+    if total != PAPER_TOTAL_BATCH:
+        scaled = settings.lr * total / PAPER_TOTAL_BATCH
+        logger.info(
+            "total batch %d, not the paper's %d: the learning rate stays %g; scaled linearly it would be --lr %.3g",
+            total,
+            PAPER_TOTAL_BATCH,
+            settings.lr,
+            scaled,
+        )
+    last = os.path.join(work_dir, LAST)
+    if auto_resume and os.path.exists(last):
+        run.resume(last)
+    if run.epoch >= settings.epochs:
+        logger.info("%s: all %d epochs are done already", work_dir, settings.epochs)
+    while run.epoch < settings.epochs:
+        loss = run.train_epoch()
+        scores = run.evaluate()
+        if process.rank == 0:
+            run.save(work_dir, loss, scores)
+    return work_dir
