@@ -1,9 +1,16 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT --eval mIoU``."""
+"""Evaluate a checkpoint: ``python tools/test.py [CONFIG] CHECKPOINT --eval mIoU``."""
 
 import argparse
 
-from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, is_first_process, load_config
+from mmseg_ext.engine import (
+    PredictionWriter,
+    add_config_options,
+    config_of_checkpoint,
+    evaluate_checkpoint,
+    is_first_process,
+    load_config,
+)
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import save_metrics
 
@@ -11,7 +18,8 @@ from mmseg_ext.report import save_metrics
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="the config that the checkpoint was trained with")
+    text = "the config that the checkpoint was trained with (default: the one inside the checkpoint)"
+    parser.add_argument("config", nargs="?", help=text)
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
     parser.add_argument("--eval", nargs="+", default=[], metavar="METRIC", help="mIoU, mDice, mFscore")
     parser.add_argument("--out", metavar="FILE", help="write the metrics to this JSON file")
@@ -33,7 +41,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate as the command line says."""
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    if args.config:
+        cfg = load_config(args.config, args.cfg_options)
+    else:
+        cfg = config_of_checkpoint(args.checkpoint, args.cfg_options)
     if args.precision:
         cfg.precision = args.precision
     if args.aug_test:
@@ -43,7 +54,7 @@ def main() -> None:
     writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
     scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer)
     if args.out and is_first_process():
-        save_metrics(args.out, scores, config=args.config, checkpoint=args.checkpoint)
+        save_metrics(args.out, scores, config=args.config or args.checkpoint, checkpoint=args.checkpoint)
 
 
 if __name__ == "__main__":

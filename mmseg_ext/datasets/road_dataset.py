@@ -16,6 +16,8 @@ from mmseg.datasets.custom import CustomDataset
 from ..errors import ConfigError, DataError
 from .pipelines import LoadRoadMask, check_same_size
 
+ROAD_CLASSES = ("background", "road")
+ROAD_PALETTE = ((0, 0, 0), (128, 0, 0))
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -87,8 +89,8 @@ class RoadDataset(CustomDataset):
         img_dir: str = "JPEGImages",
         ann_dir: str | None = "SegmentationClass",
         step_args: dict[str, dict] | None = None,
-        classes: Sequence[str] = ("background", "road"),
-        palette: Sequence[Sequence[int]] = ((0, 0, 0), (128, 0, 0)),
+        classes: Sequence[str] = ROAD_CLASSES,
+        palette: Sequence[Sequence[int]] = ROAD_PALETTE,
         test_mode: bool = False,
         ignore_index: int = 255,
     ) -> None:

@@ -3,11 +3,13 @@
 from .complexity import Complexity, measure_complexity
 from .config import add_config_options, leaf_configs, load_config
 from .distributed import is_first_process
+from .embedded_config import config_of_checkpoint
 from .evaluation import EvalHook, evaluate_checkpoint
 from .memory import crop_size, estimate_training_memory
 from .network import build_network
 from .precision import ScaledOptimizerHook
 from .prediction_writer import PredictionWriter
+from .publishing import publish_checkpoint
 from .runner import SafeIterRunner
 from .training import train
 
@@ -19,6 +21,7 @@ __all__ = [
     "ScaledOptimizerHook",
     "add_config_options",
     "build_network",
+    "config_of_checkpoint",
     "crop_size",
     "estimate_training_memory",
     "evaluate_checkpoint",
@@ -26,5 +29,6 @@ __all__ = [
     "leaf_configs",
     "load_config",
     "measure_complexity",
+    "publish_checkpoint",
     "train",
 ]

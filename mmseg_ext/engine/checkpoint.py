@@ -1,23 +1,24 @@
-"""Weights in and out: safe reading, writing that cannot tear, and a report of what fits."""
+"""Checkpoint files: reading that runs no code, writing that cannot tear."""
 
 from __future__ import annotations
 
 import contextlib
-import io
+import hashlib
+import json
 import logging
 import os
 import pickle
 import re
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ..errors import CheckpointError
 
@@ -30,7 +31,54 @@ _SAFE_GLOBALS: list[Any] = [
     *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4", "b1")),
 ]
-_MIN_PRETRAINED_SHARE = 0.9
+# the entry of a safetensors header that holds our meta data as JSON
+_META_KEY = "mmseg_ext"
+SCHEMA_VERSION = 1
+_NOT_WEIGHTS = {
+    rb"\s*<(!doctype|html|\?xml)": "is a web page, not a checkpoint: a login or an error page answered the download; "
+    "fetch the file in a browser",
+    rb"version https://git-lfs": "is a Git LFS pointer, not a checkpoint; fetch the file itself: git lfs pull",
+}
+
+
+def refuse_what_is_no_weights_file(path: str) -> None:
+    """Name what failed downloads usually leave in place of a checkpoint.
+
+    Raises:
+        CheckpointError: the file at ``path`` is empty, a web page or a Git LFS pointer.
+    """
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if not start:
+        raise CheckpointError(f"{path}: is not a checkpoint: the file is empty; download or copy it again")
+    for pattern, words in _NOT_WEIGHTS.items():
+        if re.match(pattern, start, re.IGNORECASE):
+            raise CheckpointError(f"{path}: {words}")
+
+
+def weights_sha256(weights: dict[str, Tensor]) -> str:
+    """Return a hash of all names, types, shapes and values, independent of their order and of the file format."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        value = weights[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_safetensors(path: str) -> dict:
+    with safe_open(path, framework="pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}
+        header = file.metadata() or {}
+    meta = json.loads(header.get(_META_KEY, "{}"))
+    if meta.get("schema_version", 0) > SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: has meta data of schema {meta['schema_version']}, this version knows {SCHEMA_VERSION}; "
+            "update mmseg_ext"
+        )
+    if meta and meta["weights_sha256"] != weights_sha256(weights):
+        raise CheckpointError(f"{path}: its weights are not those that its SHA-256 was made of; download it again")
+    return dict(state_dict=weights, meta=meta)
 
 
 def read_checkpoint(path: str) -> dict:
@@ -39,22 +87,28 @@ def read_checkpoint(path: str) -> dict:
     Reads ``.safetensors`` and PyTorch files. No code of the file is run.
 
     Raises:
-        CheckpointError: the file is missing, damaged, no checkpoint, or would need to run code.
+        CheckpointError: the file is missing, damaged, no checkpoint (a web page, say), or would need to run code.
     """
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such checkpoint; give the path of a .pth or .safetensors file")
+    refuse_what_is_no_weights_file(path)
     try:
         if path.endswith(".safetensors"):
-            content: Any = load_file(path)
+            content: Any = _read_safetensors(path)
         else:
             with torch.serialization.safe_globals(_SAFE_GLOBALS):
                 content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged file can break the readers anywhere
         if isinstance(error, pickle.UnpicklingError) and re.search(r"Unsupported (global|class)|GLOBAL", str(error)):
             raise CheckpointError(
                 f"{path}: holds Python objects that would run code; only plain weights are read"
             ) from None
-        raise CheckpointError(f"{path}: is not a checkpoint, or is damaged; download or copy it again") from None
+        with open(path, "rb") as file:
+            begun = file.read(2) == b"PK" or path.endswith(".safetensors")
+        state = "is cut off or damaged" if begun else "is not a checkpoint, or is damaged"
+        raise CheckpointError(f"{path}: {state}; download or copy it again") from None
     checkpoint = content if isinstance(content, dict) and "state_dict" in content else dict(state_dict=content)
     weights = checkpoint["state_dict"]
     if not isinstance(weights, dict) or not any(isinstance(value, Tensor) for value in weights.values()):
@@ -65,25 +119,42 @@ def read_checkpoint(path: str) -> dict:
     return checkpoint
 
 
+@contextlib.contextmanager
+def _complete_or_not_there(path: str) -> Iterator[str]:
+    """Yield a name to write to; the file gets its own name once it is on the disk."""
+    folder, name = os.path.split(path)
+    partial = os.path.join(folder, f".{name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error}); older checkpoints are intact") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+
+
 def write_checkpoint(content: dict, path: str) -> None:
     """Write ``content`` to ``path`` so that the file is either the old or the new one, never a torn one.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written.
     """
-    folder, name = os.path.split(path)
-    partial = os.path.join(folder, f".{name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be written ({error}); older checkpoints are intact") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
+    with _complete_or_not_there(path) as partial, open(partial, "wb") as file:
+        torch.save(content, file)
+
+
+def write_safetensors(weights: dict[str, Tensor], meta: dict, path: str) -> None:
+    """Write ``weights`` and JSON-able ``meta`` (with ``weights_sha256``) to ``path``, complete or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written.
+    """
+    with _complete_or_not_there(path) as partial:
+        contiguous = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+        save_file(contiguous, partial, metadata={_META_KEY: json.dumps(meta)})
 
 
 def point_to(path: str, link: str) -> None:
@@ -115,113 +186,3 @@ def remove_partial_files(work_dir: str) -> None:
     """Delete what interrupted writes left behind in ``work_dir``."""
     for path in Path(work_dir).glob(".*.pth.*.partial"):
         path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How the keys of a checkpoint fit a network.
-
-    Attributes:
-        loaded: keys that fit.
-        missing: keys of the network that the checkpoint does not have.
-        unexpected: keys of the checkpoint that the network does not have.
-        reshaped: keys in both, with both shapes in words.
-        share: elements of the network's tensors that the checkpoint fills, 0 to 1.
-    """
-
-    loaded: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    reshaped: list[str]
-    share: float
-
-    def summary(self) -> str:
-        """Return the fit in one line, naming the first few keys of each kind."""
-        parts = [f"{len(self.loaded)} loaded"]
-        for kind in ("missing", "unexpected", "reshaped"):
-            keys: Sequence[str] = getattr(self, kind)
-            if keys:
-                parts.append(f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})")
-        return ", ".join(parts)
-
-
-def load_fitting(model: nn.Module, state_dict: dict[str, Tensor]) -> Fit:
-    """Load every tensor of ``state_dict`` that fits ``model`` and return how well it did."""
-    weights = dict(state_dict)
-    for name, module in model.named_modules():
-        if hasattr(module, "adapt_published_keys"):
-            module.adapt_published_keys(weights, f"{name}." if name else "")
-    own = model.state_dict()
-    loaded = [key for key in own if key in weights and weights[key].shape == own[key].shape]
-    reshaped = [
-        f"{key}: {tuple(weights[key].shape)} in the file, {tuple(own[key].shape)} in the network"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
-    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in weights if key not in own]
-    model.load_state_dict({key: weights[key] for key in loaded}, strict=False)
-    total = sum(value.numel() for value in own.values())
-    share = sum(own[key].numel() for key in loaded) / max(total, 1)
-    return Fit(loaded, missing, unexpected, reshaped, share)
-
-
-def load_weights(model: nn.Module, path: str) -> dict:
-    """Load a segmentation checkpoint that must fit ``model`` completely; return its meta data.
-
-    Raises:
-        CheckpointError: keys are missing, unexpected or of another shape (the first few are named).
-    """
-    checkpoint = read_checkpoint(path)
-    fit = load_fitting(model, checkpoint["state_dict"])
-    if fit.missing or fit.unexpected or fit.reshaped:
-        raise CheckpointError(f"{path}: does not fit the config: {fit.summary()}; give the config it was trained with")
-    return checkpoint.get("meta") or {}
-
-
-def load_start_weights(model: nn.Module, path: str) -> None:
-    """Load a checkpoint to start training from; what does not fit (another classifier) keeps its first weights.
-
-    Raises:
-        CheckpointError: the file fills less than 90 % of the network.
-    """
-    fit = load_fitting(model, read_checkpoint(path)["state_dict"])
-    if fit.share < _MIN_PRETRAINED_SHARE:
-        raise CheckpointError(
-            f"{path}: fills only {fit.share:.0%} of the network: {fit.summary()}; give the right config"
-        )
-    logger.info("%s: %s", path, fit.summary())
-
-
-def load_pretrained(backbone: nn.Module, source: str) -> None:
-    """Load encoder weights from a file or a web address into ``backbone``.
-
-    Raises:
-        CheckpointError: the file is missing or the address cannot be reached (with where to get it and how to
-            train without), or the weights fill less than 90 % of the encoder.
-    """
-    without = "to train without it: --cfg-options model.backbone.init_cfg=None"
-    if source.startswith(("http://", "https://")):
-        path = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(source))
-        if not os.path.isfile(path):
-            try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with contextlib.redirect_stderr(io.StringIO()):
-                    torch.hub.download_url_to_file(source, path, progress=False)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{source}: cannot be downloaded ({error}); fetch it elsewhere and save it as {path}; {without}"
-                ) from None
-    else:
-        path = source
-        if not os.path.isfile(path):
-            raise CheckpointError(
-                f"{path}: no such pretrained encoder; get it from the links at github.com/D-SegNeXt/D-SegNeXt "
-                f"and save it there; {without}"
-            )
-    weights = read_checkpoint(path)["state_dict"]
-    weights = {re.sub(r"^backbone\.", "", key): value for key, value in weights.items()}
-    fit = load_fitting(backbone, weights)
-    if fit.share < _MIN_PRETRAINED_SHARE:
-        raise CheckpointError(f"{path}: fills only {fit.share:.0%} of the encoder: {fit.summary()}; {without}")
-    logger.info("pretrained encoder %s: %s", path, fit.summary())

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmcv import Config, DictAction
 
 from ..errors import ConfigError
+from .published_names import with_our_names
 
 CONFIG_ROOT = Path(__file__).resolve().parents[2] / "myconfigs"
 
@@ -70,8 +71,6 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise ConfigError(f"{path}: no such config" + (f"; did you mean {near}?" if near else ""))
     try:
         cfg = Config.fromfile(path)
-        if options:
-            cfg.merge_from_dict(options)
     except ImportError:
         raise
     except Exception as error:
@@ -79,4 +78,38 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise ConfigError(f"{path}: cannot be read as a config ({reason})") from None
     if "model" not in cfg or "data" not in cfg:
         raise ConfigError(f"{path}: has no 'model' or no 'data'; give one of the leaf configs below myconfigs/")
+    cfg.model = with_our_names(cfg.model)
+    return merge_options(cfg, options)
+
+
+def merge_options(cfg: Config, options: dict | None) -> Config:
+    """Return ``cfg`` with ``options`` (dotted keys) merged over it.
+
+    Raises:
+        ConfigError: an option does not fit.
+    """
+    try:
+        cfg.merge_from_dict(options or {})
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{cfg.filename}: an option of --cfg-options does not fit ({reason})") from None
     return cfg
+
+
+def step_arguments(split: Config, step_type: str) -> dict:
+    """Return the arguments of the first pipeline step of ``step_type``, with the split's ``step_args`` over them.
+
+    Args:
+        split: ``cfg.data.train``, ``val`` or ``test``.
+        step_type: type of the step, also inside ``MultiScaleFlipAug``.
+
+    Raises:
+        KeyError: the pipeline has no such step.
+    """
+    steps = list(split.pipeline)
+    while steps:
+        step = steps.pop(0)
+        if step["type"] == step_type:
+            return {**step, **split.get("step_args", {}).get(step_type, {})}
+        steps = [*step.get("transforms", []), *steps]
+    raise KeyError(step_type)

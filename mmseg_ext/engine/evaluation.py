@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from ..checks import check_dataset
 from ..errors import ConfigError
-from .checkpoint import load_weights
 from .config import config_mistakes
 from .distributed import (
     DistributedSegmentor,
@@ -32,6 +31,7 @@ from .distributed import (
 from .network import build_network, check_classes
 from .precision import DTYPES, choose_precision
 from .runner import SafeIterRunner
+from .weights import load_weights
 
 METRICS = ("mIoU", "mDice", "mFscore")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..errors import ConfigError
+from .config import step_arguments
 from .network import build_network
 from .precision import DTYPES
 
@@ -22,14 +23,10 @@ def crop_size(cfg: Config) -> tuple[int, int]:
     Raises:
         ConfigError: the training pipeline crops nothing.
     """
-    steps = [
-        *cfg.data.train.pipeline,
-        dict(type="RandomCrop", **cfg.data.train.get("step_args", {}).get("RandomCrop", {})),
-    ]
-    sizes = [step["crop_size"] for step in steps if step["type"] == "RandomCrop" and "crop_size" in step]
-    if not sizes:
-        raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; give --shape")
-    height, width = sizes[-1]
+    try:
+        height, width = step_arguments(cfg.data.train, "RandomCrop")["crop_size"]
+    except KeyError:
+        raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; give --shape") from None
     return height, width
 
 

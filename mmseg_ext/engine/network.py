@@ -10,14 +10,15 @@ from mmseg.models import build_segmentor
 from torch import nn
 
 from ..errors import ConfigError
-from .checkpoint import load_pretrained
+from .weights import MIN_SHARE, load_pretrained
 
 
 def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True) -> nn.Module:
     """Return the segmentor of ``cfg`` with its first weights.
 
     Args:
-        cfg: config with ``model``; ``model.backbone.init_cfg`` may name pretrained encoder weights.
+        cfg: config with ``model``; ``model.backbone.init_cfg`` may name pretrained encoder weights, which must fill
+            at least the share ``min_loaded_share`` of the encoder.
         initialise: draw first weights; False where a checkpoint fills every tensor afterwards.
         pretrained: load those encoder weights; False where a checkpoint follows.
 
@@ -34,7 +35,7 @@ def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True)
         return model
     model.init_weights()
     if start and pretrained:
-        load_pretrained(model.backbone, start)
+        load_pretrained(model.backbone, start, cfg.get("min_loaded_share", MIN_SHARE))
     return model
 
 

@@ -11,7 +11,8 @@ from mmcv.runner import RUNNERS, IterBasedRunner
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import load_fitting, point_to, read_checkpoint, write_checkpoint
+from .checkpoint import point_to, read_checkpoint, write_checkpoint
+from .weights import load_fitting
 
 
 def _to_cpu(value: Any) -> Any:
@@ -68,7 +69,7 @@ class SafeIterRunner(IterBasedRunner):
         if not {"meta", "optimizer"} <= content.keys():
             raise CheckpointError(f"{checkpoint}: holds weights but no training state; start from it with --load-from")
         fit = load_fitting(self.network, content["state_dict"])
-        if fit.missing or fit.unexpected or fit.reshaped:
+        if not fit.complete:
             raise CheckpointError(f"{checkpoint}: is from another config: {fit.summary()}")
         self._epoch = content["meta"]["epoch"]
         self._iter = self._inner_iter = content["meta"]["iter"]

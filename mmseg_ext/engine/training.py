@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from .. import __version__
 from ..checks import check_dataset
 from ..errors import ConfigError
-from .checkpoint import latest_checkpoint, load_start_weights, remove_partial_files
+from .checkpoint import latest_checkpoint, remove_partial_files
 from .config import config_mistakes
 from .distributed import Process, on_first_process, start_process, wrap
 from .evaluation import EvalHook, evaluation_loader
@@ -36,6 +36,7 @@ from .precision import DTYPES, choose_precision
 from .runner import SafeIterRunner
 from .sampler import InfiniteSampler
 from .stopping import SaveOnInterrupt
+from .weights import MIN_SHARE, load_start_weights
 
 WORK_DIRS = "work_dirs"
 
@@ -186,7 +187,7 @@ def _prepare(
         logger.info("%s: no complete checkpoint yet, starting from the first iteration", work_dir)
     model = build_network(cfg, pretrained=not (resume_from or cfg.get("load_from")))
     if cfg.get("load_from") and not resume_from:
-        load_start_weights(model, cfg.load_from)
+        load_start_weights(model, cfg.load_from, cfg.get("min_loaded_share", MIN_SHARE))
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     wrapped = wrap(
         model,

@@ -15,8 +15,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ..engine.checkpoint import load_fitting, read_checkpoint
+from ..engine.checkpoint import read_checkpoint
 from ..engine.config import CONFIG_ROOT
+from ..engine.weights import load_fitting
 from ..errors import CheckpointError, ConfigError
 from ..models.backbones.mscan import IMAGENET_CLASSES, MSCAN
 
@@ -193,6 +194,6 @@ def load_classifier(model: Classifier, name: str, path: str) -> dict:
             f"{path}: classifies {len(classes)} classes, the data has {model.num_classes}; give the data it is for"
         )
     fit = load_fitting(model, checkpoint["state_dict"])
-    if fit.missing or fit.unexpected or fit.reshaped:
+    if not fit.complete:
         raise CheckpointError(f"{path}: does not fit {name}: {fit.summary()}; give the model it was trained with")
     return checkpoint

@@ -7,4 +7,5 @@ resume_from = None
 workflow = [("train", 1)]
 cudnn_benchmark = True
 find_unused_parameters = False
+min_loaded_share = 0.9
 precision = "fp32"

@@ -9,17 +9,14 @@ from torch import nn
 
 from mmseg_ext.engine.checkpoint import (
     latest_checkpoint,
-    load_fitting,
-    load_pretrained,
-    load_start_weights,
-    load_weights,
     point_to,
     read_checkpoint,
     remove_partial_files,
+    weights_sha256,
     write_checkpoint,
+    write_safetensors,
 )
 from mmseg_ext.errors import CheckpointError
-from mmseg_ext.models import MSCAN
 
 
 def small(width=4, extra=False):
@@ -76,9 +73,11 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("page.pth", b"<!DOCTYPE html><html>login</html>", "is not a checkpoint"),
-        ("empty.pth", b"", "is not a checkpoint"),
-        ("x.safetensors", b"\x00" * 20, "is not a checkpoint"),
+        ("page.pth", b"<!DOCTYPE html><html>login</html>", "is a web page, not a checkpoint: a login or an error page"),
+        ("page.safetensors", b"\n  <HTML>", "is a web page"),
+        ("pointer.pth", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("empty.pth", b"", "the file is empty"),
+        ("x.safetensors", b"\x00" * 20, "is cut off or damaged"),
         ("text.pth", b"hello" * 100, "is not a checkpoint"),
     ],
 )
@@ -95,9 +94,40 @@ def test_a_truncated_checkpoint_a_missing_one_and_one_without_weights_are_named(
     state_file(path, small(64))
     path.write_bytes(path.read_bytes()[:-200])
     torch.save(dict(epoch=3), tmp_path / "none.pth")
-    for name in ("torn.pth", "missing.pth", "none.pth"):
-        with pytest.raises(CheckpointError, match=name):
-            read_checkpoint(str(tmp_path / name))
+    for name, words in (("torn", "is cut off or damaged"), ("missing", "no such"), ("none", "holds no weights")):
+        with pytest.raises(CheckpointError, match=f"{name}.pth: .*{words}"):
+            read_checkpoint(str(tmp_path / f"{name}.pth"))
+
+
+def test_safetensors_carry_meta_data_and_a_hash_of_their_weights(tmp_path):
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.ones(2, dtype=torch.bfloat16)}
+    meta = dict(schema_version=1, CLASSES=["road"], weights_sha256=weights_sha256(weights))
+    path = str(tmp_path / "a.safetensors")
+    write_safetensors(weights, meta, path)
+    assert read_checkpoint(path)["meta"] == meta
+    assert weights_sha256(read_checkpoint(path)["state_dict"]) == meta["weights_sha256"]
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x41")
+    with pytest.raises(CheckpointError, match="its weights are not those that its SHA-256 was made of"):
+        read_checkpoint(path)
+    write_safetensors(weights, {**meta, "schema_version": 99}, path)
+    with pytest.raises(CheckpointError, match="schema 99, this version knows 1; update mmseg_ext"):
+        read_checkpoint(path)
+
+
+def test_the_hash_knows_names_types_shapes_and_values_but_no_order():
+    base = {"a": torch.zeros(4), "b": torch.ones(2)}
+    same = {"b": torch.ones(2), "a": torch.zeros(8)[::2]}
+    assert weights_sha256(base) == weights_sha256(same)
+    others = [
+        {"c": base["a"], "b": base["b"]},
+        {**base, "a": torch.zeros(4, dtype=torch.float64)},
+        {**base, "a": torch.zeros(2, 2)},
+        {**base, "b": torch.tensor([1.0, 2.0])},
+    ]
+    assert len({weights_sha256(weights) for weights in (base, *others)}) == 5
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -133,71 +163,3 @@ def test_a_link_is_moved_in_one_step(tmp_path):
         point_to(str(tmp_path / name), str(tmp_path / "latest"))
         assert (tmp_path / "latest").read_text() == name
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "latest"]
-
-
-def test_what_does_not_fit_is_named(tmp_path):
-    path = state_file(tmp_path / "wide.pth", small(8, extra=True))
-    network = small(4)
-    with pytest.raises(CheckpointError) as error:
-        load_weights(network, path)
-    line = str(error.value)
-    assert "\n" not in line
-    assert "2 unexpected (2.weight, 2.bias)" in line
-    assert "6 reshaped (0.weight: (8, 3, 1, 1) in the file, (4, 3, 1, 1) in the network" in line
-    with pytest.raises(CheckpointError, match=r"2 missing \(2.weight, 2.bias\)"):
-        load_weights(small(4, extra=True), state_file(tmp_path / "short.pth", small(4)))
-
-
-def test_start_weights_may_lack_the_classifier_but_not_the_network(tmp_path):
-    network = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 5))
-    source = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 2))
-    load_start_weights(network, state_file(tmp_path / "two.pth", source))
-    assert torch.equal(network[0].weight, source[0].weight)
-    with pytest.raises(CheckpointError, match="fills only"):
-        load_start_weights(network, state_file(tmp_path / "other.pth", nn.Sequential(nn.Linear(9, 9))))
-
-
-def test_fit_counts():
-    fit = load_fitting(small(4, extra=True), small(4).state_dict())
-    assert (len(fit.loaded), fit.missing, fit.unexpected, fit.reshaped) == (7, ["2.weight", "2.bias"], [], [])
-    assert fit.share == pytest.approx((12 + 4 + 4 * 4 + 1) / (12 + 4 + 4 * 4 + 1 + 5))
-
-
-SIZE = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
-
-
-def test_authors_encoder_files_load_into_the_backbone(tmp_path):
-    source, target = MSCAN(**SIZE), MSCAN(**SIZE)
-    source.init_weights()
-    state = {**source.state_dict(), "head.weight": torch.zeros(1000, 32), "head.bias": torch.zeros(1000)}
-    torch.save(dict(state_dict=state, epoch=300), tmp_path / "encoder.pth")
-    load_pretrained(target, str(tmp_path / "encoder.pth"))
-    assert all(
-        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
-    )
-
-
-def test_missing_encoder_says_where_to_get_it_and_how_to_do_without():
-    with pytest.raises(CheckpointError) as error:
-        load_pretrained(MSCAN(**SIZE), "pretrained/AttentionModuleK5D1259Cat_tiny.pth")
-    line = str(error.value)
-    assert line.startswith("pretrained/AttentionModuleK5D1259Cat_tiny.pth: no such pretrained encoder; get it from")
-    assert line.endswith("--cfg-options model.backbone.init_cfg=None")
-    assert "\n" not in line
-
-
-def test_unreachable_address_says_so_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(CheckpointError) as error:
-        load_pretrained(MSCAN(**SIZE), "http://127.0.0.1:9/mscan.pth")
-    line = str(error.value)
-    assert line.startswith("http://127.0.0.1:9/mscan.pth: cannot be downloaded")
-    assert str(tmp_path / "hub" / "checkpoints" / "mscan.pth") in line
-    assert "init_cfg=None" in line
-    assert "\n" not in line
-
-
-def test_encoder_of_another_size_is_refused(tmp_path):
-    torch.save(dict(state_dict=MSCAN(**{**SIZE, "embed_dims": (16, 16, 24, 48)}).state_dict()), tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="of the encoder"):
-        load_pretrained(MSCAN(**SIZE), str(tmp_path / "other.pth"))

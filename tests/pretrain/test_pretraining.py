@@ -11,8 +11,9 @@ from PIL import Image
 from timm.data.auto_augment import AugmentOp
 from torch import nn
 
-from mmseg_ext.engine.checkpoint import load_pretrained, read_checkpoint
+from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.engine.distributed import Process
+from mmseg_ext.engine.weights import load_pretrained
 from mmseg_ext.errors import CheckpointError, ConfigError, DataError
 from mmseg_ext.models.backbones.mscan import MSCAN
 from mmseg_ext.pretrain import Settings, evaluate_classifier, pretrain, training

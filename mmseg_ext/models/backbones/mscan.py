@@ -152,7 +152,7 @@ class MSCAN(BaseModule):
         drop_path_rate: drop-path rate of the last block, rising linearly from 0.
         layer_scale: initial layer scale.
         norm_cfg: norm layer inside the stages (a LayerNorm closes each stage).
-        init_cfg: weights to start from, see `mmseg_ext.engine.checkpoint.load_pretrained`.
+        init_cfg: weights to start from, see `mmseg_ext.engine.weights.load_pretrained`.
     """
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -28,8 +30,7 @@ class DilatedCenter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the summed context of ``x`` (B, in_channels, H, W) as (B, channels, H, W)."""
-        total = x if self.add_input else None
+        results = [x]
         for i in range(1, self.num_convs + 1):
-            x = F.relu(getattr(self, f"dilate{i}")(x))
-            total = x if total is None else total + x
-        return total
+            results.append(F.relu(getattr(self, f"dilate{i}")(results[-1])))
+        return functools.reduce(operator.add, results if self.add_input else results[1:])

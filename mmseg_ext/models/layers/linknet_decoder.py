@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class LinkNetDecoder(nn.Module):
-    """1x1 conv to a quarter of the channels, transposed 3x3 conv that doubles the size, 1x1 conv; norm and ReLU each."""
+    """1x1 conv to a quarter of the channels, transposed 3x3 conv to twice the size, 1x1 conv; norm and ReLU each."""
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
         super().__init__()

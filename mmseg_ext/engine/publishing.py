@@ -1,0 +1,120 @@
+"""A checkpoint for others: weights without training state, and everything needed to use them, in one file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from mmcv import Config
+
+from .. import __version__
+from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
+from ..errors import CheckpointError, ConfigError
+from .checkpoint import SCHEMA_VERSION, read_checkpoint, weights_sha256, write_safetensors
+from .config import config_mistakes, step_arguments
+from .network import build_network
+from .weights import load_weights
+
+_OF_ONE_RUN = ("work_dir", "load_from", "resume_from")
+
+
+def git_revision() -> str:
+    """Return the commit of this code, with ``-dirty`` where it was changed since; ``unknown`` without git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def publish_checkpoint(
+    checkpoint: str,
+    dest: str,
+    cfg: Config,
+    licence: str,
+    metrics: dict[str, float] | None = None,
+    gsd_m: float | None = None,
+) -> dict:
+    """Write the weights of ``checkpoint`` as safetensors with meta data, and the meta data as JSON beside it.
+
+    The meta data hold the schema's version, config, classes, palette, mean and std, ground sampling distance,
+    metrics, licence, code revision and the SHA-256 of the weights; so the file can be evaluated without a config.
+
+    Args:
+        checkpoint: a training checkpoint or weights of the network of ``cfg``.
+        dest: name of the new file, ending in ``.safetensors``; the JSON file has the same name with ``.json``.
+        cfg: the config that the weights were trained with.
+        licence: under which others may use the weights, an SPDX identifier for example.
+        metrics: scores of these weights, 0 to 1.
+        gsd_m: ground sampling distance of the training images in metres per pixel.
+
+    Returns:
+        The meta data, as written.
+
+    Raises:
+        CheckpointError: the weights cannot be read, do not fit ``cfg``, or the new file cannot be written.
+        ConfigError: ``dest`` has another ending, exists already, or ``cfg`` states no normalisation.
+    """
+    if not dest.endswith(".safetensors"):
+        raise ConfigError(f"{dest}: the published file is a safetensors file; let its name end in .safetensors")
+    for path in (dest, _json_path(dest)):
+        if os.path.exists(path):
+            raise ConfigError(f"{path}: exists already; a published file is not overwritten: choose another name")
+    with config_mistakes(cfg):
+        network = build_network(cfg, initialise=False)
+    load_weights(network, checkpoint)
+    origin = read_checkpoint(checkpoint).get("meta") or {}
+    try:
+        normalize = step_arguments(cfg.data.test, "Normalize")
+    except KeyError:
+        raise ConfigError(f"{cfg.filename}: data.test has no Normalize, so mean and std are unknown; add it") from None
+    test = cfg.data.test
+    weights = network.state_dict()
+    meta = dict(
+        schema_version=SCHEMA_VERSION,
+        config=_portable(cfg).pretty_text,
+        CLASSES=list(test.get("classes", origin.get("CLASSES", ROAD_CLASSES))),
+        PALETTE=[list(colour) for colour in test.get("palette", origin.get("PALETTE", ROAD_PALETTE))],
+        mean=list(normalize["mean"]),
+        std=list(normalize["std"]),
+        gsd_m=gsd_m,
+        metrics=metrics or {},
+        licence=licence,
+        iterations=origin.get("iter"),
+        git_revision=git_revision(),
+        mmseg_ext_version=__version__,
+        weights_sha256=weights_sha256(weights),
+    )
+    folder = os.path.dirname(dest)
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+        write_safetensors(weights, meta, dest)
+        digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
+        sidecar = {**meta, "file": os.path.basename(dest), "file_sha256": digest}
+        Path(_json_path(dest)).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{dest}: cannot be written ({error.strerror}); choose another place") from None
+    return sidecar
+
+
+def _json_path(dest: str) -> str:
+    return f"{dest.removesuffix('.safetensors')}.json"
+
+
+def _portable(cfg: Config) -> Config:
+    """Return a copy of ``cfg`` without what belongs to one run on one machine."""
+    content = copy.deepcopy(cfg._cfg_dict.to_dict())
+    for key in _OF_ONE_RUN:
+        if key in content:
+            content[key] = None
+    content["model"]["backbone"]["init_cfg"] = None
+    return Config(content)

@@ -1,0 +1,77 @@
+"""Weights for others: one file that is evaluated without a config."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from mmseg_ext.engine import build_network, load_config, publish_checkpoint
+from mmseg_ext.engine.checkpoint import read_checkpoint
+from mmseg_ext.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture()
+def trained(tiny_config, tmp_path):
+    """Config and path of a training checkpoint with optimizer state and the config inside."""
+    cfg = load_config(str(tiny_config))
+    torch.manual_seed(0)
+    network = build_network(cfg)
+    optimizer = torch.optim.AdamW(network.parameters())
+    path = tmp_path / "iter_4.pth"
+    meta = dict(config=cfg.pretty_text, iter=4, CLASSES=["background", "road"], PALETTE=[[0, 0, 0], [128, 0, 0]])
+    torch.save(dict(state_dict=network.state_dict(), optimizer=optimizer.state_dict(), meta=meta), path)
+    return cfg, str(path)
+
+
+def test_a_published_file_is_evaluated_without_a_config(trained, run_tool, tmp_path):
+    cfg, checkpoint = trained
+    options = ("--eval", "mIoU", "--out")
+    done = run_tool("test.py", cfg.filename, checkpoint, *options, tmp_path / "a.json")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "to" / "roads.safetensors"
+    command = ("publish_checkpoint.py", checkpoint, out, "--licence", "CC-BY-4.0", "--gsd-m", 4)
+    done = run_tool(*command, "--metrics", tmp_path / "a.json")
+    assert done.returncode == 0, done.stderr
+    meta = json.loads(out.with_suffix(".json").read_text())
+    assert meta["file_sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert meta["file_sha256"] in done.stdout
+    assert (meta["schema_version"], meta["licence"], meta["gsd_m"], meta["iterations"]) == (1, "CC-BY-4.0", 4.0, 4)
+    assert (meta["CLASSES"], meta["PALETTE"]) == (["background", "road"], [[0, 0, 0], [128, 0, 0]])
+    assert (meta["mean"], meta["std"]) == ([150.0, 138.0, 112.0], [27.0, 24.0, 24.0])
+    assert meta["git_revision"]
+    scores = json.loads((tmp_path / "a.json").read_text())["metrics"]
+    assert meta["metrics"] == scores
+    published = read_checkpoint(str(out))
+    assert published.keys() == {"state_dict", "meta"}
+    assert published["meta"].items() <= meta.items()
+    done = run_tool("test.py", out, *options, tmp_path / "b.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "b.json").read_text())["metrics"] == scores
+
+
+def test_what_cannot_be_published(trained, tmp_path, build):
+    cfg, checkpoint = trained
+    with pytest.raises(ConfigError, match=r"roads.pth: .*let its name end in .safetensors"):
+        publish_checkpoint(checkpoint, str(tmp_path / "roads.pth"), cfg, "CC0-1.0")
+    (tmp_path / "there.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"there.json: exists already"):
+        publish_checkpoint(checkpoint, str(tmp_path / "there.safetensors"), cfg, "CC0-1.0")
+    assert (tmp_path / "there.json").read_text() == "{}"
+    torch.save(dict(state_dict=build("linknets/unet.1024x1024.OPM.20k.py").state_dict()), tmp_path / "unet.pth")
+    with pytest.raises(CheckpointError, match="unet.pth: does not fit the config"):
+        publish_checkpoint(str(tmp_path / "unet.pth"), str(tmp_path / "a.safetensors"), cfg, "CC0-1.0")
+    assert not (tmp_path / "a.safetensors").exists()
+    cfg.data.test.pipeline = [dict(type="LoadRoadImage")]
+    cfg.data.test.step_args = {}
+    with pytest.raises(ConfigError, match="data.test has no Normalize"):
+        publish_checkpoint(checkpoint, str(tmp_path / "a.safetensors"), cfg, "CC0-1.0")
+
+
+def test_wrong_arguments_are_one_line(trained, run_tool, tmp_path):
+    _, checkpoint = trained
+    done = run_tool(
+        "publish_checkpoint.py", checkpoint, tmp_path / "a.safetensors", "--licence", "x", "--metrics", "no"
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: no: holds no metrics; give the file that tools/test.py --out wrote\n"

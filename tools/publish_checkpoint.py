@@ -1,0 +1,55 @@
+#!/usr/bin/env python
+"""Make weights ready for others: ``python tools/publish_checkpoint.py CHECKPOINT OUT.safetensors --licence NAME``."""
+
+import argparse
+import json
+import sys
+
+from mmseg_ext.engine import add_config_options, config_of_checkpoint, load_config, publish_checkpoint
+from mmseg_ext.errors import ConfigError, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="a training checkpoint, or weights with --config")
+    parser.add_argument("out", help="the new file, .safetensors; its meta data go to the same name with .json too")
+    parser.add_argument(
+        "--licence", required=True, help="under which others may use the weights: CC-BY-4.0, for example"
+    )
+    parser.add_argument("--config", help="the config it was trained with (default: the one inside the checkpoint)")
+    parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
+    parser.add_argument(
+        "--gsd-m", type=float, metavar="M", help="ground sampling distance of the images, metres per px"
+    )
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def read_metrics(path: str) -> dict[str, float]:
+    """Return the scores in a file of tools/test.py.
+
+    Raises:
+        ConfigError: the file is missing or holds no scores.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return dict(json.load(file)["metrics"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path}: holds no metrics; give the file that tools/test.py --out wrote") from None
+
+
+def main() -> None:
+    """Publish as the command line says."""
+    args = parse_args()
+    if args.config:
+        cfg = load_config(args.config, args.cfg_options)
+    else:
+        cfg = config_of_checkpoint(args.checkpoint, args.cfg_options)
+    metrics = read_metrics(args.metrics) if args.metrics else None
+    meta = publish_checkpoint(args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m)
+    sys.stdout.write(f"{args.out}: {', '.join(meta['CLASSES'])}; SHA-256 {meta['file_sha256']}\n")
+
+
+if __name__ == "__main__":
+    run_tool(main)
