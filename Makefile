@@ -23,16 +23,11 @@ lint: install
 
 check: lint test
 
-# D-SegNeXt-T and SegNeXt-T on the EPFL road images: make epfl SOURCE=folder-with-images-and-groundtruth
+# all eight methods on the EPFL road images: make epfl SOURCE=folder-with-images-and-groundtruth [ARGS="--seeds 0 1"]
 epfl: install
 	@test -n "$(SOURCE)" || { echo "error: say where the data is: make epfl SOURCE=folder with images/ and groundtruth/" >&2; exit 2; }
 	@test -d data/EPFL || $(BIN)/python tools/convert_dataset.py "$(SOURCE)/images" "$(SOURCE)/groundtruth" data/EPFL --val 20 --by-name
-	@for net in dsegnext segnext; do \
-	    $(BIN)/python tools/train.py myconfigs/$$net/tiny/$$net.tiny.256x256.EPFL.1.5k.py --seed $(or $(SEED),0) \
-	        --work-dir work_dirs/epfl/$$net.seed$(or $(SEED),0) --auto-resume && \
-	    $(BIN)/python tools/test.py myconfigs/$$net/tiny/$$net.tiny.256x256.EPFL.1.5k.py \
-	        work_dirs/epfl/$$net.seed$(or $(SEED),0)/latest.pth --eval mIoU || exit; \
-	done
+	@$(BIN)/python tools/accuracy_table.py $(ARGS)
 
 # everything an offline machine needs, compiled mmcv-full included, in the folder wheels/
 wheels: install

@@ -118,7 +118,7 @@ def write_tiny_config(path, data):
     return path
 
 
-@pytest.fixture()
+@pytest.fixture(scope="session")
 def run_tool():
     """Return a function that runs a tool in its own process: (name, *args) -> CompletedProcess."""
 

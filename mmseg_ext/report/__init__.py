@@ -1,8 +1,9 @@
 """What people look at: data in, files out."""
 
 from . import model_table
+from .accuracy_table import accuracy_table
 from .markdown import markdown_table, update_blocks
 from .metrics_file import save_metrics
 from .panel import save_panel
 
-__all__ = ["markdown_table", "model_table", "save_metrics", "save_panel", "update_blocks"]
+__all__ = ["accuracy_table", "markdown_table", "model_table", "save_metrics", "save_panel", "update_blocks"]

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Train and evaluate methods from scratch with one budget: ``python tools/accuracy_table.py [CONFIG ...]``.
+
+Every run that is not yet in docs/accuracy_results.json is trained (an interrupted one goes on where it stopped),
+evaluated on the test split and added there; then the tables of docs/benchmarks.md are written. So the same command
+resumes after a stop, and other configs or seeds make the table grow.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from mmseg_ext.engine import leaf_configs, load_config
+from mmseg_ext.errors import run_tool
+from mmseg_ext.report import accuracy_table, update_blocks
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "accuracy_results.json"
+# what a recipe changes in the configs, which hold the one for a CPU
+RECIPES = {
+    "cpu": [],
+    "gpu": [
+        "data.samples_per_gpu=8",
+        "data.train.step_args.RandomCrop.crop_size=(400,400)",
+        "data.train.step_args.Pad.size=(400,400)",
+        "runner.max_iters=4000",
+        "lr_config.warmup_iters=400",
+        "checkpoint_config.interval=400",
+    ],
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", help="default: every config on EPFL")
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="cpu",
+        help="gpu: crops of 400 px, batch 8, 4,000 iterations (default: cpu)",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 on a cpu, 0 1 2 on a gpu")
+    parser.add_argument("--work-root", default="work_dirs/epfl", help="folder of the runs (default: work_dirs/epfl)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the rows (default: docs/)")
+    parser.add_argument("--check", action="store_true", help="train nothing; exit code 1 when the tables are stale")
+    return parser.parse_args()
+
+
+def run(*command: str) -> None:
+    """Run a tool in its own process and end with its exit code when it fails."""
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / command[0]), *command[1:]], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def measure(config: str, recipe: str, seed: int, work_root: str) -> dict:
+    """Train and evaluate one config with one seed; return its row."""
+    suffix = "" if recipe == "cpu" else f".{recipe}"
+    work_dir = os.path.join(work_root, f"{Path(config).stem}{suffix}.seed{seed}")
+    options = ["--cfg-options", *RECIPES[recipe]] if RECIPES[recipe] else []
+    scores = os.path.join(work_dir, "test.json")
+    common = ["--seed", str(seed), "--work-dir", work_dir, "--auto-resume", "--no-validate"]
+    run("train.py", config, *common, *options)
+    run("test.py", config, os.path.join(work_dir, "latest.pth"), "--eval", "mIoU", "--out", scores, *options)
+    metrics = json.loads(Path(scores).read_text(encoding="utf-8"))["metrics"]
+    state = torch.load(os.path.join(work_dir, "latest.pth"), weights_only=True, mmap=True)["meta"]
+    return dict(
+        config=config,
+        recipe=recipe,
+        seed=seed,
+        iterations=state["iter"],
+        road_iou=round(metrics["IoU.road"], 6),
+        miou=round(metrics["mIoU"], 6),
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        torch=str(torch.__version__),
+    )
+
+
+def main() -> None:
+    """Measure what is missing, then write or check the tables."""
+    args = parse_args()
+    rows = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
+    configs = args.configs or [leaf for leaf in leaf_configs() if ".EPFL." in leaf]
+    for config in [] if args.check else configs:
+        load_config(config)
+        for seed in args.seeds or ([0] if args.recipe == "cpu" else [0, 1, 2]):
+            if any((row["config"], row["recipe"], row["seed"]) == (config, args.recipe, seed) for row in rows):
+                continue
+            rows.append(measure(config, args.recipe, seed, args.work_root))
+            rows.sort(key=lambda row: (row["recipe"], row["config"], row["seed"]))
+            partial = args.results.with_suffix(".partial")
+            partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, args.results)
+    if args.results != RESULTS:
+        return
+    published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
+    blocks = {}
+    for recipe in RECIPES:
+        own = [row for row in rows if row["recipe"] == recipe]
+        blocks[f"accuracy {recipe}"] = accuracy_table(own, published) if own else "Not measured yet."
+    fresh = update_blocks(str(ROOT / "docs" / "benchmarks.md"), blocks, check=args.check)
+    if args.check and not fresh:
+        sys.stderr.write("docs/benchmarks.md is stale; run python tools/accuracy_table.py\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_tool(main)
