@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a busy machine must not be kept busy by waiting threads
+
 import hypothesis  # noqa: F401  its plugin's late import can hit a bug of CPython 3.11's parser
 import numpy as np
 import pytest

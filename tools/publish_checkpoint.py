@@ -5,7 +5,7 @@ import argparse
 import json
 import sys
 
-from mmseg_ext.engine import add_config_options, config_of_checkpoint, load_config, publish_checkpoint
+from mmseg_ext.engine import add_config_options, config_for, publish_checkpoint
 from mmseg_ext.errors import ConfigError, run_tool
 
 
@@ -42,10 +42,7 @@ def read_metrics(path: str) -> dict[str, float]:
 def main() -> None:
     """Publish as the command line says."""
     args = parse_args()
-    if args.config:
-        cfg = load_config(args.config, args.cfg_options)
-    else:
-        cfg = config_of_checkpoint(args.checkpoint, args.cfg_options)
+    cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     metrics = read_metrics(args.metrics) if args.metrics else None
     meta = publish_checkpoint(args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m)
     sys.stdout.write(f"{args.out}: {', '.join(meta['CLASSES'])}; SHA-256 {meta['file_sha256']}\n")

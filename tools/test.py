@@ -6,10 +6,9 @@ import argparse
 from mmseg_ext.engine import (
     PredictionWriter,
     add_config_options,
-    config_of_checkpoint,
+    config_for,
     evaluate_checkpoint,
     is_first_process,
-    load_config,
 )
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import save_metrics
@@ -41,10 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate as the command line says."""
     args = parse_args()
-    if args.config:
-        cfg = load_config(args.config, args.cfg_options)
-    else:
-        cfg = config_of_checkpoint(args.checkpoint, args.cfg_options)
+    cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     if args.precision:
         cfg.precision = args.precision
     if args.aug_test:

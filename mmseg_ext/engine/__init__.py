@@ -3,7 +3,7 @@
 from .complexity import Complexity, measure_complexity
 from .config import add_config_options, leaf_configs, load_config
 from .distributed import is_first_process
-from .embedded_config import config_of_checkpoint
+from .embedded_config import config_for, config_of_checkpoint
 from .evaluation import EvalHook, evaluate_checkpoint
 from .memory import crop_size, estimate_training_memory
 from .network import build_network
@@ -21,6 +21,7 @@ __all__ = [
     "ScaledOptimizerHook",
     "add_config_options",
     "build_network",
+    "config_for",
     "config_of_checkpoint",
     "crop_size",
     "estimate_training_memory",

@@ -10,7 +10,7 @@ from mmcv import Config
 
 from ..errors import CheckpointError
 from .checkpoint import read_checkpoint
-from .config import merge_options
+from .config import load_config, merge_options
 from .fitting_config import fitting_config
 from .published_names import with_our_names
 
@@ -96,3 +96,12 @@ def config_of_checkpoint(path: str, options: dict | None = None) -> Config:
             f"{path}: the config inside cannot be used ({error}); give one: CONFIG CHECKPOINT"
         ) from None
     return merge_options(cfg, options)
+
+
+def config_for(config: str | None, checkpoint: str, options: dict | None = None) -> Config:
+    """Return the config at ``config``, or where that is None the one inside ``checkpoint``.
+
+    Raises:
+        UserError: see `load_config` and `config_of_checkpoint`.
+    """
+    return load_config(config, options) if config else config_of_checkpoint(checkpoint, options)

@@ -71,18 +71,19 @@ def notes(published: Mapping[str, Any]) -> str:
 
 
 def results_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
-    """Return the paper's results with a link to each config, for the README."""
+    """Return published mIoU and measured complexity, by the paper's counter, with links to the configs: the README."""
     marks = _marks(published)
     rows = []
     for row in published["methods"]:
         mark = f" <sup>{marks[row['method']]}</sup>" if row["method"] in marks else ""
+        cost = measured[row["config"].format(dataset="OPM")]
         for result in row["results"]:
             rows.append(
                 [
                     row["method"],
                     result["encoder"],
-                    _number(row["params_m"]),
-                    _number(row["flops_g"]) + mark,
+                    _number(cost["params_with_imagenet_head_m"]),
+                    _number(cost[f"{row['counter']}_g"]) + mark,
                     _number(result["opm"]),
                     _number(result["deepglobe"]),
                     _links(row["config"], measured, result["encoder"], ""),
