@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 
 from mmseg.models import build_segmentor
-from torch import Tensor
+from torch import Size, Tensor, nn
 
 from .config import CONFIG_ROOT, leaf_configs, load_config
 
 
 def _plainest_first(path: str) -> tuple[bool, bool, int, str]:
     return "/ablation/" in path, ".OPM." not in path, len(path), path
+
+
+@functools.cache
+def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Size]]]:
+    """Return type of the backbone and shapes by key of every distinct network, by its plainest config."""
+    found: dict[str, tuple[type[nn.Module], dict[str, Size]]] = {}
+    seen = set()
+    for path in sorted(leaf_configs(), key=_plainest_first):
+        with contextlib.suppress(Exception):  # somebody's unfinished config must not hide what was refused
+            model = load_config(str(CONFIG_ROOT.parent / path)).model
+            model.backbone.init_cfg = None
+            head = {key: value for key, value in model.decode_head.items() if key != "loss_decode"}
+            description = json.dumps([model.backbone, head], sort_keys=True)
+            if description not in seen:
+                seen.add(description)
+                network = build_segmentor(model)
+                found[path] = type(network.backbone), {key: value.shape for key, value in network.state_dict().items()}
+    return found
 
 
 def fitting_config(weights: dict[str, Tensor]) -> str | None:
@@ -21,26 +41,17 @@ def fitting_config(weights: dict[str, Tensor]) -> str | None:
     checkpoint has been refused.
 
     Args:
-        weights: a segmentation checkpoint (``backbone.*``, ``decode_head.*``) or an encoder without prefix.
+        weights: a segmentation checkpoint (``backbone.*``, ``decode_head.*``) or an encoder with or without prefix.
     """
     whole = any(key.startswith("decode_head.") for key in weights)
-    encoder = {key.removeprefix("backbone."): value for key, value in weights.items()}
-    seen = set()
-    for path in sorted(leaf_configs(), key=_plainest_first):
-        model = load_config(str(CONFIG_ROOT.parent / path)).model
-        model.backbone.init_cfg = None
-        parts = [model.backbone, model.decode_head] if whole else [model.backbone]
-        network = json.dumps([{k: v for k, v in part.items() if k != "loss_decode"} for part in parts], sort_keys=True)
-        if network in seen:
-            continue
-        seen.add(network)
-        built = build_segmentor(model)
-        target = built if whole else built.backbone
-        theirs = dict(weights if whole else encoder)
-        if hasattr(built.backbone, "adapt_published_keys"):
-            built.backbone.adapt_published_keys(theirs, "backbone." if whole else "")
-        own = target.state_dict()
-        needed = [key for key in own if not key.endswith("num_batches_tracked") and "conv_seg." not in key]
-        if theirs.keys() <= own.keys() and all(key in theirs and theirs[key].shape == own[key].shape for key in needed):
+    for path, (backbone, shapes) in _networks().items():
+        theirs = {
+            key if key.startswith(("backbone.", "decode_head.")) else f"backbone.{key}": v for key, v in weights.items()
+        }
+        if hasattr(backbone, "adapt_published_keys"):
+            backbone.adapt_published_keys(theirs, "backbone.")
+        own = {key: shape for key, shape in shapes.items() if whole or key.startswith("backbone.")}
+        needed = [key for key in own if not key.endswith("num_batches_tracked") and ".conv_seg." not in key]
+        if theirs.keys() <= own.keys() and all(key in theirs and theirs[key].shape == own[key] for key in needed):
             return path
     return None
