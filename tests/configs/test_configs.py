@@ -148,8 +148,8 @@ def test_all_eight_methods_have_the_same_epfl_recipe():
         cfg = leaf(path)
         short, plain = "/dunet." in path, "unet." in path
         assert cfg.optimizer.lr == (2e-4 if plain else 6e-4)
-        assert (cfg.lr_config.warmup_iters, cfg.lr_config.warmup_ratio) == (30 if short else 150, 1e-4)
-        assert (cfg.runner.max_iters, cfg.data.samples_per_gpu) == (300 if short else 1500, 2)
+        assert (cfg.lr_config.warmup_iters, cfg.lr_config.warmup_ratio) == (20 if short else 150, 1e-4)
+        assert (cfg.runner.max_iters, cfg.data.samples_per_gpu) == (200 if short else 1500, 2)
         assert cfg.data.train.step_args.RandomCrop.crop_size == (256, 256)
         assert cfg.data.train.step_args.Resize.img_scale == (400, 400)
         assert cfg.model.backbone.init_cfg is None
