@@ -43,6 +43,8 @@ def main() -> None:
         overwrite=args.overwrite,
     )
     counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
+    if not made.counts["test"]:
+        counts += ", the validation images are the test too (--test splits others off)"
     what = "road" if args.num_classes == 2 else "not background"
     sys.stdout.write(
         f"{args.dest}: {counts}; {made.road_share:.1%} {what}\n"

@@ -6,6 +6,7 @@ import json
 import sys
 
 from mmseg_ext.engine import add_config_options, config_for, publish_checkpoint
+from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import ConfigError, run_tool
 
 
@@ -26,24 +27,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_metrics(path: str) -> dict[str, float]:
-    """Return the scores in a file of tools/test.py.
+def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
+    """Return the scores in a file of tools/test.py, which must be those of ``checkpoint``.
 
     Raises:
-        ConfigError: the file is missing or holds no scores.
+        ConfigError: the file is missing, holds no scores, or those of other weights.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return dict(json.load(file)["metrics"])
+            content = json.load(file)
+        measured, metrics = content["weights_sha256"], dict(content["metrics"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path}: holds no metrics; give the file that tools/test.py --out wrote") from None
+    if measured != weights_sha256(read_checkpoint(checkpoint)["state_dict"]):
+        raise ConfigError(f"{path}: was measured with other weights ({content.get('checkpoint')}), not {checkpoint}")
+    return metrics
 
 
 def main() -> None:
     """Publish as the command line says."""
     args = parse_args()
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
-    metrics = read_metrics(args.metrics) if args.metrics else None
+    metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None
     meta = publish_checkpoint(args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m)
     sys.stdout.write(f"{args.out}: {', '.join(meta['CLASSES'])}; SHA-256 {meta['file_sha256']}\n")
 

@@ -2,6 +2,7 @@
 """Evaluate a checkpoint: ``python tools/test.py [CONFIG] CHECKPOINT --eval mIoU``."""
 
 import argparse
+import os
 
 from mmseg_ext.engine import (
     PredictionWriter,
@@ -10,6 +11,7 @@ from mmseg_ext.engine import (
     evaluate_checkpoint,
     is_first_process,
 )
+from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import save_metrics
 
@@ -50,7 +52,10 @@ def main() -> None:
     writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
     scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer)
     if args.out and is_first_process():
-        save_metrics(args.out, scores, config=args.config or args.checkpoint, checkpoint=args.checkpoint)
+        weights = weights_sha256(read_checkpoint(args.checkpoint)["state_dict"])
+        split = os.path.join(cfg.data.test.get("data_root") or "", cfg.data.test.split)
+        facts = dict(config=args.config, checkpoint=args.checkpoint, weights_sha256=weights, split=split)
+        save_metrics(args.out, scores, **facts)
 
 
 if __name__ == "__main__":

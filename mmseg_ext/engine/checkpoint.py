@@ -91,6 +91,8 @@ def read_checkpoint(path: str) -> dict:
     """
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such checkpoint; give the path of a .pth or .safetensors file")
+    if path.endswith(".py"):
+        raise CheckpointError(f"{path}: is a config, not a checkpoint; give the checkpoint after it")
     refuse_what_is_no_weights_file(path)
     try:
         if path.endswith(".safetensors"):

@@ -33,7 +33,7 @@ def _closest_config(path: str) -> str | None:
     by_folded = {p.casefold(): p for p in known}
     by_name = {os.path.basename(p).casefold(): p for p in known}
     wanted = os.path.relpath(path).casefold()
-    near = get_close_matches(wanted, by_folded, n=1, cutoff=0.0)
+    near = get_close_matches(wanted, by_folded, n=1, cutoff=0.6)
     named = get_close_matches(os.path.basename(wanted), by_name, n=1, cutoff=0.8)
     if named:
         return by_name[named[0]]
@@ -68,7 +68,10 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """
     if not os.path.isfile(path):
         near = _closest_config(path)
-        raise ConfigError(f"{path}: no such config" + (f"; did you mean {near}?" if near else ""))
+        hint = f"did you mean {near}?" if near else "docs/model_zoo.md lists them"
+        raise ConfigError(f"{path}: no such config; {hint}")
+    if path.endswith((".pth", ".pt", ".safetensors")):
+        raise ConfigError(f"{path}: is a checkpoint, not a config; give a config first (to train from it: --load-from)")
     try:
         cfg = Config.fromfile(path)
     except ImportError:
@@ -89,11 +92,24 @@ def merge_options(cfg: Config, options: dict | None) -> Config:
         ConfigError: an option does not fit.
     """
     try:
+        for key in options or {}:
+            _make_room(cfg, key.split(".")[:-1])
         cfg.merge_from_dict(options or {})
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"{cfg.filename}: an option of --cfg-options does not fit ({reason})") from None
     return cfg
+
+
+def _make_room(cfg: Config, parents: list[str]) -> None:
+    """Turn every None on the way to a dotted key into an empty dict: ``init_cfg=None`` may become one again."""
+    place = cfg._cfg_dict
+    for name in parents:
+        if not isinstance(place, dict) or name not in place:
+            return
+        if place[name] is None:
+            place[name] = {}
+        place = place[name]
 
 
 def step_arguments(split: Config, step_type: str) -> dict:

@@ -11,7 +11,7 @@ from mmcv import Config
 from ..errors import CheckpointError
 from .checkpoint import read_checkpoint
 from .config import load_config, merge_options
-from .fitting_config import fitting_config
+from .fitting_config import fitting_config, refuse_encoder
 from .published_names import with_our_names
 
 _NUMBERS = {"inf": math.inf, "nan": math.nan}
@@ -82,9 +82,10 @@ def config_of_checkpoint(path: str, options: dict | None = None) -> Config:
     checkpoint = read_checkpoint(path)
     text = (checkpoint.get("meta") or {}).get("config")
     if not isinstance(text, str):
+        refuse_encoder(checkpoint["state_dict"], path)
         config = fitting_config(checkpoint["state_dict"])
-        hint = f"its weights fit {config}" if config else "give the one it was trained with"
-        raise CheckpointError(f"{path}: carries no config; {hint}: CONFIG CHECKPOINT")
+        hint = f"one with the model of {config}, which the weights fit" if config else "the one it was trained with"
+        raise CheckpointError(f"{path}: carries no config; give {hint}")
     try:
         content = read_config_text(text)
         if not {"model", "data"} <= content.keys():
@@ -92,9 +93,7 @@ def config_of_checkpoint(path: str, options: dict | None = None) -> Config:
         content["model"] = with_our_names(content["model"])
         cfg = Config(content, cfg_text=text, filename=path)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: the config inside cannot be used ({error}); give one: CONFIG CHECKPOINT"
-        ) from None
+        raise CheckpointError(f"{path}: the config inside cannot be used ({error}); give one") from None
     return merge_options(cfg, options)
 
 

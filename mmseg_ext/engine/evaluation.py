@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 from mmcv import Config
 from mmcv.parallel import collate
+from mmcv.utils import print_log
 from mmseg.core import EvalHook as MMSegEvalHook
 from mmseg.datasets import build_dataset
 from mmseg.datasets.custom import CustomDataset
@@ -125,6 +126,8 @@ def evaluate_checkpoint(
         for index, labels in predict_dataset(model, loader):
             visit(index, labels)
         return {}
+    if process.rank == 0:
+        print_log(f"{checkpoint}: {len(dataset)} image(s) of {dataset.split}")
     results = evaluate_dataset(model, loader, visit)
     return dataset.evaluate(results, list(metrics), logger=None if process.rank == 0 else "silent")
 

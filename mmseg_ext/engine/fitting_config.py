@@ -9,6 +9,7 @@ import json
 from mmseg.models import build_segmentor
 from torch import Size, Tensor, nn
 
+from ..errors import CheckpointError
 from .config import CONFIG_ROOT, leaf_configs, load_config
 
 
@@ -55,3 +56,16 @@ def fitting_config(weights: dict[str, Tensor]) -> str | None:
         if theirs.keys() <= own.keys() and all(key in theirs and theirs[key].shape == own[key] for key in needed):
             return path
     return None
+
+
+def refuse_encoder(weights: dict[str, Tensor], path: str) -> None:
+    """Refuse an encoder where a whole segmentation network is needed.
+
+    Raises:
+        CheckpointError: ``weights`` are those of an encoder of ours; the message says what an encoder is for.
+    """
+    if not any(key.startswith("decode_head.") for key in weights) and fitting_config(weights):
+        raise CheckpointError(
+            f"{path}: is an encoder, not a segmentation network; start a training from it: "
+            f"--cfg-options model.backbone.init_cfg.checkpoint={path}"
+        )

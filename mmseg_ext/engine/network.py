@@ -27,7 +27,11 @@ def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True)
     """
     model_cfg = copy.deepcopy(cfg.model)
     init_cfg = model_cfg.backbone.get("init_cfg")
-    start = init_cfg.get("checkpoint") if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained" else None
+    start = (
+        init_cfg.get("checkpoint")
+        if isinstance(init_cfg, dict) and init_cfg.get("type", "Pretrained") == "Pretrained"
+        else None
+    )
     if start:
         model_cfg.backbone.init_cfg = None
     model = build_segmentor(model_cfg)

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from .checkpoint import read_checkpoint, refuse_what_is_no_weights_file
-from .fitting_config import fitting_config
+from .fitting_config import fitting_config, refuse_encoder
 
 logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.9
+_WORTH_IT = 0.3
 _TORCHVISION = "torchvision://"
-_WITHOUT = "to train without it: --cfg-options model.backbone.init_cfg=None"
+_WITHOUT = "to train without it: --cfg-options model.backbone.init_cfg=None optimizer.lr=6e-4"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,12 @@ def load_fitting(model: nn.Module, state_dict: dict[str, Tensor], counted: tuple
 def _advice(state_dict: dict[str, Tensor], otherwise: str) -> str:
     """Return which config the weights are for, or ``otherwise``."""
     config = fitting_config(state_dict)
-    return f"the weights fit {config}" if config else otherwise
+    return f"the weights fit the model of {config}" if config else otherwise
+
+
+def _anyway(fit: Fit) -> str:
+    """Return how to start from weights that fill only a part, where that part is worth it."""
+    return "; to start from it all the same: --cfg-options min_loaded_share=0" if fit.share >= _WORTH_IT else ""
 
 
 def load_weights(model: nn.Module, path: str) -> dict:
@@ -101,8 +107,9 @@ def load_weights(model: nn.Module, path: str) -> dict:
     checkpoint = read_checkpoint(path)
     fit = load_fitting(model, checkpoint["state_dict"])
     if not fit.complete:
+        refuse_encoder(checkpoint["state_dict"], path)
         advice = _advice(checkpoint["state_dict"], "give the config it was trained with")
-        raise CheckpointError(f"{path}: does not fit the config: {fit.summary()}; {advice}")
+        raise CheckpointError(f"{path}: does not fit the config; {advice}; {fit.summary()}")
     logger.info("%s: %s", path, fit.summary())
     return checkpoint.get("meta") or {}
 
@@ -118,8 +125,7 @@ def load_start_weights(model: nn.Module, path: str, min_share: float = MIN_SHARE
     if fit.share < min_share:
         advice = _advice(weights, "give the right config")
         raise CheckpointError(
-            f"{path}: fills only {fit.share:.0%} of the backbone: {fit.summary()}; {advice}; "
-            f"to start from it all the same: --cfg-options min_loaded_share=0"
+            f"{path}: fills only {fit.share:.0%} of the backbone; {advice}{_anyway(fit)}; {fit.summary()}"
         )
     logger.info("%s: %s", path, fit.summary())
 
@@ -202,7 +208,6 @@ def load_pretrained(backbone: nn.Module, source: str, min_share: float = MIN_SHA
     if fit.share < min_share:
         advice = _advice(weights, _WITHOUT)
         raise CheckpointError(
-            f"{path}: fills only {fit.share:.0%} of the encoder: {fit.summary()}; {advice}; "
-            "to start from it all the same: --cfg-options min_loaded_share=0"
+            f"{path}: fills only {fit.share:.0%} of the encoder; {advice}{_anyway(fit)}; {fit.summary()}"
         )
     logger.info("pretrained encoder %s: %s", path, fit.summary())

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
-from mmseg_ext.engine import load_config, train
-from mmseg_ext.errors import ConfigError
+from mmseg_ext.engine import build_network, load_config, train
+from mmseg_ext.errors import CheckpointError, ConfigError
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,17 @@ def test_unknown_path_is_answered_with_the_closest(wrong, closest):
         load_config(wrong)
     assert str(error.value).endswith(f"{closest}?")
     assert "\n" not in str(error.value)
+
+
+def test_what_is_like_nothing_gets_no_guess():
+    with pytest.raises(ConfigError, match="nosuch.py: no such config; docs/model_zoo.md lists them"):
+        load_config("nosuch.py")
+
+
+def test_a_checkpoint_is_no_config(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="a.safetensors: is a checkpoint, not a config; give a config first"):
+        load_config(str(tmp_path / "a.safetensors"))
 
 
 def test_a_neighbour_is_closer_than_our_configs(tmp_path):
@@ -49,6 +61,19 @@ def test_options_are_merged(tiny_config):
     assert cfg.optimizer.lr == 0.5
     assert cfg.model.backbone.depths == (1, 1, 1, 2)
     assert cfg.model.backbone.type == "MSCAN"
+
+
+def test_an_option_below_none_makes_room(tiny_config, tmp_path):
+    assert load_config(str(tiny_config)).model.backbone.init_cfg is None
+    encoder = str(tmp_path / "encoder.pth")
+    cfg = load_config(str(tiny_config), {"model.backbone.init_cfg.checkpoint": encoder})
+    assert cfg.model.backbone.init_cfg == dict(checkpoint=encoder)
+    with pytest.raises(CheckpointError, match="encoder.pth: no such pretrained encoder"):
+        build_network(cfg)
+    source = build_network(load_config(str(tiny_config)))
+    torch.save(dict(state_dict=source.backbone.state_dict()), encoder)
+    own = build_network(cfg).backbone.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in source.backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("text", ["model = (", "raise ValueError('no')", "_base_ = 'missing.py'", "a = 1"])

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from mmseg_ext.engine import build_network, config_of_checkpoint, load_config
 from mmseg_ext.engine.embedded_config import read_config_text
 from mmseg_ext.engine.published_names import with_our_names
+from mmseg_ext.engine.weights import load_weights
 from mmseg_ext.errors import CheckpointError
 
 # as mmcv writes it into the checkpoints of the paper: old type names, upper-case Hamburger arguments
@@ -131,8 +132,17 @@ def test_what_would_have_to_be_executed_is_refused(text, words, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_an_encoder_is_no_segmentation_network(build, tmp_path):
+    network = build("dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py")
+    path = str(tmp_path / "encoder.pth")
+    torch.save(dict(state_dict=network.backbone.state_dict()), path)
+    for refuse in (config_of_checkpoint, lambda path: load_weights(network, path)):
+        with pytest.raises(CheckpointError, match="is an encoder, .* model.backbone.init_cfg.checkpoint="):
+            refuse(path)
+
+
 def test_a_checkpoint_without_config_says_which_one_its_weights_fit(build, tmp_path):
     state = build("linknets/unet.1024x1024.OPM.20k.py").state_dict()
     save_file(state, str(tmp_path / "bare.safetensors"))
-    with pytest.raises(CheckpointError, match="carries no config; its weights fit myconfigs/linknets/unet.1024x1024"):
+    with pytest.raises(CheckpointError, match="carries no config; give one with the model of myconfigs/linknets/unet"):
         config_of_checkpoint(str(tmp_path / "bare.safetensors"))

@@ -30,9 +30,14 @@ def test_start_weights_may_lack_the_head_but_not_the_backbone(tmp_path):
     load_start_weights(network, state_file(tmp_path / "two.pth", source))
     assert torch.equal(network.backbone.weight, source.backbone.weight)
     other = state_file(tmp_path / "other.pth", Segmentor(5, width=60))
-    with pytest.raises(CheckpointError, match="fills only 0% of the backbone.*--cfg-options min_loaded_share=0"):
+    with pytest.raises(CheckpointError, match="fills only 0% of the backbone; give the right config; 1 loaded"):
         load_start_weights(network, other)
     load_start_weights(network, other, min_share=0)
+    network.backbone = nn.Linear(99, 1)  # the bias alone is 1 % of it, the weight 99 %
+    state = {"backbone.weight": torch.zeros(1, 99), "backbone.bias": torch.zeros(2)}
+    torch.save(dict(state_dict=state), tmp_path / "most.pth")
+    with pytest.raises(CheckpointError, match="fills only 99% .* all the same: --cfg-options min_loaded_share=0"):
+        load_start_weights(network, str(tmp_path / "most.pth"), min_share=0.995)
 
 
 def test_a_web_page_that_answers_a_download_is_named_and_not_kept(tmp_path, monkeypatch):
@@ -112,7 +117,7 @@ def test_weights_of_another_size_say_which_config_they_fit(build, tmp_path):
     linknet = build("linknets/dlinknet34.1024x1024.DP.20k.py").state_dict()
     torch.save(dict(state_dict=linknet), tmp_path / "dlinknet.pth")
     tiny = build("dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py")
-    expected = "the weights fit myconfigs/linknets/dlinknet34.1024x1024.OPM.20k.py"
+    expected = "the weights fit the model of myconfigs/linknets/dlinknet34.1024x1024.OPM.20k.py"
     with pytest.raises(CheckpointError, match=expected):
         load_weights(tiny, str(tmp_path / "dlinknet.pth"))
     with pytest.raises(CheckpointError, match=expected):
@@ -120,7 +125,7 @@ def test_weights_of_another_size_say_which_config_they_fit(build, tmp_path):
     encoder = build("dsegnext/small/dsegnext.small.1024x1024.OPM.20k.py").backbone.state_dict()
     head = {"head.weight": torch.zeros(1000, 512), "head.bias": torch.zeros(1000)}
     torch.save(dict(state_dict={**encoder, **head}), tmp_path / "small.pth")
-    with pytest.raises(CheckpointError, match="the weights fit myconfigs/dsegnext/small/dsegnext.small.1024x1024.OPM"):
+    with pytest.raises(CheckpointError, match="the weights fit the model of myconfigs/dsegnext/small/dsegnext.small."):
         load_pretrained(tiny.backbone, str(tmp_path / "small.pth"))
     assert fitting_config({"a": torch.zeros(1)}) is None
 
@@ -177,7 +182,7 @@ def test_missing_encoder_says_where_to_get_it_and_how_to_do_without():
         load_pretrained(MSCAN(**SIZE), "pretrained/AttentionModuleK5D1259Cat_tiny.pth")
     line = str(error.value)
     assert line.startswith("pretrained/AttentionModuleK5D1259Cat_tiny.pth: no such pretrained encoder; get it from")
-    assert line.endswith("--cfg-options model.backbone.init_cfg=None")
+    assert line.endswith("--cfg-options model.backbone.init_cfg=None optimizer.lr=6e-4")
     assert "\n" not in line
 
 

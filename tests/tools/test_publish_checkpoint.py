@@ -42,12 +42,21 @@ def test_a_published_file_is_evaluated_without_a_config(trained, run_tool, tmp_p
     assert meta["git_revision"]
     scores = json.loads((tmp_path / "a.json").read_text())["metrics"]
     assert meta["metrics"] == scores
+    torch.save(
+        dict(state_dict=build_network(cfg).state_dict(), meta=dict(config=cfg.pretty_text)), tmp_path / "other.pth"
+    )
+    other = ("publish_checkpoint.py", tmp_path / "other.pth", tmp_path / "b.safetensors", "--licence", "x")
+    refused = run_tool(*other, "--metrics", tmp_path / "a.json")
+    assert refused.returncode == 2
+    assert f"a.json: was measured with other weights ({checkpoint}), not {tmp_path / 'other.pth'}" in refused.stderr
     published = read_checkpoint(str(out))
     assert published.keys() == {"state_dict", "meta"}
     assert published["meta"].items() <= meta.items()
     done = run_tool("test.py", out, *options, tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "b.json").read_text())["metrics"] == scores
+    assert f"{out}: 1 image(s) of {cfg.data.test.data_root}" in done.stdout + done.stderr
+    again = json.loads((tmp_path / "b.json").read_text())
+    assert (again["metrics"], again["weights_sha256"]) == (scores, meta["weights_sha256"])
 
 
 def test_what_cannot_be_published(trained, tmp_path, build):
