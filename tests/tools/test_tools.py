@@ -59,7 +59,10 @@ def test_convert_prints_what_the_config_needs(run_tool, write_pairs, tmp_path):
     images, masks = write_pairs(tmp_path, pairs, "_sat", "_mask")
     done = run_tool("convert_dataset.py", images, masks, tmp_path / "out", "--val", 1, "--by-name")
     assert done.returncode == 0, done.stderr
-    assert f"{tmp_path / 'out'}: 4 train, 1 val; 12.5% road" in done.stdout
+    assert (
+        f"{tmp_path / 'out'}: 4 train, 1 val, the validation images are the test too (--test splits others off); "
+        "12.5% road" in done.stdout
+    )
     assert "Normalize=dict(mean=[15.0, 15.0, 15.0], std=[11.18, 11.18, 11.18])" in done.stdout
     refused(run_tool("convert_dataset.py", images, tmp_path / "nowhere", tmp_path / "o2"), "nowhere: no such folder")
 
@@ -107,7 +110,7 @@ def test_checkpoints_that_do_not_fit(run_tool, tiny_config, tmp_path, weights):
     done = run_tool("test.py", tiny_config, weights, "--eval", "mIoU")
     refused(done, "tiny.pth: does not fit the config", "unexpected (", "reshaped (backbone.patch_embed1.proj.0.weight")
     (tmp_path / "page.pth").write_text("<html>please log in</html>")
-    refused(run_tool("test.py", tiny_config, tmp_path / "page.pth", "--eval", "mIoU"), "page.pth: is not a checkpoint")
+    refused(run_tool("test.py", tiny_config, tmp_path / "page.pth", "--eval", "mIoU"), "page.pth: is a web page")
     refused(run_tool("test.py", tiny_config, tmp_path / "no.pth", "--eval", "mIoU"), "no.pth: no such checkpoint")
     refused(run_tool("test.py", tiny_config, weights, "--eval", "mAP"), "--eval mAP: unknown metric", "mIoU")
 
