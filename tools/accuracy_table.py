@@ -3,7 +3,7 @@
 
 Every run that is not yet in docs/accuracy_results.json is trained (an interrupted one goes on where it stopped),
 evaluated on the test split and added there; then the tables of docs/benchmarks.md are written. So the same command
-resumes after a stop, and other configs or seeds make the table grow.
+resumes after a stop, and other configs or seeds make the table grow. With another --results the table is printed.
 """
 
 import argparse
@@ -97,9 +97,11 @@ def main() -> None:
             partial = args.results.with_suffix(".partial")
             partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
             os.replace(partial, args.results)
-    if args.results != RESULTS:
-        return
     published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
+    if args.results != RESULTS:
+        own = [row for row in rows if row["recipe"] == args.recipe]
+        sys.stdout.write(f"{accuracy_table(own, published)}\n")
+        return
     blocks = {}
     for recipe in RECIPES:
         own = [row for row in rows if row["recipe"] == recipe]

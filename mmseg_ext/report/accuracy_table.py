@@ -21,8 +21,9 @@ def method_name(config: str, published: Mapping[str, Any]) -> str:
 
 def _stem(config: str) -> str:
     """Return family and size, the part of a config's name before the crop size, in small letters."""
-    parts = os.path.basename(config).casefold().split(".")
-    return ".".join(parts[: next(i for i, part in enumerate(parts) if part.partition("x")[0].isdigit())])
+    parts = os.path.basename(config).casefold().removesuffix(".py").split(".")
+    sizes = [i for i, part in enumerate(parts) if part.partition("x")[0].isdigit()]
+    return ".".join(parts[: sizes[0]] if sizes else parts)
 
 
 def _percent(values: Sequence[float]) -> str:

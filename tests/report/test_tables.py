@@ -37,6 +37,7 @@ def test_methods_are_named_as_in_the_paper():
     assert method_name("myconfigs/linknets/linknet34.256x256.EPFL.1.5k.py", PUBLISHED) == "LinkNet"
     assert method_name("myconfigs/dsegnext/tiny/dsegnext.tiny.256x256.EPFL.1.5k.py", PUBLISHED) == "D-SegNeXt-T"
     assert method_name("mine/other.big.64x64.X.1k.py", PUBLISHED) == "other.big"
+    assert method_name("mine/my_mine.py", PUBLISHED) == "my_mine"
 
 
 def test_the_best_method_comes_first_with_mean_and_deviation():

@@ -19,6 +19,7 @@ def test_runs_are_added_once(run_tool, tiny_config, tmp_path):
     assert rows[0] == row
     assert [(r["config"], r["seed"]) for r in rows] == [(str(tiny_config), 0), (str(tiny_config), 1)]
     assert (runs / "tiny.seed0" / "test.json").stat().st_mtime_ns == written
+    assert "| 4 | 0, 1 |" in done.stdout
 
 
 def test_a_run_that_fails_ends_the_table(run_tool, tmp_path):
