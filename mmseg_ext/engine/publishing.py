@@ -14,7 +14,7 @@ from mmcv import Config
 from .. import __version__
 from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
 from ..errors import CheckpointError, ConfigError
-from .checkpoint import SCHEMA_VERSION, read_checkpoint, weights_sha256, write_safetensors
+from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
 from .network import build_network
 from .weights import load_weights
@@ -71,8 +71,7 @@ def publish_checkpoint(
             raise ConfigError(f"{path}: exists already; a published file is not overwritten: choose another name")
     with config_mistakes(cfg):
         network = build_network(cfg, initialise=False)
-    load_weights(network, checkpoint)
-    origin = read_checkpoint(checkpoint).get("meta") or {}
+    origin = load_weights(network, checkpoint)
     try:
         normalize = step_arguments(cfg.data.test, "Normalize")
     except KeyError:

@@ -30,7 +30,13 @@ def test_sizes_that_do_not_fit_are_padded_and_cropped_back(network, height, widt
 
 @pytest.mark.parametrize("network", DIVISORS)
 def test_any_number_of_bands(network):
-    assert network(in_channels=5).eval()(torch.randn(1, 5, 32, 32))[0].shape[0] == 1
+    network, image = network(in_channels=5).eval(), torch.randn(1, 5, 33, 35)
+    other = image.clone()
+    other[:, 4] += 1
+    with torch.no_grad():
+        (feature,), (changed,) = network(image), network(other)
+    assert feature.shape[2:] == (33, 35)
+    assert not torch.equal(feature, changed)
 
 
 def test_a_multiple_is_not_padded():

@@ -39,6 +39,9 @@ class LinkNet34(BaseModule):
     imagenet_weights = "ResNet34_Weights"
     encoder_prefixes = ("firstconv.", "firstbn.", "encoder")
     final_kernel, final_padding = 3, 0
+    nonlocal3: nn.Module
+    nonlocal4: nn.Module
+    dblock: nn.Module
 
     def __init__(self, in_channels: int = 3, norm_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
@@ -59,7 +62,8 @@ class LinkNet34(BaseModule):
         self.finalconv2 = nn.Conv2d(32, 32, 3, padding=self.final_padding)
 
     def add_context(self, norm_cfg: dict) -> None:
-        """Build the layers by which a member of the family differs; LinkNet has none."""
+        """Build the layers by which the family differs, in front of stages 3 and 4 and behind 4; LinkNet has none."""
+        self.nonlocal3, self.nonlocal4, self.dblock = nn.Identity(), nn.Identity(), nn.Identity()
 
     @staticmethod
     def adapt_published_keys(state_dict: dict, prefix: str = "") -> None:
@@ -78,12 +82,12 @@ class LinkNet34(BaseModule):
         self._is_init = True
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the features of the four ResNet stages."""
+        """Return the features of the four stages, the last one with its context; skips take what no block attended."""
         x = F.max_pool2d(F.relu(self.firstbn(self.firstconv(x))), 3, stride=2, padding=1)
         e1 = self.encoder1(x)
         e2 = self.encoder2(e1)
-        e3 = self.encoder3(e2)
-        return e1, e2, e3, self.encoder4(e3)
+        e3 = self.encoder3(self.nonlocal3(e2))
+        return e1, e2, e3, self.dblock(self.encoder4(self.nonlocal4(e3)))
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Return the last feature map of an image batch (B, in_channels, H, W)."""
@@ -105,12 +109,8 @@ class DLinkNet34(LinkNet34):
 
     def add_context(self, norm_cfg: dict) -> None:
         """Build the dilated centre."""
+        super().add_context(norm_cfg)
         self.dblock = DilatedCenter(512, 512, (1, 2, 4, 8), add_input=True)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the features of the four stages, the last one with its context."""
-        e1, e2, e3, e4 = super().encode(x)
-        return e1, e2, e3, self.dblock(e4)
 
 
 @BACKBONES.register_module()
@@ -121,13 +121,6 @@ class NLLinkNet34(LinkNet34):
 
     def add_context(self, norm_cfg: dict) -> None:
         """Build the two non-local blocks."""
+        super().add_context(norm_cfg)
         self.nonlocal3 = NonLocalBlock(128, norm_cfg)
         self.nonlocal4 = NonLocalBlock(256, norm_cfg)
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the features of the four stages; skips take them as they are, stages 3 and 4 attended ones."""
-        x = F.max_pool2d(F.relu(self.firstbn(self.firstconv(x))), 3, stride=2, padding=1)
-        e1 = self.encoder1(x)
-        e2 = self.encoder2(e1)
-        e3 = self.encoder3(self.nonlocal3(e2))
-        return e1, e2, e3, self.encoder4(self.nonlocal4(e3))
