@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
+from types import ModuleType
 
 
 class UserError(Exception):
@@ -23,6 +25,31 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A weights file that is missing, no checkpoint, damaged, or made for another network."""
+
+
+class MissingExtraError(UserError):
+    """An optional package that this work needs is not installed."""
+
+
+def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
+    """Return the optional module ``name``.
+
+    Args:
+        name: module to import.
+        extra: the extra of this package that brings it.
+        purpose: what needs it, for the message.
+
+    Raises:
+        MissingExtraError: it is not installed; the message has the pip command.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.split(".")[0]
+        raise MissingExtraError(
+            f"{purpose} needs {package}, which is not installed; pip install {package}, or all of this package's "
+            f"extra '{extra}': pip install -e '.[{extra}]'"
+        ) from None
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -1,54 +1,74 @@
 #!/usr/bin/env python
-"""Turn a folder of images and a folder of masks into a data set that trains.
+"""Turn raw data into a data set that trains: DEST in the VOC layout, complete or not there at all.
 
-Example: python tools/convert_dataset.py raw/images raw/masks data/MyMine --val 0.2 --test 0.1
+The same command again goes on with an interrupted conversion, and does nothing when all is done.
+
+Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0.1
 """
 
 import argparse
 import sys
 
-from mmseg_ext.converters import convert_folder_pair
+from mmseg_ext.converters import CATALOGUE, Settings, convert
 from mmseg_ext.errors import run_tool
 
 
+def _bands(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
 def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", help="folder of images (png, jpg, tif; 8 bit)")
-    parser.add_argument("masks", help="folder of masks, named like the images; may be the same folder (_sat / _mask)")
-    parser.add_argument("dest", help="folder to create")
-    parser.add_argument(
-        "--val", type=float, default=0.2, help="share (below 1) or number for validation (default: 0.2)"
+    """Return the command line; settings that are not given are None."""
+    names = "\n".join(f"  {name:14} {raw.title}: {raw.layout}" for name, raw in CATALOGUE.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nNAME is one of\n{names}\n\nMore on each: docs/datasets.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--test", type=float, default=0.0, help="share or number for test (default: 0, test is val)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random split (default: 0)")
-    parser.add_argument("--by-name", action="store_true", help="split by name: the last ones validate and test")
-    parser.add_argument("--num-classes", type=int, default=2, help="above 2: the masks hold class indices")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing DEST")
+    default = Settings()
+    parser.add_argument("name", metavar="NAME", help="kind of raw data")
+    parser.add_argument("source", metavar="SOURCE", help="its folder; not changed")
+    parser.add_argument("dest", metavar="DEST", help="folder to create")
+    parser.add_argument("--val", type=float, help="share (below 1) or number for validation (default: 0.2)")
+    parser.add_argument("--test", type=float, help="share or number for test (default: 0, test is val)")
+    parser.add_argument("--seed", type=int, help="seed of the random split (default: 0)")
+    parser.add_argument("--by-name", action="store_true", default=None, help="the last names validate and test")
+    parser.add_argument("--val-list", help="file with the names of the validation images, one a line")
+    parser.add_argument("--test-list", help="file with the names of the test images")
+    parser.add_argument("--scene", help="regular expression; its group names the scene, which stays in one split")
+    parser.add_argument("--images", help="pair: folder of the images in SOURCE, where its name is unusual")
+    parser.add_argument("--masks", help="pair: folder of the masks in SOURCE")
+    parser.add_argument("--num-classes", type=int, help="above 2: the masks hold class indices")
+    parser.add_argument("--bands", type=_bands, help="bands to read, numbered from 1, red first, as 3,2,1")
+    parser.add_argument(
+        "--percentiles",
+        type=float,
+        nargs=2,
+        help="of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles),
+    )
+    parser.add_argument("--gsd", type=float, help="metres per pixel (default: as published or georeferenced)")
+    parser.add_argument("--road-width", type=float, help="spacenet3: metres (default: 4)")
+    parser.add_argument("--areas", nargs="+", help="spacenet3: parts of names, as Vegas Paris")
+    parser.add_argument("--tile", type=int, help=f"cut larger images into tiles of it (default: {default.tile})")
+    parser.add_argument("--overlap", type=int, help=f"of training tiles, pixels (default: {default.overlap})")
+    parser.add_argument("--workers", type=int, help="images at a time (default: the processor's cores, up to 8)")
+    parser.add_argument("--overwrite", action="store_true", default=None, help="replace an existing DEST")
     return parser.parse_args()
 
 
 def main() -> None:
     """Convert as the command line says."""
-    args = parse_args()
-    made = convert_folder_pair(
-        args.images,
-        args.masks,
-        args.dest,
-        val=args.val,
-        test=args.test,
-        seed=args.seed,
-        by_name=args.by_name,
-        num_classes=args.num_classes,
-        overwrite=args.overwrite,
-    )
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
+    name, source, dest = (settings.pop(key) for key in ("name", "source", "dest"))
+    made = convert(name, source, dest, **settings)
     counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
     if not made.counts["test"]:
-        counts += ", the validation images are the test too (--test splits others off)"
-    what = "road" if args.num_classes == 2 else "not background"
+        counts += ", the validation images are the test too"
+    done = " (was done already)" if made.found_done else ""
+    what = "road" if (settings["num_classes"] or 2) == 2 else "not background"
+    order = "" if len(made.mean) == 3 else ", to_rgb=False"
     sys.stdout.write(
-        f"{args.dest}: {counts}; {made.road_share:.1%} {what}\n"
-        f"for the config: Normalize=dict(mean={made.mean}, std={made.std})\n"
+        f"{dest}: {counts}; {made.road_share:.1%} {what}{done}\n"
+        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order})\n"
     )
 
 

@@ -1,7 +1,18 @@
 """Data sets; importing this package registers them."""
 
+from .image_reading import ImageReading, read_metadata, reading_of
 from .pipelines import LoadRoadImage, LoadRoadMask
 from .road_dataset import RoadDataset
 from .synthetic_mine import Road, SyntheticMine, generate_mine
 
-__all__ = ["LoadRoadImage", "LoadRoadMask", "Road", "RoadDataset", "SyntheticMine", "generate_mine"]
+__all__ = [
+    "ImageReading",
+    "LoadRoadImage",
+    "LoadRoadMask",
+    "Road",
+    "RoadDataset",
+    "SyntheticMine",
+    "generate_mine",
+    "read_metadata",
+    "reading_of",
+]

@@ -14,11 +14,12 @@ from mmseg.datasets.builder import DATASETS
 from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
-from .pipelines import LoadRoadMask, check_same_size
+from .image_file import IMAGE_SUFFIXES, MASK_SUFFIXES
+from .image_reading import METADATA_FILE, ImageReading, reading_of
+from .pipelines import LoadRoadImage, LoadRoadMask, check_same_size
 
 ROAD_CLASSES = ("background", "road")
 ROAD_PALETTE = ((0, 0, 0), (128, 0, 0))
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def _with_step_args(pipeline: Sequence[dict], step_args: dict[str, dict]) -> list[dict]:
@@ -60,8 +61,10 @@ def _files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
 class RoadDataset(CustomDataset):
     """Image and mask pairs listed by a split file; every mask pixel holds a class index or 255 (ignore).
 
-    Layout below ``data_root``: ``JPEGImages/<stem>.{png,jpg,jpeg,tif,tiff}``, ``SegmentationClass/<stem>.png``,
-    ``ImageSets/Segmentation/{train,val,test}.txt`` with one stem a line.
+    Layout below ``data_root``: ``JPEGImages/<stem>.{png,jpg,jpeg,tif,tiff}``,
+    ``SegmentationClass/<stem>.{png,tif,tiff}``, ``ImageSets/Segmentation/{train,val,test}.txt`` with one stem a line,
+    and ``dataset.json``, which tells the bands to read, their scaling to 8 bits and the ground sampling distance
+    (`ImageReading`); without it, 8-bit images of one or three bands are read as they are.
 
     Args:
         pipeline: MMSegmentation pipeline; starts with ``LoadRoadImage`` (and ``LoadRoadMask`` in training).
@@ -102,6 +105,7 @@ class RoadDataset(CustomDataset):
             raise DataError(
                 f"{data_root}: no such folder (data_root); put the data set there, link it, or set another root"
             )
+        self.reading = reading_of(data_root)
         super().__init__(
             _with_step_args(pipeline, step_args or {}),
             img_dir,
@@ -114,6 +118,7 @@ class RoadDataset(CustomDataset):
             palette=[list(colour) for colour in palette],
         )
         self.gt_seg_map_loader = LoadRoadMask()
+        self._check_colour_order()
 
     def load_annotations(
         self, img_dir: str, img_suffix: str, ann_dir: str | None, seg_map_suffix: str, split: str
@@ -129,7 +134,7 @@ class RoadDataset(CustomDataset):
         if not stems:
             raise DataError(f"{split}: the split is empty; list one image name (without suffix) a line")
         images = _files_by_stem(img_dir, IMAGE_SUFFIXES)
-        masks = {} if ann_dir is None else _files_by_stem(ann_dir, (seg_map_suffix,))
+        masks = {} if ann_dir is None else _files_by_stem(ann_dir, MASK_SUFFIXES)
         infos = []
         for stem in stems:
             if stem not in images:
@@ -141,7 +146,7 @@ class RoadDataset(CustomDataset):
             if ann_dir is not None:
                 if stem not in masks:
                     raise DataError(
-                        f"{os.path.join(ann_dir, stem)}{seg_map_suffix}: no mask for image {images[stem]}, "
+                        f"{os.path.join(ann_dir, stem)}{MASK_SUFFIXES[0]}: no mask for image {images[stem]}, "
                         f"listed in {split}; add the mask or remove the line"
                     )
                 info["ann"] = dict(seg_map=masks[stem])
@@ -153,6 +158,38 @@ class RoadDataset(CustomDataset):
         super().pre_pipeline(results)
         results["num_classes"] = len(self.CLASSES)
         results["ignore_index"] = self.ignore_index
+        results["reading"] = self.reading
+
+    def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
+        """Return the labels (H, W) of image ``index``; where the image holds nothing they are ignored."""
+        results = dict(img_info=self.img_infos[index], ann_info=self.get_ann_info(index))
+        self.pre_pipeline(results)
+        return self.gt_seg_map_loader(results)["gt_semantic_seg"]
+
+    def image_reading(self) -> ImageReading:
+        """Return how the pipeline reads the images: ``dataset.json``, and what its loading step says above that."""
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadRoadImage):
+                return step.reading(dict(reading=self.reading))
+        return self.reading
+
+    def _check_colour_order(self) -> None:
+        bands = self.image_reading().bands
+        if bands is None or len(bands) == 3:
+            return
+        steps = list(self.pipeline.transforms)
+        for step in steps:
+            steps += getattr(getattr(step, "transforms", None), "transforms", [])
+            if getattr(step, "to_rgb", False):
+                raise ConfigError(
+                    f"{len(bands)} bands are read ({METADATA_FILE} or LoadRoadImage), but Normalize has to_rgb=True, "
+                    "which is for three; set step_args=dict(Normalize=dict(to_rgb=False, mean=..., std=...))"
+                )
+
+    def picture(self, index: int) -> np.ndarray:
+        """Return image ``index`` to look at: RGB uint8 (H, W, 3), the first three of its bands."""
+        image, _ = self.image_reading().read(self.image_path(index))
+        return np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
 
     def image_path(self, index: int) -> str:
         """Return the path of image ``index``."""

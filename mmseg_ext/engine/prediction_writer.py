@@ -8,7 +8,6 @@ import numpy as np
 from mmseg.datasets.custom import CustomDataset
 from PIL import Image
 
-from ..datasets.pipelines import read_image
 from ..errors import ConfigError
 from ..report import save_panel
 
@@ -43,6 +42,6 @@ class PredictionWriter:
             picture.save(os.path.join(self.mask_dir, f"{stem}.png"))
         if self.show_dir:
             truth = dataset.get_gt_seg_map_by_idx(index) if dataset.ann_dir else None
-            image = read_image(dataset.image_path(index))[:, :, ::-1]
+            image = dataset.picture(index)
             path = os.path.join(self.show_dir, f"{stem}.png")
             save_panel(path, image, labels, truth, dataset.PALETTE, self.opacity)

@@ -13,13 +13,13 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.loader import PrefetchLoader, fast_collate
 from torch.utils.data import DataLoader
 
-from ..datasets.pipelines.load_road_image import read_image
+from ..datasets import ImageReading
 from ..engine.distributed import Process
 from ..errors import DataError
 
 
 def _read_rgb(path: str) -> Image.Image:
-    return Image.fromarray(read_image(path)[:, :, ::-1])
+    return Image.fromarray(ImageReading().read(path)[0])
 
 
 class ImageFolder(torchvision.datasets.ImageFolder):

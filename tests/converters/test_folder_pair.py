@@ -6,9 +6,21 @@ import pytest
 from PIL import Image
 
 from mmseg_ext.checks import check_dataset
-from mmseg_ext.converters import convert_folder_pair
-from mmseg_ext.datasets import RoadDataset
+from mmseg_ext.converters import convert
+from mmseg_ext.datasets import ImageReading, RoadDataset
 from mmseg_ext.errors import DataError
+
+
+def convert_folder_pair(images, masks, dest, **settings):
+    return convert(
+        "pair",
+        os.path.dirname(images),
+        dest,
+        images=os.path.basename(images),
+        masks=os.path.basename(masks),
+        **settings,
+    )
+
 
 ROAD = np.zeros((12, 16), bool)
 ROAD[4:8] = True
@@ -96,10 +108,21 @@ def test_deepglobes_names_in_one_folder(source, tmp_path):
     assert (dest / "JPEGImages" / "a2.jpg").read_bytes() == (tmp_path / "images" / "a2_sat.jpg").read_bytes()
 
 
-def test_alpha_is_dropped_from_images(source, tmp_path):
-    convert_folder_pair(*source(MASKS["labels"], bands=4), str(tmp_path / "out"), val=1)
-    out = np.array(Image.open(tmp_path / "out" / "JPEGImages" / "a3.png"))
-    assert np.array_equal(out, image(3, 4)[:, :, :3])
+def test_where_alpha_is_0_nothing_is_labelled(source, tmp_path):
+    images, masks = source(MASKS["0/255"], bands=4)
+    picture = image(3, 4)
+    picture[:, :, 3] = 255
+    picture[:, :5, 3] = 0
+    save(picture, os.path.join(images, "a3.png"))
+    dest = str(tmp_path / "out")
+    convert_folder_pair(images, masks, dest, val=3)
+    expected = ROAD.astype(np.uint8)
+    expected[:, :5] = 255
+    assert np.array_equal(converted_masks(dest)[3], expected)
+    read, valid = ImageReading().read(os.path.join(dest, "JPEGImages", "a3.png"))
+    assert np.array_equal(valid, expected != 255)
+    assert np.array_equal(read[:, 5:], picture[:, 5:, :3])
+    assert np.array_equal(read[0, 0], np.rint(picture[:, 5:, :3].reshape(-1, 3).mean(0)))
 
 
 def test_statistics_are_those_of_the_training_images(source, tmp_path):
@@ -180,7 +203,7 @@ def test_deep_and_truncated_images_are_named(source, tmp_path):
     with pytest.raises(DataError, match="a1.png: cannot be read as an image"):
         convert_folder_pair(images, masks, str(tmp_path / "out"), val=1)
     Image.fromarray(np.zeros((12, 16), np.uint16)).save(path)
-    with pytest.raises(DataError, match="8-bit images are needed"):
+    with pytest.raises(DataError, match="a1.png: uint16 pixels, but .*a0.png has uint8"):
         convert_folder_pair(images, masks, str(tmp_path / "out"), val=1)
 
 

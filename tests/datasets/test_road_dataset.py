@@ -5,7 +5,8 @@ from PIL import Image
 
 from mmseg_ext.converters import VocWriter
 from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.datasets.pipelines import read_image, read_mask
+from mmseg_ext.datasets import ImageReading
+from mmseg_ext.datasets.pipelines import read_mask
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import ConfigError, DataError
 
@@ -170,8 +171,8 @@ def test_corrupt_files_are_named(voc):
     with pytest.raises(DataError, match="t1.png: cannot be read as a mask"):
         dataset[1]
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(image)
-    with pytest.raises(DataError, match="8-bit images are needed"):
-        read_image(image)
+    with pytest.raises(DataError, match="uint16 pixels, and no scaling to 8 bits is known"):
+        ImageReading().read(image)
 
 
 def test_a_mask_of_another_size_or_in_colour_is_named(voc):

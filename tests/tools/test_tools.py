@@ -56,15 +56,15 @@ def test_get_memory_prints_a_row_per_config(run_tool):
 
 def test_convert_prints_what_the_config_needs(run_tool, write_pairs, tmp_path):
     pairs = {f"a{i}": (np.full((8, 8, 3), 10 * i, np.uint8), np.eye(8, dtype=np.uint8) * 255) for i in range(5)}
-    images, masks = write_pairs(tmp_path, pairs, "_sat", "_mask")
-    done = run_tool("convert_dataset.py", images, masks, tmp_path / "out", "--val", 1, "--by-name")
+    write_pairs(tmp_path, pairs, "_sat", "_mask")
+    done = run_tool("convert_dataset.py", "pair", tmp_path, tmp_path / "out", "--val", 1, "--by-name")
     assert done.returncode == 0, done.stderr
     assert (
-        f"{tmp_path / 'out'}: 4 train, 1 val, the validation images are the test too (--test splits others off); "
+        f"{tmp_path / 'out'}: 4 train, 1 val, the validation images are the test too; "
         "12.5% road" in done.stdout
     )
     assert "Normalize=dict(mean=[15.0, 15.0, 15.0], std=[11.18, 11.18, 11.18])" in done.stdout
-    refused(run_tool("convert_dataset.py", images, tmp_path / "nowhere", tmp_path / "o2"), "nowhere: no such folder")
+    refused(run_tool("convert_dataset.py", "pair", tmp_path / "nowhere", tmp_path / "o2"), "nowhere: no such folder")
 
 
 def test_unknown_config(run_tool):
@@ -142,7 +142,7 @@ def test_published_weights_score_as_published(run_tool, shared, tmp_path, root):
 
     folder = shared / "data" / "epfl"
     data = tmp_path / "epfl"
-    done = run_tool("convert_dataset.py", folder / "images", folder / "groundtruth", data, "--val", 20, "--by-name")
+    done = run_tool("convert_dataset.py", "epfl", folder, data)
     assert done.returncode == 0, done.stderr
     scores = []
     for name in ("a.json", "b.json"):

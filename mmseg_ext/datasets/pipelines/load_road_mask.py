@@ -10,8 +10,10 @@ from mmseg.datasets.builder import PIPELINES
 from PIL import Image
 
 from ...errors import DataError
+from ...geo import read_raster
+from ..image_file import image_info, read_pixels
 
-CONVERT_HINT = "convert the data with: python tools/convert_dataset.py IMAGES MASKS DEST"
+CONVERT_HINT = "convert the data with: python tools/convert_dataset.py pair SOURCE DEST"
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -20,6 +22,13 @@ def read_mask(path: str) -> np.ndarray:
     Raises:
         DataError: the file is missing, truncated or not single-band 8-bit.
     """
+    if path.lower().endswith((".tif", ".tiff")):
+        values, _ = read_raster(path)
+        if values.shape[2] != 1 or values.dtype != np.uint8:
+            raise DataError(
+                f"{path}: {values.shape[2]} bands of {values.dtype}, but a mask holds one 8-bit label; {CONVERT_HINT}"
+            )
+        return values[:, :, 0]
     try:
         with Image.open(path) as image:
             if image.mode not in ("L", "P", "1"):
@@ -59,9 +68,22 @@ def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_
         )
 
 
+def _valid_pixels(results: dict) -> np.ndarray | None:
+    """Return where the image of ``results`` holds something, None where it does everywhere."""
+    if "valid" in results:
+        return results.pop("valid")
+    if "img_info" not in results:
+        return None
+    path = os.path.join(results.get("img_prefix") or "", results["img_info"]["filename"])
+    return read_pixels(path)[1] if image_info(path).may_have_holes else None
+
+
 @PIPELINES.register_module()
 class LoadRoadMask:
-    """Reads ``results['ann_info']['seg_map']`` into ``results['gt_semantic_seg']``, uint8 (H, W)."""
+    """Reads ``results['ann_info']['seg_map']`` into ``results['gt_semantic_seg']``, uint8 (H, W).
+
+    Pixels at which the image holds nothing become the ignore label.
+    """
 
     def __call__(self, results: dict) -> dict:
         """Add the mask; refuse one whose labels or size do not fit."""
@@ -70,6 +92,10 @@ class LoadRoadMask:
         check_labels(mask, results["num_classes"], results["ignore_index"], path)
         if "img" in results:
             check_same_size(mask.shape, results["img"].shape, path, results["filename"])
+        valid = _valid_pixels(results)
+        if valid is not None:
+            check_same_size(mask.shape, valid.shape, path, results["img_info"]["filename"])
+            mask[~valid] = results["ignore_index"]
         results["gt_semantic_seg"] = mask
         results["seg_fields"].append("gt_semantic_seg")
         return results

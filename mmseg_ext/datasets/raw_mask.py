@@ -1,0 +1,169 @@
+"""Masks as people export them, and the labels that they mean."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from ..geo.raster import Window
+from .image_file import MASK_SUFFIXES, image_info, read_pixels
+
+RAW_MASK_SUFFIXES = (*MASK_SUFFIXES, ".jpg", ".jpeg", ".gif", ".bmp")
+IGNORE = 255
+
+# In grey masks almost every pixel is near black or near white; more than this share between the two is no road mask.
+_MAX_BETWEEN = 0.1
+_BETWEEN = (64, 191)
+_MAX_CHANNEL_DIFFERENCE = 24
+_PHOTOGRAPH_COLOURS = 64
+
+
+def _indices_of_palette(path: str) -> np.ndarray | None:
+    """Return the indices of a palette image whose first colour is black, None for every other file."""
+    if path.lower().endswith((".tif", ".tiff")):
+        return None
+    try:
+        with Image.open(path) as image:
+            if image.mode != "P" or (image.getpalette() or [])[:3] != [0, 0, 0]:
+                return None
+            image.load()
+            return np.array(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a mask ({error})") from None
+
+
+def _one_channel(values: np.ndarray, path: str) -> np.ndarray:
+    """Return a deep one-band mask as uint8: class indices as they are, grey values by their share of white."""
+    if np.issubdtype(values.dtype, np.floating):
+        raise DataError(f"{path}: floating-point pixels; export the mask as 8-bit")
+    if values.dtype == np.uint8:
+        return values
+    deep = values.astype(np.int64)
+    return (deep if deep.max() <= IGNORE else deep * 255 // 65535).clip(0, 255).astype(np.uint8)
+
+
+def read_grey(path: str, window: Window | None = None) -> np.ndarray:
+    """Return the mask at ``path`` in one channel, uint8 (H, W): grey values, or the indices of a palette from black.
+
+    Args:
+        path: the mask, of any kind.
+        window: (row, column, height, width) of the part to read; all of it when None.
+
+    Raises:
+        DataError: unreadable, or colours that are not black and one other.
+    """
+    indices = _indices_of_palette(path)
+    if indices is not None:
+        row, column, height, width = window or (0, 0, *indices.shape)
+        return indices[row : row + height, column : column + width]
+    try:
+        values, _ = read_pixels(path, window)
+    except DataError as error:
+        raise DataError(str(error).replace("cannot be read as an image", "cannot be read as a mask")) from None
+    if values.shape[2] == 1:
+        return _one_channel(values[:, :, 0], path)
+    if values.shape[2] != 3:
+        raise DataError(f"{path}: {values.shape[2]} bands; export the mask with one band, roads white on black")
+    if values.dtype != np.uint8:
+        raise DataError(f"{path}: three bands of {values.dtype}; export the mask with one 8-bit band")
+    if np.ptp(values.astype(np.int16), axis=2).max() <= _MAX_CHANNEL_DIFFERENCE:
+        return values.max(axis=2)
+    unique = np.unique(values.reshape(-1, 3), axis=0)
+    if len(unique) == 2 and not unique[0].any():
+        return np.where(values.any(axis=2), 255, 0).astype(np.uint8)
+    hint = "are the two folders exchanged?" if len(unique) > _PHOTOGRAPH_COLOURS else "export roads white on black"
+    raise DataError(f"{path}: {len(unique)} colours, not black and one other; {hint}")
+
+
+def read_stored(path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what the mask file at ``path`` holds, whatever its kind.
+
+    Returns:
+        values (H, W, B) as stored, alpha left out: indices of a palette image, 0 and 1 of a 1-bit image; and the
+        palette's RGB colours (K, 3), None without one.
+
+    Raises:
+        DataError: missing, truncated or no image.
+        MissingExtraError: a TIFF, and rasterio is not installed.
+    """
+    if not path.lower().endswith((".tif", ".tiff")):
+        try:
+            with Image.open(path) as image:
+                if image.mode in ("1", "L", "P"):
+                    palette = image.getpalette() if image.mode == "P" else None
+                    values = np.array(image, dtype=np.uint8)[:, :, None]
+                    return values, None if palette is None else np.reshape(palette, (-1, 3))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split"
+            ) from None
+    return read_pixels(path)[0], None
+
+
+def shows_scene(values: np.ndarray) -> bool:
+    """Return whether ``values`` (H, W, B) look like a scene, not labels: many colours, or grey of many levels."""
+    if values.shape[2] >= 3:
+        spread = np.ptp(values[:, :, :3].astype(np.int64), axis=2)
+        if spread.max() > _MAX_CHANNEL_DIFFERENCE:
+            return len(np.unique(values[:, :, :3].reshape(-1, 3), axis=0)) > _PHOTOGRAPH_COLOURS
+    grey = values[:, :, 0].astype(np.float64)
+    low, high = grey.min(), grey.max()
+    if high == low or len(np.unique(grey)) <= _PHOTOGRAPH_COLOURS:
+        return False
+    share = (grey - low) / (high - low)
+    return bool(((share >= 0.25) & (share <= 0.75)).mean() > _MAX_BETWEEN)
+
+
+def is_photograph(path: str) -> bool:
+    """Return whether the file at ``path`` shows a scene rather than labels.
+
+    Raises:
+        DataError: unreadable.
+    """
+    return shows_scene(read_stored(path)[0])
+
+
+def first_values(values: np.ndarray, limit: int = 8) -> str:
+    """Return the first ``limit`` of ``values`` to show in a message."""
+    return ", ".join(str(int(value)) for value in values[:limit]) + (", ..." if len(values) > limit else "")
+
+
+def is_black_and_white(counts: np.ndarray) -> bool:
+    """Return whether grey values of these counts (256,) are a road mask, soft edges included."""
+    between = counts[_BETWEEN[0] : _BETWEEN[1] + 1].sum() / counts.sum()
+    return bool(between <= _MAX_BETWEEN and not 0 < np.flatnonzero(counts).max() < 128)
+
+
+def holds_indices(values: np.ndarray, num_classes: int) -> bool:
+    """Return whether all ``values`` are class indices or 255, and at least one class above 0 occurs."""
+    return bool(np.isin(values, [*range(num_classes), IGNORE]).all() and np.isin(values, range(1, num_classes)).any())
+
+
+def labels_of(grey: np.ndarray, indices: bool, num_classes: int, path: str) -> np.ndarray:
+    """Return class labels of a one-channel mask.
+
+    Args:
+        grey: uint8 (H, W).
+        indices: the data set's masks hold class indices; otherwise grey values, road from half of white up.
+        num_classes: number of classes.
+        path: named in errors.
+
+    Raises:
+        DataError: values that are neither.
+    """
+    counts = np.bincount(grey.ravel(), minlength=256)
+    values = np.flatnonzero(counts)
+    if indices:
+        if not np.isin(values, [*range(num_classes), IGNORE]).all():
+            raise DataError(
+                f"{path}: values {first_values(values)}, but class indices of {num_classes} classes are 0 to "
+                f"{num_classes - 1} and 255"
+            )
+        return grey
+    if not is_black_and_white(counts):
+        raise DataError(
+            f"{path}: values {first_values(values)} are neither 0/1 labels nor a road mask in black and white; "
+            "say --num-classes where they are class indices"
+        )
+    return (grey >= 128).astype(np.uint8)

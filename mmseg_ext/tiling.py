@@ -1,0 +1,42 @@
+"""Windows that cover an image; numbers only."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+
+def overlapping_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Return the starts of the fewest tiles that cover ``length``, spread evenly.
+
+    Neighbours overlap by at least ``overlap``; every tile lies inside, unless ``length`` is smaller than one.
+    """
+    if length <= tile:
+        return [0]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def even_parts(length: int, tile: int) -> list[tuple[int, int]]:
+    """Return (start, size) of the fewest parts of at most ``tile`` that make up ``length`` without overlap."""
+    count = math.ceil(length / tile)
+    edges = [round(i * length / count) for i in range(count + 1)]
+    return [(start, end - start) for start, end in pairwise(edges)]
+
+
+def windows(height: int, width: int, tile: int, overlap: int | None) -> list[tuple[int, int, int, int]]:
+    """Return (row, column, height, width) of the windows that cover an image, row by row.
+
+    Args:
+        height: rows of the image.
+        width: columns of the image.
+        tile: largest rows and columns of a window.
+        overlap: least overlap of neighbours in pixels, below ``tile``; None parts the image without overlap.
+    """
+
+    def along(length: int) -> list[tuple[int, int]]:
+        if overlap is None:
+            return even_parts(length, tile)
+        return [(start, min(tile, length)) for start in overlapping_starts(length, tile, overlap)]
+
+    return [(row, column, h, w) for row, h in along(height) for column, w in along(width)]
