@@ -26,7 +26,7 @@ check: lint test
 # all eight methods on the EPFL road images: make epfl SOURCE=folder-with-images-and-groundtruth [ARGS="--seeds 0 1"]
 epfl: install
 	@test -n "$(SOURCE)" || { echo "error: say where the data is: make epfl SOURCE=folder with images/ and groundtruth/" >&2; exit 2; }
-	@test -d data/EPFL || $(BIN)/python tools/convert_dataset.py "$(SOURCE)/images" "$(SOURCE)/groundtruth" data/EPFL --val 20 --by-name
+	@test -d data/EPFL || $(BIN)/python tools/convert_dataset.py epfl "$(SOURCE)" data/EPFL --val 20
 	@$(BIN)/python tools/accuracy_table.py $(ARGS)
 
 # everything an offline machine needs, compiled mmcv-full included, in the folder wheels/

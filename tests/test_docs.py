@@ -32,3 +32,11 @@ def test_memory_table_is_what_the_tool_estimates():
     batch = cfg.data.samples_per_gpu
     gib = [estimate_training_memory(cfg, batch, 1024, 1024, p) / 2**30 for p in ("fp32", "fp16")]
     assert [str(batch), *(f"{value:.1f}" for value in gib)] == list(line.groups())
+
+
+def test_the_list_of_data_sets_is_what_the_converters_are():
+    from mmseg_ext.converters import describe
+    from mmseg_ext.report.markdown import with_block
+
+    text = (ROOT / "docs" / "datasets.md").read_text()
+    assert with_block(text, "data sets", describe()) == text

@@ -9,8 +9,23 @@ Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0
 import argparse
 import sys
 
-from mmseg_ext.converters import CATALOGUE, Settings, convert
+from mmseg_ext.converters import CATALOGUE, Settings, convert, describe
 from mmseg_ext.errors import run_tool
+from mmseg_ext.report import update_blocks
+
+BLOCK = "data sets"
+
+
+class _List(argparse.Action):
+    """Prints what every data set is, or writes it into the generated block of a Markdown file."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
+        path = args[1]
+        if path is None:
+            sys.stdout.write(f"{describe()}\n")
+        else:
+            update_blocks(str(path), {BLOCK: describe()})
+        parser.exit()
 
 
 def _bands(text: str) -> tuple[int, ...]:
@@ -28,6 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("name", metavar="NAME", help="kind of raw data")
     parser.add_argument("source", metavar="SOURCE", help="its folder; not changed")
     parser.add_argument("dest", metavar="DEST", help="folder to create")
+    parser.add_argument("--list", nargs="?", action=_List, metavar="FILE", help="say more on each, and stop")
     parser.add_argument("--val", type=float, help="share (below 1) or number for validation (default: 0.2)")
     parser.add_argument("--test", type=float, help="share or number for test (default: 0, test is val)")
     parser.add_argument("--seed", type=int, help="seed of the random split (default: 0)")

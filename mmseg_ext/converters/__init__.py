@@ -1,6 +1,6 @@
 """Raw data into the VOC layout that `mmseg_ext.datasets.RoadDataset` reads."""
 
-from .catalogue import CATALOGUE, convert, repair_dataset
+from .catalogue import CATALOGUE, convert, describe, repair_dataset
 from .conversion import Conversion
 from .settings import Settings
 from .synthetic_mines import write_synthetic_mines
@@ -12,6 +12,7 @@ __all__ = [
     "Settings",
     "VocWriter",
     "convert",
+    "describe",
     "repair_dataset",
     "write_synthetic_mines",
 ]

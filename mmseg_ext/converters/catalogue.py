@@ -22,6 +22,26 @@ CATALOGUE: dict[str, RawDataSet] = {
 }
 
 
+def describe() -> str:
+    """Return what every data set is and how it is converted, as Markdown."""
+    sections = []
+    for raw in CATALOGUE.values():
+        facts = [
+            ("from", raw.home),
+            ("cite", raw.citation),
+            ("licence", raw.licence),
+            ("files", raw.layout),
+            ("content", raw.images),
+            ("split", raw.split),
+            ("ground sampling distance", f"{raw.gsd_m:g} m" if raw.gsd_m else "from the georeference, or --gsd"),
+            ("options", ", ".join(f"`--{name.replace('_', '-')}`" for name in raw.options)),
+        ]
+        lines = "\n".join(f"- {key}: {value}" for key, value in facts if value)
+        sections.append(f"**`{raw.name}`**: {raw.title}\n\n{lines}")
+    common = ", ".join(f"`--{name.replace('_', '-')}`" for name in COMMON)
+    return "\n\n".join([*sections, f"All take {common}."])
+
+
 def _inside(folder: str, other: str) -> bool:
     folder, other = os.path.realpath(folder), os.path.realpath(other)
     return os.path.commonpath([folder, other]) == folder

@@ -59,16 +59,13 @@ def image_info(path: str) -> RasterInfo:
         return raster_info(path)
     try:
         with Image.open(path) as image:
-            if image.mode == "P":
-                bands = 3
-            else:
-                bands = sum(band not in "Aa" for band in image.getbands())
+            grey = image.mode.startswith(("1", "L", "I", "F"))
             deep = image.mode.startswith("I;16") or _is_16_bit_png(path, image)
             return RasterInfo(
                 path=path,
                 height=image.height,
                 width=image.width,
-                bands=bands,
+                bands=1 if grey else 3,
                 dtype="uint16" if deep else _DTYPES.get(image.mode, "uint8"),
                 has_alpha=image.mode in _ALPHA or "transparency" in image.info,
             )

@@ -62,7 +62,10 @@ def rasterio_module(purpose: str = "reading and writing GeoTIFF") -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return lazy_import("rasterio", "geo", purpose)
+    rasterio = lazy_import("rasterio", "geo", purpose)
+    # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+    return rasterio
 
 
 def _open(path: str) -> object:
@@ -70,9 +73,7 @@ def _open(path: str) -> object:
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
+        return rasterio.open(path)
     except rasterio.errors.RasterioError as error:
         raise DataError(f"{path}: cannot be read as a raster ({error}); replace it or take it out") from None
 
@@ -190,7 +191,5 @@ def write_geotiff(
         profile["transform"] = rasterio.Affine(*transform)
     if valid is not None:
         profile["alpha"] = "YES"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, "w", **profile) as raster:
-            raster.write(layers.transpose(2, 0, 1))
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(layers.transpose(2, 0, 1))

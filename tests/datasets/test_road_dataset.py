@@ -4,8 +4,7 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 from mmseg_ext.converters import VocWriter
-from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.datasets import ImageReading
+from mmseg_ext.datasets import ImageReading, RoadDataset
 from mmseg_ext.datasets.pipelines import read_mask
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import ConfigError, DataError
