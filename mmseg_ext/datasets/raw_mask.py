@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..errors import DataError
 from ..geo.raster import Window
-from .image_file import MASK_SUFFIXES, image_info, read_pixels
+from .image_file import MASK_SUFFIXES, read_pixels
 
 RAW_MASK_SUFFIXES = (*MASK_SUFFIXES, ".jpg", ".jpeg", ".gif", ".bmp")
 IGNORE = 255
@@ -167,3 +167,32 @@ def labels_of(grey: np.ndarray, indices: bool, num_classes: int, path: str) -> n
             "say --num-classes where they are class indices"
         )
     return (grey >= 128).astype(np.uint8)
+
+
+def repaired_labels(path: str, num_classes: int = 2, road_is_ignore: bool = False) -> np.ndarray:
+    """Return the labels (H, W) that a single mask means which stands in a data set of labels but may be none.
+
+    Labels stay as they are, unless the palette says the opposite; black and one other colour, as palette, colour or
+    grey of any depth, are background and road.
+
+    Args:
+        path: the mask, of any kind.
+        num_classes: number of classes.
+        road_is_ignore: 255 beside 0 means road, not ignore.
+
+    Raises:
+        DataError: unreadable, or there is more than one answer.
+    """
+    stored, palette = read_stored(path)
+    if palette is not None and int(stored.max()) < len(palette):
+        colours = palette[stored[:, :, 0]]
+        shown = np.unique(palette[np.unique(stored)], axis=0)
+        two = len(shown) <= 2 and not shown[0].any()
+        misled = palette[0].any() or not np.isin(stored, [*range(num_classes), IGNORE]).all()
+        if two and misled:
+            return colours.any(axis=2).astype(np.uint8)
+    grey = stored[:, :, 0] if stored.shape[2] == 1 and stored.dtype == np.uint8 else read_grey(path)
+    own = stored.shape[2] == 1 and bool(np.isin(stored, [*range(num_classes), IGNORE]).all())
+    if own and not (road_is_ignore and num_classes == 2 and not (grey == 1).any()):
+        return grey
+    return labels_of(grey, False, num_classes, path)

@@ -20,6 +20,13 @@ from .pipelines import LoadRoadImage, LoadRoadMask, check_same_size
 
 ROAD_CLASSES = ("background", "road")
 ROAD_PALETTE = ((0, 0, 0), (128, 0, 0))
+# what computes the same, bit for bit, in less time: configs keep MMSegmentation's names
+_FASTER = {
+    "Normalize": "BandNormalize",
+    "PhotoMetricDistortion": "BandDistortion",
+    "RandomCrop": "FastRandomCrop",
+    "RandomFlip": "FastRandomFlip",
+}
 
 
 def _with_step_args(pipeline: Sequence[dict], step_args: dict[str, dict]) -> list[dict]:
@@ -41,6 +48,15 @@ def _with_step_args(pipeline: Sequence[dict], step_args: dict[str, dict]) -> lis
             f"step_args names {', '.join(sorted(unused))}, but the pipeline has only {', '.join(dict.fromkeys(types))}"
         )
     return merged
+
+
+def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
+    """Return ``pipeline`` with this package's equals of MMSegmentation's slower steps, also inside other steps."""
+    faster = [{**step, "type": _FASTER.get(step["type"], step["type"])} for step in pipeline]
+    for step in faster:
+        if "transforms" in step:
+            step["transforms"] = _with_faster_steps(step["transforms"])
+    return faster
 
 
 def _files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
@@ -107,7 +123,7 @@ class RoadDataset(CustomDataset):
             )
         self.reading = reading_of(data_root)
         super().__init__(
-            _with_step_args(pipeline, step_args or {}),
+            _with_faster_steps(_with_step_args(pipeline, step_args or {})),
             img_dir,
             ann_dir=ann_dir,
             split=split,

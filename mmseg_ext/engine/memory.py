@@ -23,11 +23,13 @@ def crop_size(cfg: Config) -> tuple[int, int]:
     Raises:
         ConfigError: the training pipeline crops nothing.
     """
-    try:
-        height, width = step_arguments(cfg.data.train, "RandomCrop")["crop_size"]
-    except KeyError:
-        raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; give --shape") from None
-    return height, width
+    for step in ("RandomCrop", "RandomAffineCrop"):
+        try:
+            height, width = step_arguments(cfg.data.train, step)["crop_size"]
+        except KeyError:
+            continue
+        return height, width
+    raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; give --shape")
 
 
 def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, precision: str) -> int:

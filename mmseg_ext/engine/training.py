@@ -25,7 +25,8 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader
 
 from .. import __version__
-from ..checks import check_dataset
+from ..checks import check_datasets
+from ..datasets import RoadDataset
 from ..errors import ConfigError
 from .checkpoint import latest_checkpoint, remove_partial_files
 from .config import config_mistakes
@@ -101,6 +102,7 @@ def checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
         CLASSES=list(dataset.CLASSES),
         PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
         hook_msgs={},
+        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
     )
 
 
@@ -159,9 +161,7 @@ def _prepare(
     )
 
     def check_and_prepare() -> None:
-        check_dataset(dataset)
-        if val_dataset is not None:
-            check_dataset(val_dataset)
+        check_datasets(train=dataset, val=val_dataset)
         prepare_work_dir(work_dir, cfg)
 
     on_first_process(process, check_and_prepare)

@@ -70,8 +70,6 @@ class LoadRoadImage:
             ori_shape=image.shape,
             pad_shape=image.shape,
             scale_factor=1.0,
-            flip=False,
-            flip_direction=None,
             img_norm_cfg=dict(
                 mean=np.zeros(image.shape[2], np.float32), std=np.ones(image.shape[2], np.float32), to_rgb=False
             ),
