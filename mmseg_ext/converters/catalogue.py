@@ -6,6 +6,10 @@ import os
 from dataclasses import replace
 from difflib import get_close_matches
 
+import numpy as np
+
+from ..checks import examine, splits_of_folder
+from ..datasets.raw_mask import repaired_labels
 from ..errors import ConfigError, DataError
 from .chn6_cug import CHN6_CUG
 from .conversion import Conversion, convert_scenes
@@ -77,6 +81,8 @@ def convert(name: str, source: str, dest: str, **settings: object) -> Conversion
     chosen = Settings(**{**raw.defaults, **given})
     if _inside(dest, source):
         raise DataError(f"{dest}: holds the source {source}, which must not be replaced; choose another folder")
+    if raw is OPM:
+        return _verified(raw, source, dest, chosen)
     return convert_scenes(raw, raw.find_scenes(source, chosen), dest, chosen)
 
 
@@ -88,4 +94,19 @@ def repair_dataset(source: str, dest: str, num_classes: int = 2, overwrite: bool
     """
     raw = replace(OPM, name="voc", title="repaired", home="", citation="", licence="")
     settings = Settings(tile=0, num_classes=num_classes, overwrite=overwrite)
-    return convert_scenes(raw, raw.find_scenes(os.path.normpath(source), settings), dest, settings)
+    return _verified(raw, os.path.normpath(source), dest, settings)
+
+
+def _verified(raw: RawDataSet, source: str, dest: str, settings: Settings) -> Conversion:
+    """Convert a folder in the VOC layout, each mask judged by itself and by what the label doctor says of it."""
+    scenes = raw.find_scenes(source, settings)
+    road_is_ignore: set[str] = set()
+    if settings.num_classes == 2:
+        for finding in examine(source, *splits_of_folder(source)).findings:
+            if finding.code == "mask-0-255":
+                road_is_ignore.update(map(os.path.realpath, finding.files))
+
+    def read_labels(path: str) -> np.ndarray:
+        return repaired_labels(path, settings.num_classes, os.path.realpath(path) in road_is_ignore)
+
+    return convert_scenes(raw, scenes, dest, settings, read_labels)

@@ -171,8 +171,15 @@ def _is_chromatic(path: str) -> bool:
 class _Converter:
     """One conversion: its scenes and what all of them share."""
 
-    def __init__(self, raw: RawDataSet, scenes: Sequence[Scene], settings: Settings) -> None:
+    def __init__(
+        self,
+        raw: RawDataSet,
+        scenes: Sequence[Scene],
+        settings: Settings,
+        read_labels: Callable[[str], np.ndarray] | None,
+    ) -> None:
         self.raw, self.scenes, self.settings = raw, scenes, settings
+        self.read_labels = read_labels
         self.surveys: dict[str, _Survey] = {}
         self.indices = bool(raw.indices) or settings.num_classes > 2
 
@@ -195,6 +202,9 @@ class _Converter:
             shifted = disagreement(image, mask)
             if shifted:
                 raise DataError(f"{scene.mask}: {shifted}, {scene.image}; export both on the same grid")
+            if self.read_labels is not None:
+                self.read_labels(scene.mask)
+                return _Survey(image, values, True)
             for grey in _grey_of(scene.mask, self.tiles(image, ())):
                 labels_of(grey, self._could_be_indices(grey), self.settings.num_classes, scene.mask)
                 values |= np.bincount(grey.ravel(), minlength=256) > 0
@@ -273,6 +283,11 @@ class _Converter:
                 yield burn_lines(scene.lines, found.image, self.settings.road_width, window)
             return
         assert scene.mask is not None
+        if self.read_labels is not None:
+            labels = self.read_labels(scene.mask)
+            for row, column, height, width in wins:
+                yield labels[row : row + height, column : column + width].copy()
+            return
         indices = self.indices and found.indices_apply
         for grey in _grey_of(scene.mask, wins):
             yield labels_of(grey, indices, self.settings.num_classes, scene.mask).copy()
@@ -357,7 +372,13 @@ def _key(raw: RawDataSet, scenes: Sequence[Scene], settings: Settings) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def convert_scenes(raw: RawDataSet, scenes: Sequence[Scene], dest: str, settings: Settings) -> Conversion:
+def convert_scenes(
+    raw: RawDataSet,
+    scenes: Sequence[Scene],
+    dest: str,
+    settings: Settings,
+    read_labels: Callable[[str], np.ndarray] | None = None,
+) -> Conversion:
     """Convert ``scenes`` into the VOC layout at ``dest``; the sources are not changed.
 
     Done already, from the same files with the same settings: nothing happens. Interrupted before: it goes on. Only a
@@ -368,6 +389,8 @@ def convert_scenes(raw: RawDataSet, scenes: Sequence[Scene], dest: str, settings
         scenes: each in its split.
         dest: folder to create.
         settings: tiling, bands, scaling and the like.
+        read_labels: path of a mask to its labels (H, W), where each mask is judged by itself; otherwise all masks
+            together tell what their values mean.
 
     Raises:
         DataError: names the files that could not be understood.
@@ -384,7 +407,7 @@ def convert_scenes(raw: RawDataSet, scenes: Sequence[Scene], dest: str, settings
             return _summary(metadata, found_done=True)
     about = dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
     with VocWriter(dest, settings.overwrite, key, about=about) as writer:
-        work = _Converter(raw, scenes, settings)
+        work = _Converter(raw, scenes, settings, read_labels)
         work.look()
         writer.reading = work.reading()
         todo = [scene for scene in scenes if scene.name not in writer.records]

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import os
 
-from ..datasets.pairing import match_files
+from ..datasets.image_file import IMAGE_SUFFIXES
+from ..datasets.raw_mask import RAW_MASK_SUFFIXES
 from ..errors import DataError
 from .scene import RawDataSet, Scene
 from .settings import Settings
 from .splits import SPLITS, read_names
+
+
+def _by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() not in suffixes:
+            continue
+        if stem in found:
+            raise DataError(f"{found[stem]}: {name} has the same name; keep one of them")
+        found[stem] = os.path.join(folder, name)
+    return found
 
 
 def find_voc(source: str, settings: Settings) -> list[Scene]:
@@ -25,8 +38,8 @@ def find_voc(source: str, settings: Settings) -> list[Scene]:
                 f"{needed}: no such folder; {source} is no VOC layout (JPEGImages, SegmentationClass, ImageSets); "
                 "images and masks in other folders: convert_dataset.py pair"
             )
-    matching = match_files(images, masks)
-    found = {os.path.splitext(os.path.basename(image))[0]: (image, mask) for _, image, mask in matching.pairs}
+    image_of, mask_of = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, RAW_MASK_SUFFIXES)
+    found = {stem: (path, mask_of[stem]) for stem, path in image_of.items() if stem in mask_of}
     splits: dict[str, list[str]] = {}
     for split in SPLITS:
         path = os.path.join(lists, f"{split}.txt")

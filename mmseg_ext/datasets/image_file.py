@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import cv2
@@ -55,8 +56,11 @@ def image_info(path: str) -> RasterInfo:
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
     stem = os.path.splitext(path)[0]
-    if _is_raster(path) or any(os.path.isfile(stem + end) for end in _WORLD_FILES):
+    if _is_raster(path):
         return raster_info(path)
+    if any(os.path.isfile(stem + end) for end in _WORLD_FILES):
+        with contextlib.suppress(MissingExtraError):
+            return raster_info(path)
     try:
         with Image.open(path) as image:
             grey = image.mode.startswith(("1", "L", "I", "F"))
@@ -92,7 +96,7 @@ def _read_fast(path: str, image: Image.Image) -> np.ndarray | None:
         return None
     try:
         return read_raster(path)[0]
-    except (DataError, MissingExtraError):
+    except (DataError, MissingExtraError, ValueError):  # GDAL takes no file name that is not UTF-8
         return None
 
 

@@ -145,8 +145,11 @@ class RoadDataset(CustomDataset):
             near = get_close_matches(os.path.basename(split), os.listdir(beside) if os.path.isdir(beside) else [])
             hint = f"; did you mean {os.path.join(beside, near[0])}?" if near else "; list one image name a line in it"
             raise DataError(f"{split}: no such split file{hint}")
-        with open(split, encoding="utf-8") as lines:
-            stems = [line.strip() for line in lines if line.strip()]
+        try:
+            with open(split, encoding="utf-8-sig") as lines:
+                stems = [line.strip() for line in lines if line.strip()]
+        except UnicodeDecodeError:
+            raise DataError(f"{split}: is no UTF-8 text; save it as UTF-8, one image name a line") from None
         if not stems:
             raise DataError(f"{split}: the split is empty; list one image name (without suffix) a line")
         images = _files_by_stem(img_dir, IMAGE_SUFFIXES)

@@ -1,8 +1,10 @@
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset
+from mmseg_ext.checks import check_dataset, check_datasets
 from mmseg_ext.converters import VocWriter
 from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import DataError
@@ -38,11 +40,11 @@ def test_other_values_are_named_with_file_and_converter(tmp_path):
         check_dataset(dataset_with(tmp_path, grid(0, 1), grid(0, 128, 200)))
     line = str(error.value)
     assert "t1.png: label values 128, 200 are none of the 2 classes (0 to 1) nor 255 (ignore)" in line
-    assert line.endswith("python tools/convert_dataset.py IMAGES MASKS DEST")
+    assert line.endswith("python tools/convert_dataset.py pair SOURCE DEST")
 
 
 def test_road_written_as_255_is_not_taken_for_ignore(tmp_path):
-    with pytest.raises(DataError, match=r"hold 0 and 255 but no class above 0.*convert_dataset.py"):
+    with pytest.raises(DataError, match=r"t0.png: values 0 and 255 but no class above 0.*convert_dataset.py"):
         check_dataset(dataset_with(tmp_path, grid(0, 255), grid(0)))
 
 
@@ -58,3 +60,28 @@ def test_sizes_and_unreadable_images(tmp_path):
     open(dataset.image_path(0), "wb").write(b"\x89PNG nothing")
     with pytest.raises(DataError, match="t0.png: cannot be read as an image"):
         check_dataset(dataset)
+
+
+def split_of(tmp_path, stems, name="train"):
+    root = tmp_path / "voc"
+    (root / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems))
+    return RoadDataset(STEPS, split=f"ImageSets/Segmentation/{name}.txt", data_root=str(root))
+
+
+def test_training_without_a_road_is_refused_and_measuring_without_one_is_logged(tmp_path, caplog):
+    dataset_with(tmp_path, grid(0, 1), grid(0))
+    road, empty = split_of(tmp_path, ["t0"]), split_of(tmp_path, ["t1"], "val")
+    with pytest.raises(DataError, match=r"val.txt: not one of its 1 masks holds a road pixel; choose"):
+        check_datasets(train=empty, val=road)
+    with caplog.at_level(logging.WARNING):
+        check_datasets(train=road, val=empty)
+    assert [record.getMessage().split(": ")[1][:10] for record in caplog.records] == ["not one of"]
+
+
+def test_an_image_that_trains_and_validates_is_refused(tmp_path):
+    dataset_with(tmp_path, grid(0, 1), grid(0, 1), grid(1, 0))
+    train, val = split_of(tmp_path, ["t0", "t1"]), split_of(tmp_path, ["t2", "t1", "t0"], "val")
+    with pytest.raises(DataError, match=r"t1.png: listed in .*val.txt and for training; leave it in one") as error:
+        check_datasets(train=train, val=val)
+    assert str(error.value).endswith("; and 1 more, see: python tools/check_dataset.py CONFIG")
+    check_datasets(train=train, val=None)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_ext.checks import examine, splits_of_folder
 from mmseg_ext.converters import VocWriter, convert, repair_dataset
 from mmseg_ext.datasets import ImageReading, RoadDataset, read_metadata, reading_of
 from mmseg_ext.errors import ConfigError, DataError
@@ -292,3 +293,40 @@ def test_a_world_file_is_not_lost(tmp_path):
     assert info.transform == pytest.approx(UTM)
     original = np.array(Image.open(tmp_path / "raw" / "images" / "a0.png"))
     assert np.array_equal(ImageReading().read(info.path)[0], original)
+
+
+def test_each_mask_of_a_mixed_set_is_repaired_by_itself(tmp_path):
+    rng = np.random.default_rng(0)
+    road = np.zeros((32, 32), bool)
+    road[10:16] = True
+    label = road.astype(np.uint8)
+    soft = np.where(road, 255, 0).astype(np.uint8)
+    soft[9], soft[16] = 90, 40
+    palette = Image.fromarray(road.astype(np.uint8) * 15, mode="P")
+    palette.putpalette([0, 0, 0] * 15 + [255, 255, 255])
+    kinds = dict(
+        a_label=Image.fromarray(label),
+        b_white=Image.fromarray(label * 255),
+        c_soft=Image.fromarray(soft),
+        d_colour=Image.fromarray(label[:, :, None] * np.array([128, 0, 0], np.uint8)),
+        e_channels=Image.fromarray(np.repeat(label[:, :, None] * 255, 3, 2)),
+        f_deep=Image.fromarray(label.astype(np.uint16) * 65535),
+        g_palette=palette,
+        h_label=Image.fromarray(label),
+    )
+    source = tmp_path / "voc"
+    with VocWriter(str(source)) as writer:
+        for name in kinds:
+            image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            writer.add(name, image, label, "val" if name == "h_label" else "train")
+    for name, mask in kinds.items():
+        mask.save(source / "SegmentationClass" / f"{name}.png")
+    sick = examine(str(source), *splits_of_folder(str(source)))
+    assert sick.exit_code == 2
+    assert all(finding.fixable for finding in sick.findings)
+    repair_dataset(str(source), str(tmp_path / "fixed"))
+    for name in kinds:
+        mask = np.array(Image.open(tmp_path / "fixed" / "SegmentationClass" / f"{name}.png"))
+        assert np.array_equal(mask, label), name
+    healthy = examine(str(tmp_path / "fixed"), *splits_of_folder(str(tmp_path / "fixed")))
+    assert (healthy.findings, healthy.exit_code) == ((), 0)

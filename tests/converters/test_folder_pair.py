@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset
+from mmseg_ext.checks import check_dataset, examine, splits_of_folder
 from mmseg_ext.converters import convert
 from mmseg_ext.datasets import ImageReading, RoadDataset
 from mmseg_ext.errors import DataError
@@ -239,6 +239,7 @@ def test_real_epfl_images(shared, tmp_path):
     made = convert_folder_pair(str(folder / "images"), str(folder / "groundtruth"), dest, val=20, by_name=True)
     assert made.counts == dict(train=80, val=20, test=0)
     assert splits(dest)["val"][0] == "satImage_081"
+    assert examine(dest, *splits_of_folder(dest)).findings == ()
     raw = np.array(Image.open(folder / "groundtruth" / "satImage_081.png"))
     out = np.array(Image.open(os.path.join(dest, "SegmentationClass", "satImage_081.png")))
     assert np.array_equal(out, raw >= 128)
@@ -248,6 +249,7 @@ def test_real_deepglobe_sample(shared, tmp_path):
     folder = str(shared / "data" / "deepglobe_sample" / "train")
     made = convert_folder_pair(folder, folder, str(tmp_path / "dg"), val=1)
     assert sum(made.counts.values()) == 3
+    assert examine(str(tmp_path / "dg"), *splits_of_folder(str(tmp_path / "dg"))).findings == ()
     raw = np.array(Image.open(os.path.join(folder, "104_mask.png")))[:, :, 0]
     out = np.array(Image.open(tmp_path / "dg" / "SegmentationClass" / "104.png"))
     assert np.array_equal(out, raw >= 128)

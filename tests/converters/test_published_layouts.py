@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset
+from mmseg_ext.checks import check_dataset, examine, splits_of_folder
 from mmseg_ext.converters import CATALOGUE, convert
 from mmseg_ext.datasets import ImageReading, RoadDataset, generate_mine, read_metadata, reading_of
 from mmseg_ext.errors import ConfigError, DataError
@@ -48,7 +48,11 @@ def masks(dest):
     return {p.stem: np.array(Image.open(p)) for p in sorted(folder.iterdir())}
 
 
-def trains(dest):
+def trains(dest, *warnings):
+    """Assert that the data set can be trained on, and that the label doctor has no more than ``warnings``."""
+    diagnosis = examine(str(dest), *splits_of_folder(str(dest)))
+    assert [f.code for f in diagnosis.findings] == list(warnings), diagnosis.text()
+    assert diagnosis.exit_code == (1 if warnings else 0)
     for split in ("train", "val", "test"):
         dataset = RoadDataset(STEPS, split=f"ImageSets/Segmentation/{split}.txt", data_root=str(dest))
         check_dataset(dataset)
@@ -182,8 +186,9 @@ def spacenet_chip(folder, layout, number, rows=(650,), columns=(), size=1300):
     image[:, :40] = 0
     image_name.parent.mkdir(parents=True, exist_ok=True)
     line_name.parent.mkdir(parents=True, exist_ok=True)
-    write_geotiff(str(image_name), image, "EPSG:4326", VEGAS)
     a, _, x, _, e, y = VEGAS
+    x += number * a * size
+    write_geotiff(str(image_name), image, "EPSG:4326", (a, 0, x, 0, e, y))
     lines = [[[x, y + e * (row + 0.5)], [x + a * size, y + e * (row + 0.5)]] for row in rows]
     lines += [[[x + a * (c + 0.5), y], [x + a * (c + 0.5), y + e * size]] for c in columns]
     features = [
@@ -230,7 +235,8 @@ def test_spacenet3(layout, tmp_path):
     expected = np.clip(np.rint((raw_values - low) / (high - low) * 255), 0, 255)
     assert np.array_equal(read[:, 40:], expected)
     info = raster_info(str(dest / "JPEGImages" / "AOI_2_Vegas_img1.tif"))
-    assert (info.crs, info.transform, info.dtype, info.nodata) == ("EPSG:4326", pytest.approx(VEGAS), "uint16", 0)
+    chip = (VEGAS[0], 0, VEGAS[2] + VEGAS[0] * 1300, *VEGAS[3:])
+    assert (info.crs, info.transform, info.dtype, info.nodata) == ("EPSG:4326", pytest.approx(chip), "uint16", 0)
     assert np.array_equal(read_raster(info.path)[0], images[1])
 
 

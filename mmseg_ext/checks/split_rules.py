@@ -1,0 +1,191 @@
+"""What only all pairs of a split together tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..datasets.raw_mask import first_values, holds_indices, is_black_and_white, read_stored, shows_scene
+from ..errors import DataError
+from .leakage import Examined
+from .pair_facts import PairFacts
+from .problem import Problem
+from .split import Split
+
+_MAX_LEVELS = 16
+_ALL_ROAD = 0.95
+_MOSTLY_ROAD = 0.5
+_MOSTLY_EMPTY = 0.9
+_RARE = 0.001
+_ON_NOTHING = 0.1
+_IMAGES_LOOKED_AT = 20
+
+
+def apply_split_rules(examined: Examined) -> list[Problem]:
+    """Return the defects of whole splits, and correct what their pairs' facts say in the light of all."""
+    problems = []
+    for split, facts in examined:
+        problems += _exchanged_folders(facts)
+        if split.raw:
+            problems += _understand_raw_masks(split, facts)
+    problems += _ignored_roads(examined)
+    for split, facts in examined:
+        problems += [*_label_rules(split, facts), *_image_rules(split, facts)]
+    return problems
+
+
+def training_statistics(split: Split, facts: Sequence[PairFacts]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return mean and standard deviation of each band over all valid pixels, None where no image was read."""
+    looks = [fact.look.histograms for fact in facts if fact.look is not None]
+    if not looks or split.raw or len({look.shape for look in looks}) > 1:
+        return None
+    total = np.sum(looks, axis=0)
+    counts = np.maximum(total.sum(axis=1), 1)
+    mean = total @ np.arange(256.0) / counts
+    mean_of_squares = total @ np.arange(256.0) ** 2 / counts
+    return mean, np.sqrt(np.maximum(mean_of_squares - mean**2, 0))
+
+
+def label_pixels(split: Split, facts: Sequence[PairFacts]) -> np.ndarray:
+    """Return the pixels of each of the 256 labels in the masks that could be used."""
+    return np.sum([fact.counts for fact in facts if fact.counts is not None], axis=0, initial=0) + np.zeros(256, int)
+
+
+def _shows_labels(path: str) -> bool:
+    try:
+        values, _ = read_stored(path)
+    except DataError:
+        return False
+    return not shows_scene(values) and len(np.unique(values)) <= _MAX_LEVELS
+
+
+def _exchanged_folders(facts: Sequence[PairFacts]) -> list[Problem]:
+    """Return the masks that are photographs where the images are labels; their other defects follow from that."""
+    suspects = [fact for fact in facts if any(problem.code == "mask-photograph" for problem in fact.problems)]
+    if 2 * len(suspects) < len(facts):
+        return []
+    some = suspects[:_IMAGES_LOOKED_AT]
+    if not some or 2 * sum(_shows_labels(fact.pair.image) for fact in some) < len(some):
+        return []
+    problems = []
+    for fact in suspects:
+        words = f"shows a photograph, and {fact.pair.image} holds labels"
+        problems.append(Problem("folders-exchanged", fact.pair.mask or "", words))
+        fact.problems.clear()
+        fact.look = None
+    return problems
+
+
+def _understand_raw_masks(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
+    """Turn counts of grey values into counts of labels, as the converters will; return the masks that resist."""
+    usable = [fact for fact in facts if fact.counts is not None]
+    classes = len(split.classes)
+    if holds_indices(np.flatnonzero(label_pixels(split, usable)), classes):
+        return []
+    problems = []
+    for fact in usable:
+        counts = fact.counts
+        assert counts is not None
+        if is_black_and_white(counts):
+            fact.counts = np.zeros(256, int)
+            fact.counts[:2] = counts[:128].sum(), counts[128:].sum()
+        else:
+            words = f"values {first_values(np.flatnonzero(counts))} are neither labels nor black and white"
+            problems.append(Problem("mask-labels", fact.pair.mask or "", words))
+            fact.counts = None
+    return problems
+
+
+def _ignored_roads(examined: Examined) -> list[Problem]:
+    """Return the masks in which 255 must mean road.
+
+    That is so in a split without any class above 0; and in single masks where no mask of the data set holds both a
+    class above 0 and 255, and what they ignore may be road.
+    """
+    problems = []
+    both = any(
+        fact.labelled(split) and fact.counts is not None and fact.counts[split.ignore_index]
+        for split, facts in examined
+        for fact in facts
+    )
+    for split, facts in examined:
+        suspects = [
+            fact
+            for fact in facts
+            if fact.counts is not None and fact.counts[split.ignore_index] and not fact.labelled(split)
+        ]
+        if any(fact.labelled(split) for fact in facts):
+            suspects = [fact for fact in suspects if not both and _may_hide_road(fact, split)]
+        for fact in suspects:
+            words = f"values 0 and {split.ignore_index} but no class above 0, so every road would be ignored"
+            problems.append(Problem("mask-0-255", fact.pair.mask or "", words))
+            fact.counts = None
+    return problems
+
+
+def _may_hide_road(fact: PairFacts, split: Split) -> bool:
+    """Return whether what is ignored may be road: the image shows something there, and it is not most of the tile."""
+    if fact.counts is None or fact.look is None:
+        return False
+    return fact.look.textured_ignore and 2 * int(fact.counts[split.ignore_index]) < int(fact.counts.sum())
+
+
+def _label_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
+    usable = [fact for fact in facts if fact.counts is not None]
+    if not usable:
+        return []
+    problems = []
+    pixels = label_pixels(split, facts)
+    classes = pixels[: len(split.classes)]
+    labelled = max(int(classes.sum()), 1)
+    if not classes[1:].any():
+        # roads that could not be read are no missing roads
+        if len(usable) == len(facts):
+            words = f"not one of its {len(facts)} masks holds a road pixel"
+            problems.append(Problem("no-road", split.place, words, "error" if split.trains else "warning"))
+        return problems
+    if classes[1:].sum() > _MOSTLY_ROAD * labelled and len(split.classes) == 2:
+        problems.append(Problem("inverted", split.place, f"{classes[1] / labelled:.0%} of its pixels are road"))
+    for fact in usable:
+        own = fact.counts[: len(split.classes)] if fact.counts is not None else np.zeros(2)
+        if len(split.classes) == 2 and own[1] > _ALL_ROAD * own.sum():
+            problems.append(Problem("all-road", fact.pair.mask or "", f"{own[1] / own.sum():.0%} of it is road"))
+    empty = sum(not fact.labelled(split) for fact in usable)
+    if empty > _MOSTLY_EMPTY * len(usable):
+        problems.append(Problem("mostly-empty", split.place, f"{empty} of its {len(usable)} tiles have no road"))
+    for name, count in zip(split.classes, classes, strict=True):
+        if not count:
+            problems.append(Problem("class-absent", split.place, f"no pixel of {name}"))
+        elif split.trains and count < _RARE * labelled:
+            problems.append(Problem("rare-class", split.place, f"{name} is {count / labelled:.3%} of its pixels"))
+    return problems
+
+
+def _image_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
+    looks = [(fact, fact.look) for fact in facts if fact.look is not None]
+    problems = []
+    poor = [(fact, look) for fact, look in looks if not look.is_blank and look.levels <= _MAX_LEVELS]
+    # a hazy or even tile may have few levels; where most have, the depth was lost
+    severity = "error" if 2 * len(poor) >= len(looks) else "warning"
+    for fact, look in poor:
+        problems.append(Problem("few-grey-levels", fact.pair.image, f"{look.levels} grey levels", severity))
+    for fact, look in looks:
+        if look.is_blank:
+            problems.append(Problem("blank-image", fact.pair.image))
+        if look.road_on_nothing > _ON_NOTHING:
+            words = f"road covers {look.road_on_nothing:.0%} of what its image leaves transparent or without data"
+            problems.append(Problem("road-on-nothing", fact.pair.mask or "", words))
+    statistics = training_statistics(split, facts) if split.trains else None
+    if statistics is not None and split.normalize is not None:
+        (mean, std), (wanted_mean, wanted_std) = statistics, split.normalize
+        if len(wanted_mean) != len(mean):
+            words = f"it has {len(wanted_mean)} bands, the images have {len(mean)}"
+            problems.append(Problem("normalize", split.place, words))
+        else:
+            shift = np.abs(mean - wanted_mean) / wanted_std
+            spread = std / wanted_std
+            if shift.max() > 1 or spread.max() > 2 or spread.min() < 0.5:
+                words = f"images get mean {shift.max():.1f} and deviation {spread.min():.1f} instead of 0 and 1"
+                problems.append(Problem("normalize", split.place, words))
+    return problems

@@ -1,0 +1,84 @@
+#!/usr/bin/env python
+"""Examine a data set: ``python tools/check_dataset.py CONFIG-or-FOLDER``.
+
+Exit code 0: nothing wrong was found; 1: warnings only; 2: errors, or the data set could not be examined at all.
+Only the files that are asked for are written; --html shows suspicious and random tiles with their labels.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+from mmseg_ext.checks import Diagnosis, examine, splits_of_config, splits_of_folder, write_doctor_sheet
+from mmseg_ext.engine import add_config_options, load_config
+from mmseg_ext.errors import ConfigError, DataError, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    text = "a config, whose train, val and test are examined; a data set; or a folder of raw images and masks"
+    parser.add_argument("source", help=text)
+    parser.add_argument("--json", metavar="FILE", help="write findings, every file and all figures here")
+    parser.add_argument("--html", metavar="FILE", help="write a contact sheet here (.html, or .png, .jpg)")
+    parser.add_argument("--quick", action="store_true", help="read masks and headers only, as tools/train.py does")
+    parser.add_argument("--samples", type=int, default=6, help="tiles of each finding and split (default: 6)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random tiles (default: 0)")
+    parser.add_argument(
+        "--fix", metavar="DEST", help="write a copy of the data set in which all that has one safe answer is repaired"
+    )
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def diagnose(source: str, quick: bool = False, options: dict | None = None) -> Diagnosis:
+    """Return what is wrong with the data set of a config or in a folder."""
+    if os.path.isdir(source):
+        return examine(source, *splits_of_folder(source), quick=quick)
+    if not source.endswith(".py"):
+        raise DataError(f"{source}: no such folder; give a config, a data set, or a folder of raw images and masks")
+    return examine(source, *splits_of_config(load_config(source, options).data), quick=quick)
+
+
+def repair(diagnosis: Diagnosis, dest: str) -> Diagnosis:
+    """Write the repaired copy and return what is still wrong with it."""
+    from mmseg_ext.converters import repair_dataset
+
+    source = diagnosis.root
+    if source is None:
+        raise DataError(
+            f"{diagnosis.source}: --fix takes a data set with splits in one folder; raw folders become one with: "
+            "python tools/convert_dataset.py pair SOURCE DEST"
+        )
+    repair_dataset(source, dest, num_classes=len(diagnosis.examined[0][0].classes))
+    return diagnose(dest)
+
+
+def write_files(diagnosis: Diagnosis, args: argparse.Namespace) -> None:
+    """Write the files that the command line asks for."""
+    if args.json:
+        try:
+            with open(args.json, "w", encoding="utf-8") as file:
+                json.dump(diagnosis.as_dict(), file, indent=1)
+        except OSError as error:
+            raise ConfigError(f"{args.json}: cannot be written ({error.strerror}); choose another place") from None
+    if args.html:
+        write_doctor_sheet(diagnosis, args.html, args.samples, args.seed)
+
+
+def main() -> None:
+    """Examine as the command line says."""
+    args = parse_args()
+    diagnosis = diagnose(args.source, args.quick, args.cfg_options)
+    sys.stdout.write(diagnosis.text())
+    write_files(diagnosis, args)
+    if args.fix:
+        diagnosis = repair(diagnosis, args.fix)
+        sys.stdout.write(f"\nafter the repair: {diagnosis.text()}")
+    sys.stdout.flush()
+    sys.exit(diagnosis.exit_code)
+
+
+if __name__ == "__main__":
+    run_tool(main)
