@@ -81,7 +81,8 @@ class SplitStatistics:
         """Return lines for a config, empty for splits that do not train."""
         lines = []
         if self.mean is not None and self.std is not None:
-            lines.append(f"for the config: Normalize=dict(mean={self.mean}, std={self.std})")
+            order = "" if len(self.mean) == 3 else ", to_rgb=False"
+            lines.append(f"for the config: Normalize=dict(mean={self.mean}, std={self.std}{order})")
         if self.class_weights is not None:
             lines.append(
                 f"to balance the classes: class_weight={self.class_weights}  (pixels / (classes x pixels of one))"
