@@ -31,6 +31,18 @@ class MissingExtraError(UserError):
     """An optional package that this work needs is not installed."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal asked a run to stop, and its work is saved.
+
+    Args:
+        number: the signal; tools exit with 128 + it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
     """Return the optional module ``name``.
 
@@ -53,7 +65,7 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+    """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C 130, SIGTERM 143.
 
     Of several processes that fail alike, the first speaks: the others wait a little, and the launcher ends them.
     """
@@ -66,8 +78,8 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.stderr.write(f"error: {re.sub(r'^mmseg_ext[.]errors[.][A-Za-z]+: ', '', line)}\n")
         sys.stderr.flush()
         os._exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
             sys.stderr.write("stopped; a training continues with the same command and --auto-resume\n")
         sys.stderr.flush()
-        os._exit(130)
+        os._exit(128 + getattr(stop, "number", 2))
