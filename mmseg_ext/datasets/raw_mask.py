@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..errors import DataError
 from ..geo.raster import Window
-from .image_file import MASK_SUFFIXES, image_info, read_pixels
+from .image_file import MASK_SUFFIXES, read_pixels
 
 RAW_MASK_SUFFIXES = (*MASK_SUFFIXES, ".jpg", ".jpeg", ".gif", ".bmp")
 IGNORE = 255

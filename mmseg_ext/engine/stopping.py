@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import distributed as dist
 from ..errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 25
 
 
 @HOOKS.register_module()
@@ -40,6 +42,9 @@ class StopOnSignal(Hook):
         if self.received:
             os._exit(128 + number)
         self.received = number
+        if dist.is_initialized():
+            # where another process is gone, the iteration may never end; the launcher would wait for 30 s, then kill
+            threading.Timer(_PATIENCE_S, os._exit, (128 + number,)).start()
 
     def _agreed(self) -> int:
         """Return the signal that any process received, 0 for none."""

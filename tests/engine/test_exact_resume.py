@@ -69,6 +69,7 @@ def test_killed_and_resumed_is_straight_to_the_bit(processes, tiny_config, tmp_p
     assert one["state_dict"].keys() == other["state_dict"].keys()
     assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
     for key, state in one["optimizer"]["state"].items():
-        assert all(torch.equal(torch.as_tensor(state[k]), torch.as_tensor(other["optimizer"]["state"][key][k])) for k in state)
+        found = other["optimizer"]["state"][key]
+        assert all(torch.equal(torch.as_tensor(state[k]), torch.as_tensor(found[k])) for k in state)
     assert [line["iter"] for line in lines(broken)] == [7, 10, 14, 20, 21, 28, 30, 35, 40]
     assert lines(broken) == lines(straight)

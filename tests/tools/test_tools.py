@@ -59,10 +59,7 @@ def test_convert_prints_what_the_config_needs(run_tool, write_pairs, tmp_path):
     write_pairs(tmp_path, pairs, "_sat", "_mask")
     done = run_tool("convert_dataset.py", "pair", tmp_path, tmp_path / "out", "--val", 1, "--by-name")
     assert done.returncode == 0, done.stderr
-    assert (
-        f"{tmp_path / 'out'}: 4 train, 1 val, the validation images are the test too; "
-        "12.5% road" in done.stdout
-    )
+    assert f"{tmp_path / 'out'}: 4 train, 1 val, the validation images are the test too; 12.5% road" in done.stdout
     assert "Normalize=dict(mean=[15.0, 15.0, 15.0], std=[11.18, 11.18, 11.18])" in done.stdout
     refused(run_tool("convert_dataset.py", "pair", tmp_path / "nowhere", tmp_path / "o2"), "nowhere: no such folder")
 
