@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from types import ModuleType
+
+LOST_PEER = 3
+_LOST_PEER_WORDS = (
+    r"(?is)(gloo|nccl|tcpstore|processgroup|broken pipe|store).*"
+    r"(connection (reset|closed|refused)|closed by peer|remote process|timed? ?out|broken pipe|failed to recv)"
+)
 
 
 class UserError(Exception):
@@ -29,6 +37,18 @@ class CheckpointError(UserError):
 
 class MissingExtraError(UserError):
     """An optional package that this work needs is not installed."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked a run to stop, and its work is saved.
+
+    Args:
+        number: the signal; tools exit with 128 + it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
@@ -52,22 +72,43 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
         ) from None
 
 
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+def _say(line: str) -> None:
+    """Write the cause of a failure: to the launcher, which says it once and last, or to the terminal."""
+    launcher = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if launcher and "RANK" in os.environ:
+        with open(launcher, "w", encoding="utf-8") as file:
+            json.dump({"message": line, "timestamp": str(int(time.time()))}, file)
+    else:
+        sys.stderr.write(f"error: {line}\n")
 
-    Of several processes that fail alike, the first speaks: the others wait a little, and the launcher ends them.
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C 130, SIGTERM 143.
+
+    Any other failure keeps its traceback and exits with 1. Of several processes, those that only lost the one that
+    failed are silent and exit with `LOST_PEER`.
     """
+    code = 0
     try:
         main()
     except UserError as error:
-        time.sleep(2 * int(os.environ.get("RANK", 0)))
         # an error from a data loader's worker arrives with the worker's traceback around it
         line = str(error).strip().splitlines()[-1]
-        sys.stderr.write(f"error: {re.sub(r'^mmseg_ext[.]errors[.][A-Za-z]+: ', '', line)}\n")
-        sys.stderr.flush()
-        os._exit(2)
-    except KeyboardInterrupt:
+        _say(re.sub(r"^mmseg_ext[.]errors[.][A-Za-z]+: ", "", line))
+        code = 2
+    except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
             sys.stderr.write("stopped; a training continues with the same command and --auto-resume\n")
+        code = 128 + getattr(stop, "number", 2)
+    except Exception as error:
+        if "RANK" not in os.environ:
+            raise
+        code = LOST_PEER if re.search(_LOST_PEER_WORDS, str(error)) else 1
+        if code == 1:
+            traceback.print_exc()
+            first = (str(error).strip().splitlines() or [""])[0]
+            _say(f"{type(error).__name__}: {first} (in process {os.environ['RANK']}; its traceback is above)")
+    if code:
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130)
+        os._exit(code)

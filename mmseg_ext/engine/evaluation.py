@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..checks import check_dataset
 from ..errors import ConfigError
+from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (
     DistributedSegmentor,
@@ -149,7 +150,7 @@ class EvalHook(MMSegEvalHook):
         results = evaluate_dataset(local, self.dataloader)
         runner.model.train()
         if runner.rank == 0:
-            runner.log_buffer.output["eval_iter_num"] = len(self.dataloader)
+            runner.log_buffer.output["eval_iter_num"] = runner.iter + 1
             score = self.evaluate(runner, results)
             if self.save_best and score is not None:
                 self._save_ckpt(runner, score)
@@ -163,6 +164,7 @@ class EvalHook(MMSegEvalHook):
         notes["best_score"] = float(key_score)
         notes["best_ckpt"] = os.path.join(self.out_dir, name)
         runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+        point_to(notes["best_ckpt"], os.path.join(self.out_dir, "best.pth"))
         if previous and previous != notes["best_ckpt"] and os.path.isfile(previous):
             os.remove(previous)
         runner.logger.info("best %s so far: %.4f, saved as %s", self.key_indicator, key_score, name)

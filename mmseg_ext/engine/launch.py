@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import get_args_parser, run
 
-from ..errors import ConfigError, run_tool
+from ..errors import LOST_PEER, ConfigError, run_tool
 from .distributed import check_gpu_count
 
 
@@ -60,11 +61,28 @@ def launch(processes: int, script: list[str]) -> int:
     try:
         run(get_args_parser().parse_args([*arguments, *script]))
     except ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code
+        return _explain(error.failures)
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
+
+
+def _explain(failures: dict[int, ProcessFailure]) -> int:
+    """Say the cause once, as the last line, and return the exit code that it deserves."""
+    # a process that lost its peer is no cause; a killed one left no time of its own
+    rank, cause = min(
+        failures.items(), key=lambda item: (item[1].exitcode == LOST_PEER, item[1].exitcode >= 0, item[1].timestamp)
+    )
+    if cause.exitcode < 0:
+        name = signal.Signals(-cause.exitcode).name
+        hint = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""
+        sys.stderr.write(f"error: process {rank} was ended by {name}{hint}; all processes are stopped\n")
+        return 128 - cause.exitcode
+    if cause.exitcode == LOST_PEER:
+        sys.stderr.write("error: a process on another machine was lost; the cause stands in that machine's output\n")
+    elif os.path.isfile(cause.error_file):
+        sys.stderr.write(f"error: {cause.message}\n")
+    return cause.exitcode
 
 
 def main() -> None:

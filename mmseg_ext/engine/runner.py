@@ -12,7 +12,11 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .checkpoint import point_to, read_checkpoint, write_checkpoint
+from .seeding import seed_everything
 from .weights import load_fitting
+
+# apart from the draws of images, which count by themselves
+_ITERATION = 1
 
 
 def _to_cpu(value: Any) -> Any:
@@ -27,7 +31,25 @@ def _to_cpu(value: Any) -> Any:
 
 @RUNNERS.register_module()
 class SafeIterRunner(IterBasedRunner):
-    """``IterBasedRunner`` whose ``iter_N.pth`` holds the state after exactly N iterations."""
+    """``IterBasedRunner`` whose ``iter_N.pth`` holds all that decides iteration N + 1.
+
+    Random numbers follow from the seed and the number of the iteration, so none of their states is stored.
+
+    Attributes:
+        seed: seed of the run.
+        draws: training images drawn so far, by all processes.
+        draws_per_iter: images that one iteration draws, in all processes.
+    """
+
+    seed = 0
+    draws = 0
+    draws_per_iter = 1
+
+    def train(self, data_loader: object, **kwargs: object) -> None:
+        """Run one iteration with random numbers of its own."""
+        seed_everything(self.seed, _ITERATION, self.iter, self.rank)
+        self.draws += self.draws_per_iter
+        super().train(data_loader, **kwargs)
 
     @property
     def network(self) -> torch.nn.Module:
@@ -49,8 +71,9 @@ class SafeIterRunner(IterBasedRunner):
         """Write weights, optimizer and meta data into ``out_dir``; ``latest.pth`` follows once the file is complete."""
         done = self.iter + 1
         content = dict(
-            meta={**(meta or {}), **(self.meta or {}), "epoch": self.epoch, "iter": done},
+            meta={**(meta or {}), **(self.meta or {}), "epoch": self.epoch, "iter": done, "draws": self.draws},
             state_dict=_to_cpu(self.network.state_dict()),
+            log_buffer=[{k: [*map(float, v)] for k, v in history.items()} for history in self._log_histories()],
         )
         if save_optimizer:
             content["optimizer"] = _to_cpu(self.optimizer.state_dict())
@@ -58,6 +81,10 @@ class SafeIterRunner(IterBasedRunner):
         write_checkpoint(content, path)
         if create_symlink:
             point_to(path, os.path.join(out_dir, "latest.pth"))
+
+    def _log_histories(self) -> tuple[dict, dict]:
+        """Return what the next log line will average, and over how many images."""
+        return self.log_buffer.val_history, self.log_buffer.n_history
 
     def resume(self, checkpoint: str, resume_optimizer: bool = True, map_location: str = "cpu") -> None:
         """Continue where ``checkpoint`` was written.
@@ -73,6 +100,15 @@ class SafeIterRunner(IterBasedRunner):
             raise CheckpointError(f"{checkpoint}: is from another config: {fit.summary()}")
         self._epoch = content["meta"]["epoch"]
         self._iter = self._inner_iter = content["meta"]["iter"]
+        self.draws = content["meta"].get("draws", self.iter * self.draws_per_iter)
+        seed = content["meta"].get("seed", self.seed)
+        if seed != self.seed:
+            self.logger.info("the run goes on with its own seed, %d, instead of %d", seed, self.seed)
+            self.seed = seed
+            if self.meta is not None:
+                self.meta["seed"] = seed
+        for history, saved in zip(self._log_histories(), content.get("log_buffer", []), strict=False):
+            history.update(saved)
         if resume_optimizer:
             self.optimizer.load_state_dict(content["optimizer"])
         if self.meta is not None:

@@ -9,12 +9,12 @@ import torch
 from torch.utils.data import Sampler
 
 
-class InfiniteSampler(Sampler[int]):
-    """Endless shuffled indices, the same sequence for any number of processes.
+class InfiniteSampler(Sampler[tuple[int, int]]):
+    """Endless shuffled images as (number of the draw, index), the same sequence for any number of processes.
 
-    Every pass over the data is a new permutation from ``seed``; of the joint sequence, process ``rank`` takes
-    every ``world_size``-th index. So k processes with batch b draw what one process with batch k*b draws, and
-    no worker is restarted between passes.
+    Every pass over the data is a new permutation from ``seed``; of each step's images of the joint sequence, process
+    ``rank`` takes its part. So k processes with batch b draw what one process with batch k*b draws, and no worker is
+    restarted between passes.
 
     Args:
         size: number of images.
@@ -33,9 +33,9 @@ class InfiniteSampler(Sampler[int]):
         while True:
             yield from torch.randperm(self.size, generator=generator).tolist()
 
-    def __iter__(self) -> Iterator[int]:
-        """Yield this process's indices, without end."""
-        return itertools.islice(self._joint(), self.start + self.rank, None, self.world_size)
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield this process's draws, without end."""
+        return itertools.islice(enumerate(self._joint()), self.start + self.rank, None, self.world_size)
 
     def __len__(self) -> int:
         """Return the number of this process's images in one pass."""

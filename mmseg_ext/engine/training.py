@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import random
 import signal
 import threading
 import time
 from functools import partial
 
 import cv2
-import numpy as np
 import torch
 from mmcv import Config
 from mmcv.parallel import collate
-from mmcv.runner import HOOKS, CheckpointHook, build_optimizer, build_runner
+from mmcv.runner import HOOKS, build_optimizer, build_runner
 from mmcv.utils import build_from_cfg
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
@@ -34,40 +32,32 @@ from .distributed import Process, on_first_process, start_process, wrap
 from .evaluation import EvalHook, evaluation_loader
 from .network import build_network, check_classes
 from .precision import DTYPES, choose_precision
+from .run_log import trim_logs
 from .runner import SafeIterRunner
+from .safe_checkpoint_hook import SafeCheckpointHook
 from .sampler import InfiniteSampler
-from .stopping import SaveOnInterrupt
+from .seeding import SeededDraws, seed_everything
+from .stopping import SIGNALS, StopOnSignal
 from .weights import MIN_SHARE, load_start_weights
 
 WORK_DIRS = "work_dirs"
 
 
-def seed_everything(seed: int, deterministic: bool = False) -> None:
-    """Seed Python, NumPy and torch; ``deterministic`` also keeps cuDNN from choosing algorithms by timing."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  MMSegmentation draws from it
-    torch.manual_seed(seed)
-    if deterministic:
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-
-
 def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the training process alone answers it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a terminal or Slurm signals every process; the training process alone answers
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
 
 
-def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, done: int = 0) -> DataLoader:
-    """Return the endless loader of this process's training batches after ``done`` iterations."""
+def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
+    """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
     settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
     batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
     return DataLoader(
-        dataset,
+        SeededDraws(dataset, seed),
         batch_size=batch_size,
-        sampler=InfiniteSampler(
-            len(dataset), seed, process.rank, process.world_size, start=done * batch_size * process.world_size
-        ),
+        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
         num_workers=workers,
         collate_fn=partial(collate, samples_per_gpu=batch_size),
         pin_memory=process.device.type == "cuda",
@@ -152,6 +142,7 @@ def _prepare(
     precision = choose_precision(cfg.get("precision", "fp32"), process.device)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
+    torch.backends.cudnn.deterministic = deterministic
 
     dataset = build_dataset(cfg.data.train)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
@@ -181,10 +172,10 @@ def _prepare(
         work_dir,
     )
 
-    seed_everything(seed, deterministic)
     resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
     if auto_resume and not resume_from:
         logger.info("%s: no complete checkpoint yet, starting from the first iteration", work_dir)
+    seed_everything(seed)
     model = build_network(cfg, pretrained=not (resume_from or cfg.get("load_from")))
     if cfg.get("load_from") and not resume_from:
         load_start_weights(model, cfg.load_from, cfg.get("min_loaded_share", MIN_SHARE))
@@ -197,7 +188,6 @@ def _prepare(
         training=True,
         find_unused_parameters=cfg.get("find_unused_parameters", False),
     )
-    seed_everything(seed + process.rank, deterministic)
 
     runner = build_runner(
         cfg.runner,
@@ -210,6 +200,8 @@ def _prepare(
         ),
     )
     runner.timestamp = timestamp
+    runner.seed = seed
+    runner.draws_per_iter = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"] * process.world_size
     optimizer_config = dict(cfg.get("optimizer_config") or {})
     if precision == "fp16":
         optimizer_config.setdefault("type", "ScaledOptimizerHook")
@@ -219,16 +211,17 @@ def _prepare(
         hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})
         runner.register_hook(hook, priority="LOW")
     # after the evaluation, so that a checkpoint knows the best score of its own iteration
-    runner.register_hook(CheckpointHook(**cfg.checkpoint_config), priority=75)
-    if process.world_size == 1 and threading.current_thread() is threading.main_thread():
+    runner.register_hook(SafeCheckpointHook(**cfg.checkpoint_config), priority=75)
+    if threading.current_thread() is threading.main_thread():
         # last of all, so that the iteration is logged, evaluated and saved as usual first
-        runner.register_hook(SaveOnInterrupt(), priority="LOWEST")
+        runner.register_hook(StopOnSignal(), priority="LOWEST")
     for hook_cfg in cfg.get("custom_hooks") or []:
         hook_cfg = hook_cfg.copy()
         priority = hook_cfg.pop("priority", "NORMAL")
         runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
     if resume_from:
         runner.resume(resume_from)
+        on_first_process(process, lambda: trim_logs(work_dir, runner.iter))
     if not isinstance(runner.max_iters, int):
         raise ConfigError(f"runner.max_iters={runner.max_iters!r} is no whole number")
-    return runner, work_dir, training_loader(dataset, cfg, process, seed, runner.iter)
+    return runner, work_dir, training_loader(dataset, cfg, process, runner.seed, runner.draws)

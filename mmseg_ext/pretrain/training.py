@@ -29,7 +29,8 @@ from .. import __version__
 from ..engine.checkpoint import remove_partial_files, write_checkpoint
 from ..engine.distributed import Process, on_first_process, share_batch_norm_statistics, start_process
 from ..engine.precision import DTYPES, choose_precision
-from ..engine.training import WORK_DIRS, seed_everything
+from ..engine.seeding import seed_everything
+from ..engine.training import WORK_DIRS
 from ..engine.weights import load_fitting
 from ..errors import CheckpointError, ConfigError
 from .augmentation import training_transform

@@ -1,5 +1,7 @@
 custom_imports = dict(imports=["mmseg_ext"], allow_failed_imports=False)
-log_config = dict(interval=50, hooks=[dict(type="TextLoggerHook", by_epoch=False), dict(type="TensorboardLoggerHook")])
+log_config = dict(
+    interval=50, hooks=[dict(type="TextLoggerHook", by_epoch=False), dict(type="ResumableTensorboardHook")]
+)
 dist_params = dict(backend="nccl")
 log_level = "INFO"
 load_from = None

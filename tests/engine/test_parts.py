@@ -1,7 +1,10 @@
 """Sampler, precision, processes, launch options, memory."""
 
 import itertools
+import json
+import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +15,9 @@ from mmseg_ext.engine import build_network, estimate_training_memory, load_confi
 from mmseg_ext.engine.distributed import LocalSegmentor, gather_by_index, to_device
 from mmseg_ext.engine.launch import torchrun_arguments
 from mmseg_ext.engine.precision import choose_precision
+from mmseg_ext.engine.run_log import trim_logs
 from mmseg_ext.engine.sampler import InfiniteSampler
+from mmseg_ext.engine.seeding import SeededDraws, seed_everything
 from mmseg_ext.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -41,7 +46,8 @@ def test_a_resumed_run_goes_on_in_the_order_of_its_images(size, done, processes)
 
 @given(size=st.integers(1, 30), seed=st.integers(0, 3))
 def test_every_pass_is_a_permutation(size, seed):
-    drawn = list(itertools.islice(InfiniteSampler(size, seed), 3 * size))
+    numbers, drawn = zip(*itertools.islice(InfiniteSampler(size, seed), 3 * size), strict=True)
+    assert list(numbers) == list(range(3 * size))
     for start in (0, size, 2 * size):
         assert sorted(drawn[start : start + size]) == list(range(size))
 
@@ -117,3 +123,30 @@ def test_memory_estimate_grows_with_the_batch_and_halves_in_low_precision(tiny_c
     network = 16 * sum(p.numel() for p in build_network(cfg, initialise=False).parameters())
     assert two - one == pytest.approx(one - network, rel=0.1)
     assert 0.4 < (low - network) / (two - network) < 0.75
+
+
+def test_a_draw_is_the_same_in_any_order_and_leaves_no_trace():
+    class Noise(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return index, random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+
+        def __len__(self):
+            return 5
+
+    draws = SeededDraws(Noise(), seed=3)
+    seed_everything(9)
+    expected = random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+    seed_everything(9)
+    first = [draws[(draw, index)] for draw, index in ((0, 1), (1, 1), (2, 4))]
+    assert (random.random(), np.random.rand(), float(torch.rand(()))) == expected  # noqa: NPY002
+    assert [draws[(draw, index)] for draw, index in ((2, 4), (1, 1), (0, 1))] == first[::-1]
+    assert len({value for draw in first for value in draw[1:]}) == 9
+    assert SeededDraws(Noise(), seed=4)[(0, 1)][1:] != first[0][1:]
+
+
+def test_logs_are_cut_where_a_run_goes_on(tmp_path):
+    entries = [dict(seed=0), *(dict(mode="train", iter=i) for i in (1, 2, 3))]
+    text = "".join(f"{json.dumps(entry)}\n" for entry in entries)
+    (tmp_path / "a.log.json").write_text(f'{text}{{"mode": "train", "it')
+    trim_logs(str(tmp_path), 2)
+    assert [json.loads(line) for line in (tmp_path / "a.log.json").open()] == entries[:3]

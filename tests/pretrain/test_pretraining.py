@@ -186,7 +186,7 @@ def test_images_that_cannot_be_used_are_named(stripes, tmp_path):
     with pytest.raises(DataError, match="val/both/0.png: cannot be read as an image"):
         pretrain(str(data), "dsegnext_tiny", QUICK, str(tmp_path / "run"), model_options=TINY)
     Image.new("I;16", (40, 40)).save(broken)
-    with pytest.raises(DataError, match="val/both/0.png: I;16 pixels, but 8-bit images are needed"):
+    with pytest.raises(DataError, match="val/both/0.png: uint16 pixels, and no scaling to 8 bits is known"):
         pretrain(str(data), "dsegnext_tiny", QUICK, str(tmp_path / "run"), model_options=TINY)
 
 
