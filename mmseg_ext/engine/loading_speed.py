@@ -24,7 +24,8 @@ from .config import config_mistakes, step_arguments
 from .distributed import Process, start_process, wrap
 from .network import build_network
 from .precision import DTYPES, choose_precision
-from .training import seed_everything, training_loader
+from .seeding import seed_everything
+from .training import training_loader
 
 PLAIN = "MMSegmentation"
 OURS = "this config"
