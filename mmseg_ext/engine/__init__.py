@@ -7,18 +7,20 @@ from .embedded_config import config_for, config_of_checkpoint
 from .evaluation import EvalHook, evaluate_checkpoint
 from .memory import crop_size, estimate_training_memory
 from .network import build_network
-from .precision import ScaledOptimizerHook
 from .prediction_writer import PredictionWriter
 from .publishing import publish_checkpoint
 from .runner import SafeIterRunner
+from .step_hook import StepHook
 from .training import train
+from .weight_average_hook import WeightAverageHook
 
 __all__ = [
     "Complexity",
     "EvalHook",
     "PredictionWriter",
     "SafeIterRunner",
-    "ScaledOptimizerHook",
+    "StepHook",
+    "WeightAverageHook",
     "add_config_options",
     "build_network",
     "config_for",

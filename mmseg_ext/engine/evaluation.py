@@ -145,9 +145,10 @@ class EvalHook(MMSegEvalHook):
     def _do_evaluate(self, runner: SafeIterRunner) -> None:
         if not self._should_evaluate(runner):
             return
-        share_batch_norm_statistics(runner.network)
-        local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
-        results = evaluate_dataset(local, self.dataloader)
+        with runner.evaluated_weights():
+            share_batch_norm_statistics(runner.network)
+            local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
+            results = evaluate_dataset(local, self.dataloader)
         runner.model.train()
         if runner.rank == 0:
             runner.log_buffer.output["eval_iter_num"] = runner.iter + 1

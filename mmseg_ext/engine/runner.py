@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -39,11 +41,15 @@ class SafeIterRunner(IterBasedRunner):
         seed: seed of the run.
         draws: training images drawn so far, by all processes.
         draws_per_iter: images that one iteration draws, in all processes.
+        accumulated: iterations whose gradients wait for the next step of the optimizer.
+        average: moving average of the weights by key, None where none is kept.
     """
 
     seed = 0
     draws = 0
     draws_per_iter = 1
+    accumulated = 0
+    average: dict[str, Tensor] | None = None
 
     def train(self, data_loader: object, **kwargs: object) -> None:
         """Run one iteration with random numbers of its own."""
@@ -75,12 +81,30 @@ class SafeIterRunner(IterBasedRunner):
             state_dict=_to_cpu(self.network.state_dict()),
             log_buffer=[{k: [*map(float, v)] for k, v in history.items()} for history in self._log_histories()],
         )
+        if self.average is not None:
+            content["average"] = _to_cpu(self.average)
+        if self.accumulated:
+            pending = {name: p.grad for name, p in self.network.named_parameters() if p.grad is not None}
+            content.update(accumulated=self.accumulated, gradients=_to_cpu(pending))
         if save_optimizer:
             content["optimizer"] = _to_cpu(self.optimizer.state_dict())
         path = os.path.join(out_dir, filename_tmpl.format(done))
         write_checkpoint(content, path)
         if create_symlink:
             point_to(path, os.path.join(out_dir, "latest.pth"))
+
+    @contextlib.contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Put the average in the place of the weights for a while, where one is kept."""
+        if self.average is None:
+            yield
+            return
+        kept = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(kept)
 
     def _log_histories(self) -> tuple[dict, dict]:
         """Return what the next log line will average, and over how many images."""
@@ -107,6 +131,13 @@ class SafeIterRunner(IterBasedRunner):
             self.seed = seed
             if self.meta is not None:
                 self.meta["seed"] = seed
+        if "average" in content:
+            own = self.network.state_dict()
+            self.average = {key: value.to(own[key].device) for key, value in content["average"].items()}
+        self.accumulated = content.get("accumulated", 0)
+        for name, parameter in self.network.named_parameters():
+            if name in content.get("gradients", {}):
+                parameter.grad = content["gradients"][name].to(parameter.device)
         for history, saved in zip(self._log_histories(), content.get("log_buffer", []), strict=False):
             history.update(saved)
         if resume_optimizer:

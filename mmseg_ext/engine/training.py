@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import platform
@@ -20,6 +21,7 @@ from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
 from mmseg.datasets.custom import CustomDataset
 from mmseg.utils import get_root_logger
+from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import __version__
@@ -180,6 +182,9 @@ def _prepare(
     if cfg.get("load_from") and not resume_from:
         load_start_weights(model, cfg.load_from, cfg.get("min_loaded_share", MIN_SHARE))
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    if cfg.get("compile"):
+        encoder: nn.Module = model.backbone  # type: ignore[assignment]
+        encoder.compile(**(cfg.compile if isinstance(cfg.compile, dict) else {}))
     wrapped = wrap(
         model,
         process,
@@ -203,9 +208,10 @@ def _prepare(
     runner.seed = seed
     runner.draws_per_iter = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"] * process.world_size
     optimizer_config = dict(cfg.get("optimizer_config") or {})
-    if precision == "fp16":
-        optimizer_config.setdefault("type", "ScaledOptimizerHook")
-    runner.register_training_hooks(cfg.lr_config, optimizer_config, None, cfg.log_config)
+    optimizer_config.setdefault("type", "StepHook")
+    if precision == "fp16" and optimizer_config["type"] == "StepHook":
+        optimizer_config["scaled"] = True
+    runner.register_training_hooks(copy.deepcopy(cfg.lr_config), optimizer_config, None, cfg.log_config)
     if val_dataset is not None:
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
         hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})

@@ -97,6 +97,11 @@ def _anyway(fit: Fit) -> str:
     return "; to start from it all the same: --cfg-options min_loaded_share=0" if fit.share >= _WORTH_IT else ""
 
 
+def _weights_to_use(checkpoint: dict) -> dict[str, Tensor]:
+    """Return the moving average of the weights where a checkpoint has one, which is what was evaluated."""
+    return checkpoint.get("average") or checkpoint["state_dict"]
+
+
 def load_weights(model: nn.Module, path: str) -> dict:
     """Load a segmentation checkpoint that must fit ``model`` completely; return its meta data.
 
@@ -105,7 +110,7 @@ def load_weights(model: nn.Module, path: str) -> dict:
             that the weights are for, if there is one).
     """
     checkpoint = read_checkpoint(path)
-    fit = load_fitting(model, checkpoint["state_dict"])
+    fit = load_fitting(model, _weights_to_use(checkpoint))
     if not fit.complete:
         refuse_encoder(checkpoint["state_dict"], path)
         advice = _advice(checkpoint["state_dict"], "give the config it was trained with")
@@ -120,7 +125,7 @@ def load_start_weights(model: nn.Module, path: str, min_share: float = MIN_SHARE
     Raises:
         CheckpointError: the file fills less than ``min_share`` of the backbone.
     """
-    weights = read_checkpoint(path)["state_dict"]
+    weights = _weights_to_use(read_checkpoint(path))
     fit = load_fitting(model, weights, counted=("backbone.",))
     if fit.share < min_share:
         advice = _advice(weights, "give the right config")

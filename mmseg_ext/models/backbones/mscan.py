@@ -23,6 +23,7 @@ from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
 from ..layers.msca import depthwise_conv
+from ..layers.recompute import recomputed
 
 IMAGENET_CLASSES = 1000
 
@@ -152,6 +153,8 @@ class MSCAN(BaseModule):
         drop_path_rate: drop-path rate of the last block, rising linearly from 0.
         layer_scale: initial layer scale.
         norm_cfg: norm layer inside the stages (a LayerNorm closes each stage).
+        recompute_stages: stages, from 1, whose blocks keep no activations and compute them anew in the backward pass;
+            the first hold the most.
         init_cfg: weights to start from, see `mmseg_ext.engine.weights.load_pretrained`.
     """
 
@@ -167,9 +170,11 @@ class MSCAN(BaseModule):
         drop_path_rate: float = 0.1,
         layer_scale: float = 1e-2,
         norm_cfg: dict | None = None,
+        recompute_stages: Sequence[int] = (),
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.recompute_stages = tuple(recompute_stages)
         norm_cfg = norm_cfg or dict(type="BN")
         gating_unit = gating_unit or dict(type="MSCA")
         self.embed_dims = tuple(embed_dims)
@@ -237,7 +242,7 @@ class MSCAN(BaseModule):
         for i in range(1, self.num_stages + 1):
             x = getattr(self, f"patch_embed{i}")(x)
             for block in getattr(self, f"block{i}"):
-                x = block(x)
+                x = recomputed(block, x) if i in self.recompute_stages and self.training else block(x)
             x = getattr(self, f"norm{i}")(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             features.append(x)
         return tuple(features)

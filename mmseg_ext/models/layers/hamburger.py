@@ -26,6 +26,7 @@ class Hamburger(nn.Module):
         train_steps: multiplicative updates in training mode.
         eval_steps: multiplicative updates in evaluation mode.
         random_bases: draw new bases at every evaluation forward too.
+        fixed_in_training: use the fixed bases in training too; a step then does not depend on how images are grouped.
         seed: seed of the fixed bases.
         norm_cfg: norm layer after the last 1x1 convolution.
     """
@@ -40,6 +41,7 @@ class Hamburger(nn.Module):
         train_steps: int = 6,
         eval_steps: int = 7,
         random_bases: bool = False,
+        fixed_in_training: bool = False,
         seed: int = 0,
         norm_cfg: dict | None = None,
     ) -> None:
@@ -47,6 +49,7 @@ class Hamburger(nn.Module):
         self.rank, self.groups = rank, groups
         self.train_steps, self.eval_steps = train_steps, eval_steps
         self.random_bases = random_bases
+        self.fixed_in_training = fixed_in_training
         self.ham_in = ConvModule(channels, channels, 1, norm_cfg=None, act_cfg=None)
         self.ham_out = ConvModule(channels, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
         drawn = np.random.default_rng(seed).random((1, channels // groups, rank))
@@ -70,10 +73,9 @@ class Hamburger(nn.Module):
         batch, channels, height, width = x.shape
         inner = F.relu(self.ham_in(x))
         matrices = inner.reshape(batch * self.groups, channels // self.groups, height * width)
-        if bases is None and (self.training or self.random_bases):
-            bases = self._draw_bases(len(matrices), x.device)
-        elif bases is None:
-            bases = self.fixed_bases
+        if bases is None:
+            draw = not self.fixed_in_training if self.training else self.random_bases
+            bases = self._draw_bases(len(matrices), x.device) if draw else self.fixed_bases
         steps = self.train_steps if self.training else self.eval_steps
         rebuilt = nmf_reconstruct(matrices, bases, steps).to(inner.dtype)
         return F.relu(x + self.ham_out(rebuilt.reshape(x.shape)))

@@ -1,0 +1,177 @@
+"""Settings of speed and memory: what each changes, and that the rest stays as in the plain run."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from mmseg_ext.engine import evaluate_checkpoint, load_config, train
+from mmseg_ext.engine.checkpoint import read_checkpoint
+from mmseg_ext.errors import ConfigError
+from mmseg_ext.models.backbones.mscan import MSCAN
+
+# nothing that depends on how images are grouped: no batch statistics, dropout, drop path, drawn bases or warm-up
+PLAIN = {
+    "model.backbone.norm_cfg": dict(type="GN", num_groups=1),
+    "model.decode_head.norm_cfg": dict(type="GN", num_groups=1),
+    "model.backbone.drop_path_rate": 0.0,
+    "model.decode_head.dropout_ratio": 0.0,
+    "model.decode_head.ham_cfg.fixed_in_training": True,
+    "log_config.interval": 1,
+}
+
+
+def plain_config(tiny_config, lr=0.05, **options):
+    cfg = load_config(str(tiny_config), {**PLAIN, **options})
+    cfg.optimizer, cfg.lr_config = dict(type="SGD", lr=lr), dict(policy="fixed")
+    return cfg
+
+
+def run(tiny_config, folder, **options):
+    train(plain_config(tiny_config, **options), str(folder), validate=False)
+    return read_checkpoint(os.path.join(folder, "latest.pth"))
+
+
+def weights(checkpoint):
+    return torch.cat([value.flatten().double() for value in checkpoint["state_dict"].values()])
+
+
+def first_weights(tiny_config, tmp_path):
+    return weights(run(tiny_config, tmp_path / "untrained", lr=0.0, **{"runner.max_iters": 1}))
+
+
+def assert_same_way(one, other, start):
+    """Assert that two runs moved the weights from ``start`` to the same place, to 1e-5 of the way."""
+    assert (one - other).abs().max() <= 1e-5 * (one - start).abs().max()
+
+
+def test_accumulated_steps_are_those_of_the_larger_batch(tiny_config, tmp_path):
+    start = first_weights(tiny_config, tmp_path)
+    whole = run(tiny_config, tmp_path / "whole", **{"data.samples_per_gpu": 4, "runner.max_iters": 3})
+    parts = run(
+        tiny_config,
+        tmp_path / "parts",
+        **{"data.samples_per_gpu": 1, "runner.max_iters": 12, "optimizer_config.accumulate": 4},
+    )
+    assert whole["meta"]["draws"] == parts["meta"]["draws"] == 12
+    assert_same_way(weights(whole), weights(parts), start)
+
+
+def test_a_run_stopped_within_a_step_goes_on_to_the_bit(tiny_config, tmp_path):
+    options = {"optimizer_config.accumulate": 4, "checkpoint_config.interval": 3, "data.samples_per_gpu": 1}
+    straight = run(tiny_config, tmp_path / "straight", **options, **{"runner.max_iters": 8})
+    folder = tmp_path / "broken"
+    cfg = plain_config(tiny_config, **options, **{"runner.max_iters": 8})
+    train(cfg, str(folder), validate=False)
+    for name in ("iter_6.pth", "iter_8.pth", "latest.pth"):
+        os.remove(folder / name)
+    assert read_checkpoint(str(folder / "iter_3.pth"))["accumulated"] == 3
+    train(copy.deepcopy(cfg), str(folder), validate=False, auto_resume=True)
+    assert torch.equal(weights(straight), weights(read_checkpoint(str(folder / "iter_8.pth"))))
+
+
+def test_two_processes_take_the_step_of_one_with_twice_the_batch(tiny_config, tmp_path, root):
+    start = first_weights(tiny_config, tmp_path)
+    one = run(tiny_config, tmp_path / "one", **{"data.samples_per_gpu": 4, "runner.max_iters": 3})
+    config = tmp_path / "plain.py"
+    cfg = plain_config(tiny_config, **{"data.samples_per_gpu": 2, "runner.max_iters": 3})
+    cfg.dump(str(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "mmseg_ext.engine.launch", "2", "tools/train.py", str(config), "--no-validate",
+         "--work-dir", str(tmp_path / "two")],
+        cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two = read_checkpoint(str(tmp_path / "two" / "latest.pth"))
+    assert one["meta"]["draws"] == two["meta"]["draws"] == 12
+    assert_same_way(weights(one), weights(two), start)
+
+
+def test_clipping_limits_the_step(tiny_config, tmp_path):
+    start = first_weights(tiny_config, tmp_path)
+    clipped = run(
+        tiny_config, tmp_path / "clipped", **{"optimizer_config.grad_clip": dict(max_norm=0.01), "runner.max_iters": 1}
+    )
+    assert (weights(clipped) - start).norm() == pytest.approx(0.05 * 0.01, rel=1e-3)
+    lines = [json.loads(line) for path in (tmp_path / "clipped").glob("*.log.json") for line in path.open()]
+    assert lines[-1]["grad_norm"] > 0.01
+
+
+def test_the_average_is_kept_evaluated_and_saved(tiny_config, tmp_path):
+    hook = dict(type="WeightAverageHook", momentum=0.3)
+    options = {"custom_hooks": [hook], "checkpoint_config.interval": 1, "runner.max_iters": 3}
+    options.update({"checkpoint_config.max_keep_ckpts": 9, "evaluation.interval": 3})
+    train(plain_config(tiny_config, **options), str(tmp_path))
+    saved = [read_checkpoint(str(tmp_path / f"iter_{i}.pth")) for i in (1, 2, 3)]
+    key = "decode_head.conv_seg.weight"
+    expected = 0.7 * saved[0]["average"][key] + 0.3 * saved[1]["state_dict"][key]
+    assert torch.allclose(saved[1]["average"][key], expected, atol=1e-7)
+    assert not torch.equal(saved[2]["average"][key], saved[2]["state_dict"][key])
+    scores = [json.loads(line) for path in tmp_path.glob("*.log.json") for line in path.open()]
+    inside = next(line for line in scores if line.get("mode") == "val")
+    options["data.test.split"] = "ImageSets/Segmentation/val.txt"
+    after = evaluate_checkpoint(plain_config(tiny_config, **options), str(tmp_path / "iter_3.pth"))
+    assert round(after["aAcc"], 5) == inside["aAcc"]
+    # a resumed run goes on with the average, too
+    for name in ("iter_3.pth", "latest.pth"):
+        os.remove(tmp_path / name)
+    train(plain_config(tiny_config, **options), str(tmp_path), auto_resume=True)
+    again = read_checkpoint(str(tmp_path / "iter_3.pth"))["average"]
+    assert all(torch.equal(again[k], saved[2]["average"][k]) for k in again)
+    with pytest.raises(ConfigError, match="momentum 0 must be above 0"):
+        train(load_config(str(tiny_config), {"custom_hooks": [{**hook, "momentum": 0}]}), str(tmp_path / "x"))
+
+
+def test_recomputed_stages_have_the_same_gradients_and_statistics():
+    settings = dict(
+        embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2), drop_path_rate=0.3, drop_rate=0.1,
+        gating_unit=dict(type="HDMSCA"),
+    )  # fmt: skip
+    x = torch.rand(2, 3, 64, 64)
+    results = []
+    for stages in ((), (1, 2, 3, 4)):
+        torch.manual_seed(0)
+        network = MSCAN(**settings, recompute_stages=stages).train()
+        network.init_weights()
+        torch.manual_seed(1)
+        sum(feature.square().mean() for feature in network(x)).backward()
+        results.append(({k: p.grad for k, p in network.named_parameters()}, network.state_dict()))
+    (plain, state), (anew, other) = results
+    assert all(torch.allclose(plain[key], anew[key], atol=1e-7) for key in plain)
+    assert all(torch.equal(state[key], other[key]) for key in state)
+
+
+def test_recomputing_keeps_less():
+    kept = []
+    for stages in ((), (1, 2, 3, 4)):
+        network = MSCAN(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), recompute_stages=stages).train()
+        sizes = {}
+
+        def remember(tensor, sizes=sizes):
+            if not isinstance(tensor, nn.Parameter):
+                sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+            features = network(torch.rand(1, 3, 64, 64))
+        kept.append(sum(sizes.values()))
+        del features
+    assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True},
+                                     {"compile": dict(backend="aot_eager")},
+                                     {"model.backbone.recompute_stages": (1, 2)}])  # fmt: skip
+def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options):
+    losses = []
+    for name, settings in (("plain", {}), ("set", options)):
+        run(tiny_config, tmp_path / name, **settings)
+        lines = [json.loads(line) for path in (tmp_path / name).glob("*.log.json") for line in path.open()]
+        losses.append([line["loss"] for line in lines if line.get("mode") == "train"])
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], abs=0.01 if "precision" in options else 1e-4)
