@@ -131,6 +131,29 @@ def train(
     return work_dir
 
 
+def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -> dict:
+    """Return the config's optimizer; the batch changes its learning rate only where ``lr_of_batch`` asks for it."""
+    settings = copy.deepcopy(cfg.optimizer)
+    images = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"]
+    accumulated = dict(cfg.get("optimizer_config") or {}).get("accumulate", 1)
+    batch = images * process.world_size * accumulated
+    lr_of_batch = cfg.get("lr_of_batch")
+    if lr_of_batch is not None:
+        if not isinstance(lr_of_batch, (int, float)) or lr_of_batch <= 0:
+            raise ConfigError(f"lr_of_batch={lr_of_batch!r} is no number of images")
+        settings["lr"] = settings["lr"] * batch / lr_of_batch
+    logger.info(
+        "%d images make one step (%d x %d processes x %d iterations); learning rate %.4g, %s",
+        batch,
+        images,
+        process.world_size,
+        accumulated,
+        settings["lr"],
+        "as the config says" if lr_of_batch is None else f"scaled from {cfg.optimizer['lr']:.4g} for {lr_of_batch}",
+    )
+    return settings
+
+
 def _prepare(
     cfg: Config,
     process: Process,
@@ -198,7 +221,7 @@ def _prepare(
         cfg.runner,
         dict(
             model=wrapped,
-            optimizer=build_optimizer(model, cfg.optimizer),
+            optimizer=build_optimizer(model, _optimizer_settings(cfg, process, logger)),
             work_dir=work_dir,
             logger=logger,
             meta=checkpoint_meta(cfg, dataset, seed),

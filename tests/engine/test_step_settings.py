@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -175,3 +176,38 @@ def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options):
         losses.append([line["loss"] for line in lines if line.get("mode") == "train"])
     assert len(losses[0]) == 4
     assert losses[0] == pytest.approx(losses[1], abs=0.01 if "precision" in options else 1e-4)
+
+
+def test_the_learning_rate_follows_the_batch_only_when_asked(tiny_config, tmp_path):
+    rates = {}
+    for name, options in (("as it is", {}), ("scaled", {"lr_of_batch": 8, "optimizer_config.accumulate": 2})):
+        run(tiny_config, tmp_path / name, **options, **{"runner.max_iters": 1})
+        lines = [json.loads(line) for path in (tmp_path / name).glob("*.log.json") for line in path.open()]
+        rates[name] = lines[-1]["lr"]
+    assert rates == {"as it is": 0.05, "scaled": 0.05 * 2 * 2 / 8}
+    with pytest.raises(ConfigError, match="lr_of_batch='x' is no number of images"):
+        run(tiny_config, tmp_path / "x", lr_of_batch="x")
+
+
+def test_two_nodes_of_two_processes_step_like_one_process(tiny_config, tmp_path, root):
+    start = first_weights(tiny_config, tmp_path)
+    one = run(tiny_config, tmp_path / "one", **{"data.samples_per_gpu": 4, "runner.max_iters": 2})
+    config = tmp_path / "plain.py"
+    plain_config(tiny_config, **{"data.samples_per_gpu": 1, "runner.max_iters": 2}).dump(str(config))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "NNODES": "2", "MASTER_ADDR": "127.0.0.1", "PORT": str(port)}
+    nodes = [
+        subprocess.Popen(
+            ["bash", "tools/dist_train.sh", str(config), "2", "--no-validate", "--work-dir", str(tmp_path / "four")],
+            cwd=root, env={**environ, "NODE_RANK": str(rank), "PYTHON": sys.executable},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    errors = [node.communicate(timeout=240)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    four = read_checkpoint(str(tmp_path / "four" / "latest.pth"))
+    assert one["meta"]["draws"] == four["meta"]["draws"] == 8
+    assert_same_way(weights(one), weights(four), start)
