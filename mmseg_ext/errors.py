@@ -82,11 +82,15 @@ def _say(line: str) -> None:
         sys.stderr.write(f"error: {line}\n")
 
 
-def run_tool(main: Callable[[], None]) -> None:
+def run_tool(main: Callable[[], None], stopped: str = "stopped") -> None:
     """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C 130, SIGTERM 143.
 
     Any other failure keeps its traceback and exits with 1. Of several processes, those that only lost the one that
     failed are silent and exit with `LOST_PEER`.
+
+    Args:
+        main: the tool.
+        stopped: what to say after a signal.
     """
     code = 0
     try:
@@ -98,7 +102,7 @@ def run_tool(main: Callable[[], None]) -> None:
         code = 2
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            sys.stderr.write("stopped; a training continues with the same command and --auto-resume\n")
+            sys.stderr.write(f"{stopped}\n")
         code = 128 + getattr(stop, "number", 2)
     except Exception as error:
         if "RANK" not in os.environ:

@@ -113,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, "stopped; the same command goes on")

@@ -7,6 +7,7 @@ Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0
 """
 
 import argparse
+import re
 import sys
 
 from mmseg_ext.converters import CATALOGUE, Settings, convert, describe
@@ -29,7 +30,9 @@ class _List(argparse.Action):
 
 
 def _bands(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give numbers like 3,2,1")
+    return tuple(map(int, text.split(",")))
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,11 +51,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--test", type=float, help="share or number for test (default: 0, test is val)")
     parser.add_argument("--seed", type=int, help="seed of the random split (default: 0)")
     parser.add_argument("--by-name", action="store_true", default=None, help="the last names validate and test")
+    parser.add_argument(
+        "--by-area", action="store_true", default=None, help="the last part of every image validates and tests"
+    )
     parser.add_argument("--val-list", help="file with the names of the validation images, one a line")
     parser.add_argument("--test-list", help="file with the names of the test images")
     parser.add_argument("--scene", help="regular expression; its group names the scene, which stays in one split")
-    parser.add_argument("--images", help="pair: folder of the images in SOURCE, where its name is unusual")
-    parser.add_argument("--masks", help="pair: folder of the masks in SOURCE")
+    parser.add_argument("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
+    parser.add_argument("--masks", help="pair, epfl: folder of the masks in SOURCE")
     parser.add_argument("--num-classes", type=int, help="above 2: the masks hold class indices")
     parser.add_argument("--bands", type=_bands, help="bands to read, numbered from 1, red first, as 3,2,1")
     parser.add_argument(
@@ -89,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, "stopped; the same command goes on")

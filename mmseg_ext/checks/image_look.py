@@ -22,14 +22,12 @@ class ImageLook:
         thumbnail: mean of the first three bands, float32 (32, 32), area-averaged.
         digest: of the pixels.
         road_on_nothing: share of the invalid pixels that are labelled above 0.
-        textured_ignore: whether the image shows something where its mask says ignore.
     """
 
     histograms: np.ndarray
     thumbnail: np.ndarray
     digest: bytes
     road_on_nothing: float
-    textured_ignore: bool
 
     @property
     def levels(self) -> int:
@@ -44,6 +42,12 @@ class ImageLook:
             return True
         mean, mean_of_squares = (self.histograms @ np.arange(256.0) ** power / counts for power in (1, 2))
         return bool(np.sqrt(np.maximum(mean_of_squares - mean**2, 0)).max() < _BLANK)
+
+
+def shows_something(image: np.ndarray, valid: np.ndarray | None, where: np.ndarray) -> bool:
+    """Return whether an image uint8 (H, W, B) has texture at the valid pixels of ``where`` (H, W)."""
+    seen = where if valid is None else where & valid
+    return bool(seen.any() and image[seen].std(axis=0).max() > _MIN_TEXTURE)
 
 
 def look_at(image: np.ndarray, valid: np.ndarray | None, labels: np.ndarray | None, ignore_index: int) -> ImageLook:
@@ -61,16 +65,12 @@ def look_at(image: np.ndarray, valid: np.ndarray | None, labels: np.ndarray | No
     small = cv2.resize(
         np.ascontiguousarray(image[:, :, :3]), (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA
     )
-    on_nothing, textured = 0.0, False
-    if labels is not None and labels.shape == image.shape[:2]:
-        if valid is not None:
-            on_nothing = float(((labels > 0) & (labels != ignore_index))[~valid].mean())
-        ignored = labels == ignore_index if valid is None else (labels == ignore_index) & valid
-        textured = bool(ignored.any() and image[ignored].std(axis=0).max() > _MIN_TEXTURE)
+    on_nothing = 0.0
+    if labels is not None and labels.shape == image.shape[:2] and valid is not None:
+        on_nothing = float(((labels > 0) & (labels != ignore_index))[~valid].mean())
     return ImageLook(
         histograms=np.stack(bands).astype(np.int64),
         thumbnail=small.reshape(THUMBNAIL_PX, THUMBNAIL_PX, -1).mean(axis=2, dtype=np.float32),
         digest=hashlib.blake2b(image.data, digest_size=16).digest(),
         road_on_nothing=on_nothing,
-        textured_ignore=textured,
     )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ..datasets.pipelines.load_road_mask import CONVERT_HINT
 
+_FIX = "write a repaired copy with: python tools/check_dataset.py DATASET --fix DEST"
 _RENAME = "rename the file and its line in the split file, best to letters, digits, '_' and '-'"
 _ONE_SPLIT = "leave it in one of the splits"
 
@@ -41,14 +42,14 @@ KINDS = {
         "error", "the folder of masks holds photographs and that of images holds labels", "exchange the two folders"
     ),
     "mask-photograph": Kind("error", "a photograph stands in place of a mask", "put the mask there"),
-    "mask-0-255": Kind("error", "road is written as 255, which is to be ignored", CONVERT_HINT, True),
-    "mask-colour": Kind("error", "a mask has colours or three channels, not labels", CONVERT_HINT, True),
+    "mask-0-255": Kind("error", "road is written as 255, which is to be ignored", _FIX, True),
+    "mask-colour": Kind("error", "a mask has colours or three channels, not labels", _FIX, True),
     "mask-many-colours": Kind(
         "error", "a mask has several colours, and which is road is not said", "export roads white on black"
     ),
-    "mask-grey": Kind("error", "a mask is grey with soft edges, not labels", CONVERT_HINT, True),
-    "mask-palette": Kind("error", "the palette of a mask says other labels than its values", CONVERT_HINT, True),
-    "mask-deep": Kind("error", "a mask has more than 8 bits a pixel", CONVERT_HINT, True),
+    "mask-grey": Kind("error", "a mask is grey with soft edges, not labels", _FIX, True),
+    "mask-palette": Kind("error", "the palette of a mask says other labels than its values", _FIX, True),
+    "mask-deep": Kind("error", "a mask has more than 8 bits a pixel", _FIX, True),
     "mask-labels": Kind("error", "a mask has values that are no labels", CONVERT_HINT),
     "no-road": Kind("error", "a split has no road pixel at all", "choose its images anew, or mend its masks"),
     "inverted": Kind("warning", "most of a split is labelled as road", "see whether road and background are exchanged"),

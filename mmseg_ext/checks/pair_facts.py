@@ -11,7 +11,7 @@ from ..datasets.pipelines import check_labels, check_same_size
 from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
 from ..errors import DataError
 from ..geo import RasterInfo, disagreement
-from .image_look import ImageLook, look_at
+from .image_look import ImageLook, look_at, shows_something
 from .pair import Pair
 from .problem import Problem
 from .split import Split
@@ -28,6 +28,7 @@ class PairFacts:
         counts: mask pixels of each value (256,); class labels, or grey values of a raw mask; None without a mask
             that can be used.
         look: the image's pixels, None where they were not read.
+        textured_ignore: whether the mask has no class but ignores what the image shows, as 0/255 masks do.
     """
 
     pair: Pair
@@ -35,6 +36,7 @@ class PairFacts:
     image: RasterInfo | None = None
     counts: np.ndarray | None = None
     look: ImageLook | None = None
+    textured_ignore: bool = False
 
     def add(self, code: str, path: str | None, words: str = "", severity: str = "") -> None:
         """Note a defect of the file at ``path``."""
@@ -64,8 +66,10 @@ def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
     labels = None if pair.mask is None else _read_labels(facts, split)
     if labels is not None:
         facts.counts = np.bincount(labels.ravel(), minlength=256)
-    if decode and facts.image is not None:
-        facts.look = _look(facts, split, labels)
+    # a mask of 0 and 255 may be a mistake that would train without a word, so its image is looked at in any case
+    suspect = labels is not None and not facts.labelled(split) and bool((labels == split.ignore_index).any())
+    if facts.image is not None and (decode or suspect):
+        _look(facts, split, labels, decode, suspect)
     return facts
 
 
@@ -167,16 +171,20 @@ def _defect(path: str, values: np.ndarray, palette: np.ndarray | None, split: Sp
     return Problem("mask-labels", path, words)
 
 
-def _look(facts: PairFacts, split: Split, labels: np.ndarray | None) -> ImageLook | None:
+def _look(facts: PairFacts, split: Split, labels: np.ndarray | None, decode: bool, suspect: bool) -> None:
+    """Note what the image's pixels say."""
     path = facts.pair.image
     try:
         values, valid = read_pixels(path)
     except DataError as error:
         facts.add("image-unreadable", path, _words(error, path))
-        return None
+        return
     try:
         image, valid = _as_seen(values, valid, path, split)
     except DataError as error:
         facts.add("image-unfit", path, _words(error, path))
-        return None
-    return look_at(image, valid, labels, split.ignore_index)
+        return
+    if suspect and labels is not None and labels.shape == image.shape[:2]:
+        facts.textured_ignore = shows_something(image, valid, labels == split.ignore_index)
+    if decode:
+        facts.look = look_at(image, valid, labels, split.ignore_index)

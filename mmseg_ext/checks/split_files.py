@@ -99,10 +99,13 @@ def split_of_dataset(name: str, dataset: RoadDataset) -> Split:
 
 def unlisted_images(splits: Sequence[Split]) -> list[str]:
     """Return the paths of images beside the listed ones that no split lists."""
-    listed = {pair.image for split in splits for pair in split.pairs}
+    listed: set[str] = set()
+    for split in splits:
+        if split.split_file is not None and os.path.isfile(split.split_file):
+            listed.update(os.path.join(split.images_dir, line.strip()) for line in _lines(split.split_file)[0])
     folders = dict.fromkeys(split.images_dir for split in splits if not split.raw)
     paths = [os.path.join(folder, name) for folder in folders for name in _files(folder, IMAGE_SUFFIXES)]
-    return [path for path in paths if path not in listed]
+    return [path for path in paths if os.path.splitext(path)[0] not in listed]
 
 
 def _files(folder: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -57,7 +57,7 @@ def _shows_labels(path: str) -> bool:
         values, _ = read_stored(path)
     except DataError:
         return False
-    return not shows_scene(values) and len(np.unique(values)) <= _MAX_LEVELS
+    return not shows_scene(values)
 
 
 def _exchanged_folders(facts: Sequence[PairFacts]) -> list[Problem]:
@@ -126,9 +126,9 @@ def _ignored_roads(examined: Examined) -> list[Problem]:
 
 def _may_hide_road(fact: PairFacts, split: Split) -> bool:
     """Return whether what is ignored may be road: the image shows something there, and it is not most of the tile."""
-    if fact.counts is None or fact.look is None:
+    if fact.counts is None:
         return False
-    return fact.look.textured_ignore and 2 * int(fact.counts[split.ignore_index]) < int(fact.counts.sum())
+    return fact.textured_ignore and 2 * int(fact.counts[split.ignore_index]) < int(fact.counts.sum())
 
 
 def _label_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:

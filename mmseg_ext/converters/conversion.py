@@ -30,6 +30,7 @@ from .voc_writer import VocWriter
 
 _Found = TypeVar("_Found")
 _FORMAT = 1
+_RASTERS = (".tif", ".tiff")
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
 _METRES_PER_DEGREE = 111_320
@@ -139,7 +140,7 @@ def _mask_info(path: str) -> RasterInfo:
 
 def _pixels_of(path: str, wins: Sequence[Window]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Yield values and valid pixels of each window; a file that cannot be read in part is read once."""
-    if len(wins) == 1 or path.lower().endswith((".tif", ".tiff")):
+    if len(wins) == 1 or path.lower().endswith(_RASTERS):
         for window in wins:
             yield read_pixels(path, window)
         return
@@ -151,7 +152,7 @@ def _pixels_of(path: str, wins: Sequence[Window]) -> Iterator[tuple[np.ndarray, 
 
 def _grey_of(path: str, wins: Sequence[Window]) -> Iterator[np.ndarray]:
     """Yield the one-channel mask of each window; a file that cannot be read in part is read once."""
-    if len(wins) == 1 or path.lower().endswith((".tif", ".tiff")):
+    if len(wins) == 1 or path.lower().endswith(_RASTERS):
         for window in wins:
             yield read_grey(path, window)
         return
@@ -183,13 +184,12 @@ class _Converter:
         self.surveys: dict[str, _Survey] = {}
         self.indices = bool(raw.indices) or settings.num_classes > 2
 
-    def tiles(self, image: RasterInfo, splits: tuple[str, ...]) -> list[Window]:
-        """Return the windows to cut; validation and test tiles do not overlap, so that no pixel counts twice."""
-        tile = self.settings.tile
-        if not tile or max(image.height, image.width) <= tile:
-            return [(0, 0, image.height, image.width)]
-        overlap = self.settings.overlap if splits == ("train",) else None
-        return windows(image.height, image.width, tile, overlap)
+    def tiles(self, scene: Scene, image: RasterInfo, overlapping: bool = False) -> list[Window]:
+        """Return the windows of ``scene``: for training they may overlap, for scores no pixel must count twice."""
+        top, left, height, width = scene.part or (0, 0, image.height, image.width)
+        tile = self.settings.tile or max(height, width)
+        overlap = self.settings.overlap if overlapping and scene.splits == ("train",) else None
+        return [(top + r, left + c, h, w) for r, c, h, w in windows(height, width, tile, overlap)]
 
     def survey(self, scene: Scene) -> _Survey:
         """Return what the files of ``scene`` hold; refuse what cannot be converted before anything is written."""
@@ -205,7 +205,7 @@ class _Converter:
             if self.read_labels is not None:
                 self.read_labels(scene.mask)
                 return _Survey(image, values, True)
-            for grey in _grey_of(scene.mask, self.tiles(image, ())):
+            for grey in _grey_of(scene.mask, self.tiles(scene, image)):
                 labels_of(grey, self._could_be_indices(grey), self.settings.num_classes, scene.mask)
                 values |= np.bincount(grey.ravel(), minlength=256) > 0
             chromatic = not self.raw.indices and _is_chromatic(scene.mask)
@@ -254,7 +254,7 @@ class _Converter:
 
         def sample(scene: Scene) -> np.ndarray:
             parts = []
-            wins = self.tiles(self.surveys[scene.name].image, ())
+            wins = self.tiles(scene, self.surveys[scene.name].image)
             for values, valid in _pixels_of(scene.image, wins):
                 valid = _holes(values, valid, self.raw.hole_value)
                 chosen = reading.select(values, scene.image)
@@ -295,18 +295,19 @@ class _Converter:
     def write(self, writer: VocWriter, scene: Scene) -> None:
         """Write the tiles of ``scene``; a tile without any image is left out."""
         image = self.surveys[scene.name].image
-        wins = self.tiles(image, scene.splits)
+        wins = self.tiles(scene, image, overlapping=True)
+        whole = scene.part is None and len(wins) == 1
         stems, statistics = [], []
         parts = zip(wins, _pixels_of(scene.image, wins), self.labels(scene, wins), strict=True)
         for window, (values, own), mask in parts:
-            stem = scene.name if len(wins) == 1 else f"{scene.name}_r{window[0]:05d}_c{window[1]:05d}"
+            stem = scene.name if whole else f"{scene.name}_r{window[0]:05d}_c{window[1]:05d}"
             valid = _holes(values, own, self.raw.hole_value)
             if valid is not None and not valid.any():
                 continue
             if valid is not None:
                 mask[~valid] = IGNORE
             suffix = os.path.splitext(scene.image)[1].lower()
-            if len(wins) == 1 and valid is own and _stands_alone(image):
+            if whole and valid is own and _stands_alone(image):
                 shutil.copyfile(scene.image, writer.image_path(stem, suffix))
             else:
                 _write_image(writer, stem, values, valid, image, window)
@@ -319,7 +320,7 @@ class _Converter:
 def _stands_alone(image: RasterInfo) -> bool:
     """Return whether a copy of the image's one file tells all that is known of it."""
     path = image.path.lower()
-    if path.endswith((".tif", ".tiff")):
+    if path.endswith(_RASTERS):
         return not os.path.exists(f"{image.path}.msk")
     return path.endswith(IMAGE_SUFFIXES) and image.transform is None
 
@@ -366,7 +367,9 @@ def _key(raw: RawDataSet, scenes: Sequence[Scene], settings: Settings) -> str:
                 status = os.stat(path)
             except OSError as error:
                 raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
-            files.append([scene.name, scene.splits, os.path.basename(path), status.st_size, status.st_mtime_ns])
+            files.append(
+                [scene.name, scene.splits, scene.part, os.path.basename(path), status.st_size, status.st_mtime_ns]
+            )
     chosen = {k: v for k, v in asdict(settings).items() if k not in ("workers", "overwrite")}
     text = json.dumps([_FORMAT, raw.name, chosen, files], default=list)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

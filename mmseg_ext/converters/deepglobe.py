@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..datasets.pairing import pair_files
+from ..errors import DataError
 from .folder_pair import scenes_of_pairs
 from .scene import RawDataSet, Scene
 from .settings import SPLITTING, Settings
@@ -20,6 +21,8 @@ def find_deepglobe(source: str, settings: Settings) -> list[Scene]:
     """
     train = os.path.join(source, "train")
     folder = train if os.path.isdir(train) else source
+    if not any(name.endswith("_sat.jpg") for name in os.listdir(folder)):
+        raise DataError(f"{folder}: holds no x_sat.jpg beside x_mask.png; name the folder that holds train/")
     return scenes_of_pairs(pair_files(folder, folder), settings)
 
 

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 
+from ..datasets.image_file import image_info
 from ..datasets.pairing import find_folders, pair_files
+from ..errors import ConfigError
 from .scene import RawDataSet, Scene
 from .settings import SPLITTING, Settings
-from .splits import assign_splits
+from .splits import area_parts, assign_splits
 
 
 def scenes_of_pairs(pairs: list[tuple[str, str, str]], settings: Settings) -> list[Scene]:
     """Return a scene for every (stem, image path, mask path), each in the split that the settings give it."""
+    if settings.by_area:
+        return _by_area(pairs, settings)
     split_of = assign_splits([stem for stem, _, _ in pairs], settings)
     return [Scene(stem, (split_of[stem],), image, mask=mask) for stem, image, mask in pairs]
+
+
+def _by_area(pairs: list[tuple[str, str, str]], settings: Settings) -> list[Scene]:
+    if settings.val_list or settings.scene or settings.by_name:
+        raise ConfigError("--by-area splits every image; leave out --val-list, --by-name and --scene")
+    scenes = []
+    for stem, image, mask in pairs:
+        info = image_info(image)
+        for split, part in area_parts(info.height, info.width, settings).items():
+            scenes.append(Scene(f"{stem}_{split}", (split,), image, mask=mask, part=part))
+    return scenes
 
 
 def find_pairs(source: str, settings: Settings) -> list[Scene]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..geo.raster import Window
 from .settings import Settings
 
 
@@ -18,6 +19,7 @@ class Scene:
         image: path of the image.
         mask: path of its mask, None where the roads are lines.
         lines: path of a GeoJSON with its road centrelines.
+        part: (row, column, height, width) of the image that it is, None for all.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Scene:
     image: str
     mask: str | None = None
     lines: str | None = None
+    part: Window | None = None
 
 
 @dataclass(frozen=True)

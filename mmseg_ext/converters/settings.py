@@ -25,6 +25,7 @@ class Settings:
         test: share or number of scenes for test; 0 makes the validation split the test split too.
         seed: seed of the random split.
         by_name: split in the order of names instead: the last ones validate and test.
+        by_area: split every image instead: its last part along its longer side validates and tests.
         val_list: file with the names of the validation scenes, one a line.
         test_list: file with the names of the test scenes.
         scene: regular expression whose first group is the scene of an image's name; images of one scene stay in
@@ -47,6 +48,7 @@ class Settings:
     test: float = 0.0
     seed: int = 0
     by_name: bool = False
+    by_area: bool = False
     val_list: str | None = None
     test_list: str | None = None
     scene: str | None = None
@@ -65,6 +67,10 @@ class Settings:
             raise ConfigError(f"percentiles {low:g} and {high:g}: give two rising numbers from 0 to 100")
         if self.bands is not None and (not self.bands or min(self.bands) < 1):
             raise ConfigError(f"bands {self.bands}: bands are numbered from 1")
+        for name in ("val", "test"):
+            value = getattr(self, name)
+            if value < 0 or (value >= 1 and value != int(value)):
+                raise ConfigError(f"--{name} {value:g}: give a share below 1 or a whole number of images")
         for name in ("gsd", "road_width", "workers"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -72,5 +78,5 @@ class Settings:
 
 
 COMMON = ("tile", "overlap", "bands", "percentiles", "gsd", "workers", "overwrite")
-SPLITTING = ("val", "test", "seed", "by_name", "val_list", "test_list")
+SPLITTING = ("val", "test", "seed", "by_name", "by_area", "val_list", "test_list")
 NAMES = tuple(field.name for field in fields(Settings))

@@ -74,14 +74,33 @@ def assign_splits(names: Sequence[str], settings: Settings) -> dict[str, str]:
         raise ConfigError("--test-list needs --val-list")
     groups = _groups(names, settings.scene)
     order = sorted(groups)
-    sizes = [round(part * len(order)) if part < 1 else int(part) for part in (settings.val, settings.test)]
-    if sizes[0] < 1 or min(sizes) < 0 or sum(sizes) >= len(order):
-        what = "images" if settings.scene is None else f"scenes ({len(names)} images)"
+    wanted = settings.val, settings.test
+    sizes = [round(part * len(order)) if part < 1 else int(part) for part in wanted]
+    if sizes[0] < 1 or (settings.test and not sizes[1]) or sum(sizes) >= len(order):
+        what = "image(s)" if settings.scene is None else f"scene(s) ({len(names)} images)"
         raise DataError(
-            f"{len(order)} {what} cannot give {sizes[0]} for validation and {sizes[1]} for test and leave some for "
-            "training; change --val or --test"
+            f"{len(order)} {what} cannot give {settings.val:g} for validation and {settings.test:g} for test and leave "
+            "some for training; change --val or --test (1 is one of them), or split each image by its area: --by-area"
         )
     if not settings.by_name:
         random.Random(settings.seed).shuffle(order)
     splits = ["train"] * (len(order) - sum(sizes)) + ["val"] * sizes[0] + ["test"] * sizes[1]
     return {name: split for group, split in zip(order, splits, strict=True) for name in groups[group]}
+
+
+def area_parts(height: int, width: int, settings: Settings) -> dict[str, tuple[int, int, int, int]]:
+    """Return (row, column, height, width) of the part of an image for each split, along its longer side.
+
+    Raises:
+        ConfigError: the shares are no shares, or leave nothing for training.
+    """
+    if not 0 < settings.val < 1 or not 0 <= settings.test < 1 or settings.val + settings.test >= 1:
+        raise ConfigError("--by-area needs --val and --test as shares of an image, below 1 together")
+    length = max(height, width)
+    edges = [0, round((1 - settings.val - settings.test) * length), round((1 - settings.test) * length), length]
+    parts = {}
+    for split, start, end in zip(SPLITS, edges[:-1], edges[1:], strict=True):
+        if end > start:
+            along = (start, 0, end - start, width) if height >= width else (0, start, height, end - start)
+            parts[split] = along
+    return parts

@@ -56,15 +56,15 @@ class ImageReading:
             if max(self.bands) > have or min(self.bands) < 1:
                 raise DataError(
                     f"{path}: has {have} bands, but bands {', '.join(map(str, self.bands))} are to be read (numbers "
-                    f"from 1); mend 'bands' of {METADATA_FILE} or of LoadRoadImage"
+                    f"from 1); mend --bands, 'bands' of {METADATA_FILE} or of LoadRoadImage"
                 )
             return values if self.bands == tuple(range(1, have + 1)) else values[:, :, [b - 1 for b in self.bands]]
         if have == 1:
             return np.repeat(values, 3, axis=2)
         if have != 3:
             raise DataError(
-                f"{path}: has {have} bands; say which are to be read, red first: --bands 3,2,1 when converting, or "
-                f"step_args=dict(LoadRoadImage=dict(bands=(3, 2, 1)))"
+                f"{path}: has {have} bands; say which are to be read, red first, or all: --bands 3,2,1 in converting, "
+                "step_args=dict(LoadRoadImage=dict(bands=(3, 2, 1))) in a config"
             )
         return values
 

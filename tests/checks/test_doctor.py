@@ -512,3 +512,13 @@ def test_deep_images_of_four_bands_are_examined_as_they_are_read(tmp_path):
     pixels = np.concatenate([generate_mine(seed, 64, 4.0).image.reshape(-1, 3) for seed in (31, 32)])
     assert diagnosis.statistics[0].mean == pytest.approx([*pixels.mean(0), pixels[:, 0].mean()], abs=0.006)
     assert diagnosis.statistics[0].bands == {"4 uint16": 2}
+
+
+def test_a_single_0_255_mask_is_found_without_decoding_all_images(tmp_path):
+    write_synthetic_mines(str(tmp_path / "d"), [1, 2], [3], [4], size_px=128, tile_px=64, gsd_m=4.0)
+    folder = tmp_path / "d" / "SegmentationClass"
+    victim = next(p for p in sorted(folder.iterdir()) if 0 < (np.array(Image.open(p)) == 1).mean() < 0.5)
+    Image.fromarray(np.array(Image.open(victim)) * 255).save(victim)
+    found = examine(str(tmp_path / "d"), *splits_of_folder(str(tmp_path / "d")), quick=True)
+    assert [(finding.code, list(finding.files)) for finding in found.findings] == [("mask-0-255", [str(victim)])]
+    assert found.exit_code == 2

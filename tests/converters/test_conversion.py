@@ -330,3 +330,31 @@ def test_each_mask_of_a_mixed_set_is_repaired_by_itself(tmp_path):
         assert np.array_equal(mask, label), name
     healthy = examine(str(tmp_path / "fixed"), *splits_of_folder(str(tmp_path / "fixed")))
     assert (healthy.findings, healthy.exit_code) == ((), 0)
+
+
+def test_one_image_is_split_by_its_area(tmp_path):
+    source = write_source(tmp_path / "raw", count=1, shape=(100, 40))
+    with pytest.raises(DataError, match=r"1 image\(s\) cannot give 0.2 for validation .* --by-area"):
+        convert("pair", source, str(tmp_path / "out"))
+    made = convert("pair", source, str(tmp_path / "out"), by_area=True, val=0.2, test=0.1, tile=30, overlap=5)
+    assert made.counts == dict(train=6, val=2, test=2)
+    image = np.array(Image.open(tmp_path / "raw" / "images" / "a0.png"))
+    rows = dict(train=set(), val=set(), test=set())
+    for split in rows:
+        names = (tmp_path / "out" / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+        for name in names:
+            row, column = (int(part) for part in name.replace("_c", "_r").split("_r")[1:])
+            tile = np.array(Image.open(tmp_path / "out" / "JPEGImages" / f"{name}.png"))
+            assert np.array_equal(tile, image[row : row + tile.shape[0], column : column + tile.shape[1]])
+            rows[split] |= set(range(row, row + tile.shape[0]))
+    assert rows == dict(train=set(range(70)), val=set(range(70, 90)), test=set(range(90, 100)))
+    with pytest.raises(ConfigError, match="as shares of an image"):
+        convert("pair", source, str(tmp_path / "o2"), by_area=True, val=3)
+
+
+def test_a_test_split_that_was_asked_for_is_never_left_out(tmp_path):
+    source = write_source(tmp_path / "raw", count=3)
+    with pytest.raises(DataError, match=r"cannot give 0.4 for validation and 0.1 for test"):
+        convert("pair", source, str(tmp_path / "out"), val=0.4, test=0.1)
+    with pytest.raises(ConfigError, match=r"--val 2.5: give a share below 1 or a whole number"):
+        convert("pair", source, str(tmp_path / "out"), val=2.5)

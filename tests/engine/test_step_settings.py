@@ -76,23 +76,6 @@ def test_a_run_stopped_within_a_step_goes_on_to_the_bit(tiny_config, tmp_path):
     assert torch.equal(weights(straight), weights(read_checkpoint(str(folder / "iter_8.pth"))))
 
 
-def test_two_processes_take_the_step_of_one_with_twice_the_batch(tiny_config, tmp_path, root):
-    start = first_weights(tiny_config, tmp_path)
-    one = run(tiny_config, tmp_path / "one", **{"data.samples_per_gpu": 4, "runner.max_iters": 3})
-    config = tmp_path / "plain.py"
-    cfg = plain_config(tiny_config, **{"data.samples_per_gpu": 2, "runner.max_iters": 3})
-    cfg.dump(str(config))
-    done = subprocess.run(
-        [sys.executable, "-m", "mmseg_ext.engine.launch", "2", "tools/train.py", str(config), "--no-validate",
-         "--work-dir", str(tmp_path / "two")],
-        cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    two = read_checkpoint(str(tmp_path / "two" / "latest.pth"))
-    assert one["meta"]["draws"] == two["meta"]["draws"] == 12
-    assert_same_way(weights(one), weights(two), start)
-
-
 def test_clipping_limits_the_step(tiny_config, tmp_path):
     start = first_weights(tiny_config, tmp_path)
     clipped = run(
