@@ -31,6 +31,15 @@ setup(
         "geo": ["rasterio>=1.4", "shapely>=2.0"],
         "roads": ["scikit-image>=0.24", "skan>=0.12", "networkx>=3.2"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13", "import-linter>=2.1"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "psutil>=5.9",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "import-linter>=2.1",
+        ],
+        "plots": ["matplotlib>=3.9"],
     },
 )

@@ -35,6 +35,10 @@ class CheckpointError(UserError):
     """A weights file that is missing, no checkpoint, damaged, or made for another network."""
 
 
+class TrainingError(UserError):
+    """A training that cannot go on, such as one whose loss is no number any more."""
+
+
 class MissingExtraError(UserError):
     """An optional package that this work needs is not installed."""
 

@@ -9,13 +9,12 @@ resumes after a stop, and other configs or seeds make the table grow. With anoth
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-from mmseg_ext.engine import leaf_configs, load_config
+from mmseg_ext.engine import leaf_configs, load_config, train_and_score
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import accuracy_table, update_blocks
 
@@ -52,23 +51,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(*command: str) -> None:
-    """Run a tool in its own process and end with its exit code when it fails."""
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / command[0]), *command[1:]], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-
-
 def measure(config: str, recipe: str, seed: int, work_root: str) -> dict:
     """Train and evaluate one config with one seed; return its row."""
     suffix = "" if recipe == "cpu" else f".{recipe}"
     work_dir = os.path.join(work_root, f"{Path(config).stem}{suffix}.seed{seed}")
-    options = ["--cfg-options", *RECIPES[recipe]] if RECIPES[recipe] else []
-    scores = os.path.join(work_dir, "test.json")
-    common = ["--seed", str(seed), "--work-dir", work_dir, "--auto-resume", "--no-validate"]
-    run("train.py", config, *common, *options)
-    run("test.py", config, os.path.join(work_dir, "latest.pth"), "--eval", "mIoU", "--out", scores, *options)
-    metrics = json.loads(Path(scores).read_text(encoding="utf-8"))["metrics"]
+    metrics = train_and_score(config, seed, work_dir, RECIPES[recipe], validate=False)
     state = torch.load(os.path.join(work_dir, "latest.pth"), weights_only=True, mmap=True)["meta"]
     return dict(
         config=config,

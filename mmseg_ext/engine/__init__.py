@@ -7,8 +7,12 @@ from .embedded_config import config_for, config_of_checkpoint
 from .evaluation import EvalHook, evaluate_checkpoint
 from .memory import crop_size, estimate_training_memory
 from .network import build_network
+from .non_finite_guard import NonFiniteGuard
+from .prediction_samples_hook import PredictionSamplesHook
 from .prediction_writer import PredictionWriter
+from .progress_bar import ProgressBar
 from .publishing import publish_checkpoint
+from .repeating import repeat, repeat_table, train_and_score
 from .runner import SafeIterRunner
 from .step_hook import StepHook
 from .training import train
@@ -17,7 +21,10 @@ from .weight_average_hook import WeightAverageHook
 __all__ = [
     "Complexity",
     "EvalHook",
+    "NonFiniteGuard",
+    "PredictionSamplesHook",
     "PredictionWriter",
+    "ProgressBar",
     "SafeIterRunner",
     "StepHook",
     "WeightAverageHook",
@@ -33,5 +40,8 @@ __all__ = [
     "load_config",
     "measure_complexity",
     "publish_checkpoint",
+    "repeat",
+    "repeat_table",
     "train",
+    "train_and_score",
 ]

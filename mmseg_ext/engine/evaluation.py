@@ -137,7 +137,12 @@ class EvalHook(MMSegEvalHook):
     """Evaluates at an interval and at the end, in all processes together, and keeps the best checkpoint.
 
     Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
+
+    Attributes:
+        on_prediction: called with index and label map (H, W) of each image of this process; None for nobody.
     """
+
+    on_prediction: Callable[[int, np.ndarray], None] | None = None
 
     def _should_evaluate(self, runner: SafeIterRunner) -> bool:
         return super()._should_evaluate(runner) or self.is_last_iter(runner)
@@ -148,7 +153,7 @@ class EvalHook(MMSegEvalHook):
         with runner.evaluated_weights():
             share_batch_norm_statistics(runner.network)
             local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
-            results = evaluate_dataset(local, self.dataloader)
+            results = evaluate_dataset(local, self.dataloader, self.on_prediction)
         runner.model.train()
         if runner.rank == 0:
             runner.log_buffer.output["eval_iter_num"] = runner.iter + 1

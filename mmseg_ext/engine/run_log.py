@@ -42,3 +42,9 @@ class ResumableTensorboardHook(TensorboardLoggerHook):
 
         folder = self.log_dir or os.path.join(runner.work_dir, "tf_logs")
         self.writer = SummaryWriter(folder, purge_step=runner.iter + 1 if runner.iter else None)
+
+    @master_only
+    def close(self) -> None:
+        """Write what is still waiting in memory, however the run ended."""
+        if hasattr(self, "writer"):
+            self.writer.close()

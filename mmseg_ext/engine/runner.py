@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .checkpoint import point_to, read_checkpoint, write_checkpoint
+from .non_finite_guard import check_weights
 from .seeding import seed_everything
 from .weights import load_fitting
 
@@ -50,6 +51,15 @@ class SafeIterRunner(IterBasedRunner):
     draws_per_iter = 1
     accumulated = 0
     average: dict[str, Tensor] | None = None
+
+    def run(self, *args: object, **kwargs: object) -> None:
+        """Run as mmcv does; however it ends, hooks that have a ``close`` are closed."""
+        try:
+            super().run(*args, **kwargs)
+        finally:
+            for hook in self.hooks:
+                if hasattr(hook, "close"):
+                    hook.close()
 
     def train(self, data_loader: object, **kwargs: object) -> None:
         """Run one iteration with random numbers of its own."""
@@ -89,6 +99,7 @@ class SafeIterRunner(IterBasedRunner):
         if save_optimizer:
             content["optimizer"] = _to_cpu(self.optimizer.state_dict())
         path = os.path.join(out_dir, filename_tmpl.format(done))
+        check_weights(content["state_dict"], path)
         write_checkpoint(content, path)
         if create_symlink:
             point_to(path, os.path.join(out_dir, "latest.pth"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
+import multiprocessing
 import os
 import platform
 import signal
@@ -33,7 +35,10 @@ from .config import config_mistakes
 from .distributed import Process, on_first_process, start_process, wrap
 from .evaluation import EvalHook, evaluation_loader
 from .network import build_network, check_classes
+from .non_finite_guard import NonFiniteGuard
 from .precision import DTYPES, choose_precision
+from .prediction_samples_hook import PredictionSamplesHook
+from .progress_bar import ProgressBar
 from .run_log import trim_logs
 from .runner import SafeIterRunner
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -43,6 +48,12 @@ from .stopping import SIGNALS, StopOnSignal
 from .weights import MIN_SHARE, load_start_weights
 
 WORK_DIRS = "work_dirs"
+
+
+def _end_workers() -> None:
+    """Kill loading processes that are left at the end: Python would await them after a SIGTERM that they ignore."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
 
 
 def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
@@ -122,6 +133,7 @@ def train(
         UserError: data, config, weights or machine do not fit; the message says what to do.
     """
     process = start_process(gpu_id)
+    atexit.register(_end_workers)
     with config_mistakes(cfg):
         runner, work_dir, loader = _prepare(cfg, process, work_dir, seed, deterministic, validate, auto_resume)
     if runner.iter >= runner.max_iters:
@@ -235,10 +247,14 @@ def _prepare(
     if precision == "fp16" and optimizer_config["type"] == "StepHook":
         optimizer_config["scaled"] = True
     runner.register_training_hooks(copy.deepcopy(cfg.lr_config), optimizer_config, None, cfg.log_config)
+    # before the optimizer takes its step
+    runner.register_hook(NonFiniteGuard(**cfg.get("non_finite", {})), priority="HIGH")
     if val_dataset is not None:
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
         hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})
         runner.register_hook(hook, priority="LOW")
+        runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
+    runner.register_hook(ProgressBar())
     # after the evaluation, so that a checkpoint knows the best score of its own iteration
     runner.register_hook(SafeCheckpointHook(**cfg.checkpoint_config), priority=75)
     if threading.current_thread() is threading.main_thread():

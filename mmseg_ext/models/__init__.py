@@ -3,6 +3,7 @@
 from .backbones import MSCAN, DLinkNet34, DUNet, LinkNet34, NLLinkNet34, SevenLevelUNet
 from .decode_heads import LightHamHead
 from .layers import HDMSCA, MSCA, Hamburger
+from .losses import SoftClDiceLoss
 
 __all__ = [
     "HDMSCA",
@@ -15,4 +16,5 @@ __all__ = [
     "LinkNet34",
     "NLLinkNet34",
     "SevenLevelUNet",
+    "SoftClDiceLoss",
 ]

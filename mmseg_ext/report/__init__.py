@@ -4,6 +4,17 @@ from . import model_table
 from .accuracy_table import accuracy_table
 from .markdown import markdown_table, update_blocks
 from .metrics_file import save_metrics
-from .panel import save_panel
+from .panel import panel, save_panel
+from .run_curves import plot_runs, read_curves
 
-__all__ = ["accuracy_table", "markdown_table", "model_table", "save_metrics", "save_panel", "update_blocks"]
+__all__ = [
+    "accuracy_table",
+    "markdown_table",
+    "model_table",
+    "panel",
+    "plot_runs",
+    "read_curves",
+    "save_metrics",
+    "save_panel",
+    "update_blocks",
+]

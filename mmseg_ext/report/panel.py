@@ -22,18 +22,16 @@ def _painted(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[i
     return painted.round().astype(np.uint8)
 
 
-def save_panel(
-    path: str,
+def panel(
     image: np.ndarray,
     prediction: np.ndarray,
     truth: np.ndarray | None = None,
     palette: Sequence[Sequence[int]] = ((0, 0, 0), (128, 0, 0)),
     opacity: float = 0.6,
-) -> None:
-    """Write image, truth and prediction side by side, each under its title.
+) -> np.ndarray:
+    """Return image, truth and prediction side by side, each under its title: RGB uint8 (H', W', 3).
 
     Args:
-        path: file to write (.png or .jpg).
         image: RGB uint8 (H, W, 3).
         prediction: labels (H, W).
         truth: labels (H, W); left out when None.
@@ -50,5 +48,17 @@ def save_panel(
         left = i * (width + _GAP)
         sheet[_BAR:, left : left + width] = picture
         cv2.putText(sheet, title, (left + 6, _BAR - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+    return sheet
+
+
+def save_panel(
+    path: str,
+    image: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray | None = None,
+    palette: Sequence[Sequence[int]] = ((0, 0, 0), (128, 0, 0)),
+    opacity: float = 0.6,
+) -> None:
+    """Write `panel` of the same arguments into the file ``path`` (.png or .jpg)."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    cv2.imwrite(path, np.ascontiguousarray(sheet[:, :, ::-1]))
+    cv2.imwrite(path, np.ascontiguousarray(panel(image, prediction, truth, palette, opacity)[:, :, ::-1]))
