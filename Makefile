@@ -12,6 +12,9 @@ install:
 demo: install
 	@$(BIN)/python tools/demo.py
 
+# two tests at a time: the suite waits for processes more than it computes
+PYTEST_ARGS ?= -n 2 --dist worksteal
+
 test: install
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
