@@ -12,14 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmseg_ext.engine import add_config_options, load_config
+from mmseg_ext.engine import add_config_options, crop_size, load_config
 from mmseg_ext.engine.loading_speed import (
     compared_datasets,
     measure_loading,
-    measure_training,
     measure_workers,
     write_tiles,
 )
+from mmseg_ext.engine.training_speed import measure_training
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report import markdown_table
 
@@ -95,7 +95,9 @@ def main() -> None:
         sys.stdout.write(f"{show(title, figures)}\n\n")
     result = dict(loading=measured)
     if args.train:
-        result["training_images_per_s"] = measure_training(load_config(args.config or str(DEFAULT), args.cfg_options))
+        cfg = load_config(args.config or str(DEFAULT), args.cfg_options)
+        speed = measure_training(cfg, crop_px=crop_size(cfg)[0], batch=cfg.data.samples_per_gpu)
+        result["training_images_per_s"] = speed["fp32"].images_per_s
         sys.stdout.write(f"training on this device: {result['training_images_per_s']:.2f} images/s\n")
     if args.json:
         try:

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import cv2
-import numpy as np
 import torch
 from mmcv import Config
-from mmcv.runner import build_optimizer
 from mmseg.datasets import build_dataset
 from mmseg.datasets.pipelines import Compose
 from PIL import Image
@@ -21,9 +19,7 @@ from PIL import Image
 from ..datasets import RoadDataset, generate_mine
 from ..errors import ConfigError
 from .config import config_mistakes, step_arguments
-from .distributed import Process, start_process, wrap
-from .network import build_network
-from .precision import DTYPES, choose_precision
+from .distributed import Process
 from .seeding import seed_everything
 from .training import training_loader
 
@@ -216,43 +212,3 @@ def _draw(batches: Iterator, count: int) -> float:
     for _ in range(count):
         next(batches)
     return time.perf_counter() - start
-
-
-def measure_training(cfg: Config, steps: int = 5) -> float:
-    """Return the images per second that the network of ``cfg`` trains on this device, without any loading.
-
-    Args:
-        cfg: config with network, optimizer, batch size and crop size.
-        steps: steps to measure, after two that warm up.
-
-    Raises:
-        ConfigError: the pipeline crops nothing.
-    """
-    process = start_process()
-    crop = _arguments(cfg, "RandomCrop") or _arguments(cfg, "RandomAffineCrop")
-    if "crop_size" not in crop:
-        raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; the size of a step is not known")
-    count, (height, width) = cfg.data.samples_per_gpu, crop["crop_size"]
-    bands = cfg.model.backbone.get("in_channels", 3)
-    dtype = DTYPES[choose_precision(cfg.get("precision", "fp32"), process.device)]
-    with config_mistakes(cfg):
-        network = build_network(cfg, pretrained=False)
-        optimizer = build_optimizer(network, cfg.optimizer)
-    wrapped = wrap(network, process, dtype, channels_last=cfg.get("channels_last", False)).train()
-    generator = torch.Generator().manual_seed(0)
-    batch = dict(
-        img=torch.randn(count, bands, height, width, generator=generator),
-        img_metas=[{}] * count,
-        gt_semantic_seg=torch.randint(2, (count, 1, height, width), generator=generator),
-    )
-    seconds = []
-    for _ in range(steps + 2):
-        start = time.perf_counter()
-        loss = wrapped.train_step(batch)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if process.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return count / float(np.median(seconds[2:]))
