@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: install demo test lint check epfl wheels
+.PHONY: install demo test test-slow lint check epfl wheels
 
 install:
 	@MAKE_GOAL=$(firstword $(MAKECMDGOALS)) tools/install.sh
@@ -18,13 +18,17 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 test: install
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# what takes minutes: killed runs, whole trainings, several nodes, every network counted
+test-slow: install
+	@$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
 lint: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-check: lint test
+check: lint test test-slow
 
 # all eight methods on the EPFL road images: make epfl SOURCE=folder-with-images-and-groundtruth [ARGS="--seeds 0 1"]
 epfl: install

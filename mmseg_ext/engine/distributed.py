@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Callable
@@ -57,7 +58,14 @@ def start_process(gpu_id: int = 0) -> Process:
         torch.cuda.set_device(device)
     if "RANK" in os.environ and not dist.is_initialized():
         dist.init_process_group("nccl" if gpus else "gloo")
+        atexit.register(_leave)
     return Process(rank, world_size, device)
+
+
+def _leave() -> None:
+    """End the talk with the other processes; a thread left in it would abort this process at its exit."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def check_gpu_count(processes: int) -> None:

@@ -12,6 +12,8 @@ import torch
 
 from mmseg_ext.engine.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def start(root, config, work_dir, processes, *options):
     tool = ["tools/train.py"] if processes == 1 else ["-m", "mmseg_ext.engine.launch", str(processes), "tools/train.py"]

@@ -172,6 +172,7 @@ def test_the_learning_rate_follows_the_batch_only_when_asked(tiny_config, tmp_pa
         run(tiny_config, tmp_path / "x", lr_of_batch="x")
 
 
+@pytest.mark.slow
 def test_two_nodes_of_two_processes_step_like_one_process(tiny_config, tmp_path, root):
     start = first_weights(tiny_config, tmp_path)
     one = run(tiny_config, tmp_path / "one", **{"data.samples_per_gpu": 4, "runner.max_iters": 2})

@@ -19,6 +19,8 @@ import pytest
 
 from mmseg_ext.engine.checkpoint import latest_checkpoint, read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = 5
 KILLS = int(os.environ.get("FAULT_KILLS", 2))
 RANKS = int(os.environ.get("FAULT_RANKS", 1))

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_runs_are_added_once(run_tool, tiny_config, tmp_path):
     results, runs = tmp_path / "rows.json", tmp_path / "runs"
     command = ("accuracy_table.py", tiny_config, "--work-root", runs, "--results", results)

@@ -21,15 +21,18 @@ def measured(done):
     return json.loads(done.stdout)["configs"]
 
 
+@pytest.mark.slow
 def test_the_committed_tables_are_fresh(done):
     assert done.stderr == ""
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_every_leaf_is_measured(measured):
     assert sorted(measured) == leaf_configs()
 
 
+@pytest.mark.slow
 def test_params_and_flops_are_the_papers(measured, published):
     for row in published["methods"]:
         for dataset in ("OPM", "DP"):
@@ -45,6 +48,7 @@ def test_params_and_flops_are_the_papers(measured, published):
             assert cost["published"]["flops_g"] == row["published_flops_g"]
 
 
+@pytest.mark.slow
 def test_ablations_cost_what_the_paper_says(measured, published):
     base = "myconfigs/ablation/dsegnext.base.1024x1024.OPM.40k."
     for row in published["ablation_base"]:

@@ -26,6 +26,7 @@ def colours(tmp_path_factory):
     return data
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_one_finds_the_same_accuracy(run_tool, colours, tmp_path):
     settings = ["--epochs", 2, "--warmup-epochs", 0, "--batch-size", 8, "--log-interval", 1, "--workers", 0]
     done = run_tool("dist_pretrain.sh", colours, 2, *OPTIONS, *settings, "--work-dir", tmp_path, *TINY)

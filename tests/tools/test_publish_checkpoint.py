@@ -24,6 +24,7 @@ def trained(tiny_config, tmp_path):
     return cfg, str(path)
 
 
+@pytest.mark.slow
 def test_a_published_file_is_evaluated_without_a_config(trained, run_tool, tmp_path):
     cfg, checkpoint = trained
     options = ("--eval", "mIoU", "--out")

@@ -133,6 +133,7 @@ def test_more_gpus_than_there_are(monkeypatch):
         launch(2, ["tools/train.py"])
 
 
+@pytest.mark.slow
 def test_published_weights_score_as_published(run_tool, shared, tmp_path, root):
     """The EPFL checkpoint in the published format: mIoU 76.6 on the last 20 images, through the tools."""
     import json
@@ -161,6 +162,7 @@ def test_published_weights_score_as_published(run_tool, shared, tmp_path, root):
     assert scores[0]["IoU.road"] == pytest.approx(0.644, abs=0.001)
 
 
+@pytest.mark.slow
 def test_demo_makes_its_picture(run_tool, tmp_path):
     done = run_tool("demo.py", "--out", tmp_path, "--cfg-options", "runner.max_iters=2", "data.samples_per_gpu=1")
     assert done.returncode == 0, done.stderr
