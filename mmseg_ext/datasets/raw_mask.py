@@ -115,15 +115,6 @@ def shows_scene(values: np.ndarray) -> bool:
     return bool(((share >= 0.25) & (share <= 0.75)).mean() > _MAX_BETWEEN)
 
 
-def is_photograph(path: str) -> bool:
-    """Return whether the file at ``path`` shows a scene rather than labels.
-
-    Raises:
-        DataError: unreadable.
-    """
-    return shows_scene(read_stored(path)[0])
-
-
 def first_values(values: np.ndarray, limit: int = 8) -> str:
     """Return the first ``limit`` of ``values`` to show in a message."""
     return ", ".join(str(int(value)) for value in values[:limit]) + (", ..." if len(values) > limit else "")
