@@ -6,22 +6,11 @@ import os
 
 from ..datasets.image_file import IMAGE_SUFFIXES
 from ..datasets.raw_mask import RAW_MASK_SUFFIXES
+from ..datasets.road_dataset import files_by_stem
 from ..errors import DataError
 from .scene import RawDataSet, Scene
 from .settings import Settings
 from .splits import SPLITS, read_names
-
-
-def _by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in suffixes:
-            continue
-        if stem in found:
-            raise DataError(f"{found[stem]}: {name} has the same name; keep one of them")
-        found[stem] = os.path.join(folder, name)
-    return found
 
 
 def find_voc(source: str, settings: Settings) -> list[Scene]:
@@ -38,8 +27,12 @@ def find_voc(source: str, settings: Settings) -> list[Scene]:
                 f"{needed}: no such folder; {source} is no VOC layout (JPEGImages, SegmentationClass, ImageSets); "
                 "images and masks in other folders: convert_dataset.py pair"
             )
-    image_of, mask_of = _by_stem(images, IMAGE_SUFFIXES), _by_stem(masks, RAW_MASK_SUFFIXES)
-    found = {stem: (path, mask_of[stem]) for stem, path in image_of.items() if stem in mask_of}
+    image_of, mask_of = files_by_stem(images, IMAGE_SUFFIXES), files_by_stem(masks, RAW_MASK_SUFFIXES)
+    found = {
+        stem: (os.path.join(images, name), os.path.join(masks, mask_of[stem]))
+        for stem, name in image_of.items()
+        if stem in mask_of
+    }
     splits: dict[str, list[str]] = {}
     for split in SPLITS:
         path = os.path.join(lists, f"{split}.txt")

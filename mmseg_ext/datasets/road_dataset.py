@@ -59,7 +59,7 @@ def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
     return faster
 
 
-def _files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
+def files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
     """Return file names of ``folder`` with one of ``suffixes`` by their stem."""
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; set data_root, or convert your data with tools/convert_dataset.py")
@@ -152,8 +152,8 @@ class RoadDataset(CustomDataset):
             raise DataError(f"{split}: is no UTF-8 text; save it as UTF-8, one image name a line") from None
         if not stems:
             raise DataError(f"{split}: the split is empty; list one image name (without suffix) a line")
-        images = _files_by_stem(img_dir, IMAGE_SUFFIXES)
-        masks = {} if ann_dir is None else _files_by_stem(ann_dir, MASK_SUFFIXES)
+        images = files_by_stem(img_dir, IMAGE_SUFFIXES)
+        masks = {} if ann_dir is None else files_by_stem(ann_dir, MASK_SUFFIXES)
         infos = []
         for stem in stems:
             if stem not in images:

@@ -11,22 +11,24 @@ import torch
 from torch.utils.data import Dataset
 
 
-def seed_everything(seed: int, *counts: int) -> None:
-    """Seed Python, NumPy and torch; the same ``seed`` and ``counts`` (not negative) give the same random numbers."""
+def _seed_cpu(seed: int, counts: tuple[int, ...]) -> int:
+    """Seed Python and NumPy, and return the seed that goes with them for torch."""
     mixed = np.random.SeedSequence((seed % 2**64, *counts)).generate_state(3, np.uint64)
     random.seed(int(mixed[0]))
     np.random.seed(int(mixed[1]) % 2**32)  # noqa: NPY002  MMSegmentation draws from it
-    torch.manual_seed(int(mixed[2]) % 2**63)
+    return int(mixed[2]) % 2**63
+
+
+def seed_everything(seed: int, *counts: int) -> None:
+    """Seed Python, NumPy and torch; the same ``seed`` and ``counts`` (not negative) give the same random numbers."""
+    torch.manual_seed(_seed_cpu(seed, counts))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, *counts: int) -> Iterator[None]:
     """Seed the generators of the CPU for a while, and put them back as they were."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    mixed = np.random.SeedSequence((seed % 2**64, *counts)).generate_state(3, np.uint64)
-    random.seed(int(mixed[0]))
-    np.random.seed(int(mixed[1]) % 2**32)  # noqa: NPY002
-    torch.default_generator.manual_seed(int(mixed[2]) % 2**63)
+    torch.default_generator.manual_seed(_seed_cpu(seed, counts))
     try:
         yield
     finally:
