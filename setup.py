@@ -28,13 +28,14 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "geo": ["rasterio>=1.4", "shapely>=2.0"],
-        "roads": ["scikit-image>=0.24", "skan>=0.12", "networkx>=3.2"],
+        "geo": ["rasterio>=1.4", "shapely>=2.0", "pyogrio>=0.10"],
+        "roads": ["scikit-image>=0.24", "skan>=0.12", "networkx>=3.2", "scipy>=1.11"],
         "export": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0"],
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
             "psutil>=5.9",
+            "playwright>=1.40",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "mypy>=1.13",

@@ -2,6 +2,18 @@
 
 from .georeference import disagreement
 from .raster import RasterInfo, raster_info, read_raster, write_geotiff
-from .vector import burn_lines
+from .vector import VECTOR_SUFFIXES, RoadLines, burn_lines, metric_crs, read_lines, reprojected
 
-__all__ = ["RasterInfo", "burn_lines", "disagreement", "raster_info", "read_raster", "write_geotiff"]
+__all__ = [
+    "VECTOR_SUFFIXES",
+    "RasterInfo",
+    "RoadLines",
+    "burn_lines",
+    "disagreement",
+    "metric_crs",
+    "raster_info",
+    "read_lines",
+    "read_raster",
+    "reprojected",
+    "write_geotiff",
+]

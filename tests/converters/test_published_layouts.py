@@ -250,7 +250,7 @@ def test_spacenet3_chooses_areas_and_leaves_out_chips_without_lines(tmp_path):
         convert("spacenet3", str(tmp_path / "raw"), str(tmp_path / "b"), areas=("Paris",))
     target = tmp_path / "raw" / SPACENET_LAYOUTS["new"][1].format(3)
     target.write_text("{not json")
-    with pytest.raises(DataError, match="img3.geojson: cannot be read as GeoJSON"):
+    with pytest.raises(DataError, match="img3.geojson: cannot be read as vector data"):
         convert("spacenet3", str(tmp_path / "raw"), str(tmp_path / "c"), val=1)
     assert not (tmp_path / "c").exists() and not (tmp_path / "c.partial").exists()
 

@@ -1,10 +1,12 @@
 import json
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import RasterInfo, burn_lines
+from mmseg_ext.geo import RasterInfo, burn_lines, metric_crs, read_lines, reprojected
 
 GRID = RasterInfo("x.tif", 60, 80, 3, "uint8", crs="EPSG:32612", transform=(0.5, 0, 500_000, 0, -0.5, 4_000_000))
 
@@ -57,6 +59,49 @@ def test_what_cannot_be_placed_is_named(tmp_path):
     path = write(tmp_path / "a.geojson", [(0.0, 0.0), (1.0, 1.0)])
     with pytest.raises(DataError, match="x.tif: has no georeference, so the lines of .*a.geojson cannot be placed"):
         burn_lines(path, RasterInfo("x.tif", 5, 5, 3, "uint8"), 4)
-    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection"}')
-    with pytest.raises(DataError, match="b.geojson: cannot be read as GeoJSON"):
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureColl')
+    with pytest.raises(DataError, match="b.geojson: cannot be read as vector data"):
         burn_lines(str(tmp_path / "b.geojson"), GRID, 4)
+    with pytest.raises(DataError, match="c.gpkg: no such file"):
+        read_lines(str(tmp_path / "c.gpkg"))
+
+
+def test_a_ring_road_stays_open_inside(tmp_path):
+    ring = [(500_010, 3_999_995), (500_030, 3_999_995), (500_030, 3_999_975), (500_010, 3_999_975)]
+    mask = burn_lines(write(tmp_path / "a.geojson", [*ring, ring[0]]), GRID, 4)
+    assert mask[10, 40] == 1 and mask[30, 20] == 1  # on the line
+    assert mask[30, 40] == 0  # in the middle, 10 m from every line
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".shp"])
+def test_lines_of_every_format_are_the_same(tmp_path, suffix):
+    lines = [np.array([[500_000.0, 4_000_000.0], [500_010.0, 4_000_000.0]]), np.array([[1.0, 2.0], [3.0, 4.0], [5, 7]])]
+    path = str(tmp_path / f"roads{suffix}")
+    geometries = shapely.to_wkb([shapely.LineString(line) for line in lines])
+    pyogrio.raw.write(path, geometries, [], [], crs="EPSG:32612", geometry_type="LineString")
+    found = read_lines(path)
+    assert found.crs == "EPSG:32612"
+    assert all(np.array_equal(a, b) for a, b in zip(found.lines, lines, strict=True))
+
+
+def test_parts_of_multilines_are_lines_and_heights_are_dropped(tmp_path):
+    content = dict(type="FeatureCollection", features=[])
+    for kind, where in (
+        ("MultiLineString", [[[1, 2, 9], [3, 4, 9]], [[5, 6, 9], [7, 8, 9]]]),
+        ("Point", [1, 1]),
+    ):
+        content["features"].append(dict(type="Feature", properties={}, geometry=dict(type=kind, coordinates=where)))
+    content["features"].append(dict(type="Feature", properties={}, geometry=None))
+    path = tmp_path / "m.geojson"
+    path.write_text(json.dumps(content))
+    found = read_lines(str(path))
+    assert [line.tolist() for line in found.lines] == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+    assert found.crs == "EPSG:4326"
+
+
+def test_metres_are_those_of_the_utm_zone():
+    assert metric_crs("EPSG:4326", (7.0, 47.0)) == "EPSG:32632"
+    assert metric_crs("EPSG:4326", (-70.0, -23.0)) == "EPSG:32719"
+    (line,) = reprojected([np.array([[9.0, 0.0], [9.0, 0.001]])], "EPSG:4326", "EPSG:32632")
+    assert line[0] == pytest.approx((500_000, 0), abs=1e-3)  # on the zone's middle meridian, at the equator
+    assert np.hypot(*(line[1] - line[0])) == pytest.approx(110.574 * 0.9996, abs=0.01)  # a thousandth of a degree
