@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 LOST_PEER = 3
@@ -74,6 +75,25 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs {package}, which is not installed; pip install {package}, or all of this package's "
             f"extra '{extra}': pip install -e '.[{extra}]'"
         ) from None
+
+
+def require(names: Sequence[str], extra: str, purpose: str) -> None:
+    """Say at once, without importing them, if optional modules are missing.
+
+    Args:
+        names: modules.
+        extra: the extra of this package that brings them.
+        purpose: what needs them, for the message.
+
+    Raises:
+        MissingExtraError: one is not installed; the message has the pip command.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError(
+                f"{purpose} needs {name}, which is not installed; install this package's extra '{extra}': "
+                f"pip install -e '.[{extra}]'"
+            )
 
 
 def _say(line: str) -> None:

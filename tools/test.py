@@ -3,17 +3,23 @@
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from mmseg_ext.engine import (
+    AUGMENTATIONS,
     PredictionWriter,
     add_config_options,
     config_for,
     evaluate_checkpoint,
     is_first_process,
+    use_augmentations,
 )
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import save_metrics
+
+if TYPE_CHECKING:
+    from mmseg_ext.engine.road_scorer import RoadScorer
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,12 +28,23 @@ def parse_args() -> argparse.Namespace:
     text = "the config that the checkpoint was trained with (default: the one inside the checkpoint)"
     parser.add_argument("config", nargs="?", help=text)
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
-    parser.add_argument("--eval", nargs="+", default=[], metavar="METRIC", help="mIoU, mDice, mFscore")
+    parser.add_argument("--eval", nargs="+", default=[], metavar="METRIC", help="mIoU, mDice, mFscore, road")
     parser.add_argument("--out", metavar="FILE", help="write the metrics to this JSON file")
+    text = "with --eval road: write scores by image, a report to look at, probability and entropy maps there"
+    parser.add_argument("--report", metavar="DIR", help=text)
+    parser.add_argument("--tolerance", type=float, default=3.0, metavar="PX", help="of road scores (default: 3)")
+    text = "of centrelines and connectivity (default: half the width of each image's true roads)"
+    parser.add_argument("--buffer", type=float, metavar="PX", help=text)
+    parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
+    parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: what dataset.json says)")
+    text = "probability from which road scores call a pixel road (default: 0.5)"
+    parser.add_argument("--threshold", type=float, default=0.5, help=text)
     parser.add_argument("--mask-dir", metavar="DIR", help="write every predicted label map as PNG into this folder")
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")
-    parser.add_argument("--aug-test", action="store_true", help="average over flips and scales 0.5 to 1.75")
+    text = "average over: flips, scales (0.5 to 1.75), rotations (by 90 degrees)"
+    parser.add_argument("--tta", nargs="+", default=[], choices=AUGMENTATIONS, help=text)
+    parser.add_argument("--aug-test", action="store_true", help="MMSegmentation's name for --tta flips scales")
     parser.add_argument(
         "--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best"
     )
@@ -36,7 +53,19 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not (args.eval or args.mask_dir or args.show_dir):
         parser.error("nothing to do: give --eval, --mask-dir or --show-dir")
+    if args.report and "road" not in args.eval:
+        parser.error("--report is for road scores; give --eval road")
     return args
+
+
+def road_scorer(args: argparse.Namespace) -> "RoadScorer":
+    """Return what scores roads; it needs the extra 'roads', which the rest does not."""
+    from mmseg_ext.engine.road_scorer import RoadScorer
+    from mmseg_ext.scoring import ScoringSettings
+
+    return RoadScorer(
+        ScoringSettings(args.tolerance, args.tolerance_m, args.buffer, args.gsd, args.threshold), args.report
+    )
 
 
 def main() -> None:
@@ -45,16 +74,16 @@ def main() -> None:
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     if args.precision:
         cfg.precision = args.precision
-    if args.aug_test:
-        augmentation = cfg.data.test.pipeline[1]
-        augmentation.img_ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
-        augmentation.flip = True
+    use_augmentations(cfg, ["flips", "scales"] if args.aug_test else args.tta)
+    scorer = road_scorer(args) if "road" in args.eval else None
     writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
-    scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer)
-    if args.out and is_first_process():
+    facts: dict[str, str] = {}
+    if args.out or args.report:
         weights = weights_sha256(read_checkpoint(args.checkpoint)["state_dict"])
         split = os.path.join(cfg.data.test.get("data_root") or "", cfg.data.test.split)
         facts = dict(config=args.config, checkpoint=args.checkpoint, weights_sha256=weights, split=split)
+    scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer, scorer, facts)
+    if args.out and is_first_process():
         save_metrics(args.out, scores, **facts)
 
 

@@ -21,7 +21,7 @@ from ..datasets.image_reading import ImageReading, read_metadata
 from ..datasets.pipelines import check_same_size
 from ..datasets.raw_mask import IGNORE, holds_indices, labels_of, read_grey
 from ..errors import DataError
-from ..geo import RasterInfo, burn_lines, disagreement, write_geotiff
+from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, write_geotiff
 from ..geo.raster import Window, moved
 from ..tiling import windows
 from .scene import RawDataSet, Scene
@@ -33,7 +33,6 @@ _FORMAT = 1
 _RASTERS = (".tif", ".tiff")
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
-_METRES_PER_DEGREE = 111_320
 _RUNNING_PER_WORKER = 2
 _NAMED_ERRORS = 5
 
@@ -345,16 +344,8 @@ def _write_image(
 
 def _gsd_m(surveys: dict[str, _Survey]) -> float | None:
     """Return the median ground sampling distance in metres that the georeferences tell, None where none does."""
-    found = []
-    for survey in surveys.values():
-        info = survey.image
-        if info.transform is None or info.crs is None:
-            continue
-        a, b, _, d, e, f = info.transform
-        x, y = np.hypot(a, d), np.hypot(b, e)
-        if info.crs.upper() in ("EPSG:4326", "OGC:CRS84"):
-            x, y = x * _METRES_PER_DEGREE * np.cos(np.radians(f)), y * _METRES_PER_DEGREE
-        found.append(float(np.sqrt(x * y)))
+    each = [ground_sampling_distance(survey.image) for survey in surveys.values()]
+    found = [gsd_m for gsd_m in each if gsd_m is not None]
     return round(float(np.median(found)), 4) if found else None
 
 

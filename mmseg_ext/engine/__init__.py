@@ -15,10 +15,12 @@ from .publishing import publish_checkpoint
 from .repeating import repeat, repeat_table, train_and_score
 from .runner import SafeIterRunner
 from .step_hook import StepHook
+from .test_time_augmentation import AUGMENTATIONS, use_augmentations
 from .training import train
 from .weight_average_hook import WeightAverageHook
 
 __all__ = [
+    "AUGMENTATIONS",
     "Complexity",
     "EvalHook",
     "NonFiniteGuard",
@@ -44,4 +46,5 @@ __all__ = [
     "repeat_table",
     "train",
     "train_and_score",
+    "use_augmentations",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
+from .test_time_augmentation import class_probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -127,11 +128,11 @@ class _Steps(nn.Module):
     val_step = train_step
 
     @torch.no_grad()
-    def predict(self, batch: dict, **kwargs: object) -> list:
-        """Return one label map (H, W) per image of a test batch."""
+    def probabilities(self, batch: dict, quarter_turns: Sequence[int] = (0,)) -> torch.Tensor:
+        """Return class probabilities (classes, H, W) of the one image of a test batch; see `class_probabilities`."""
         batch = self._prepare(batch)
         with self._autocast():
-            return self.module(return_loss=False, **batch, **kwargs)
+            return class_probabilities(self.module, batch["img"], batch["img_metas"], quarter_turns)
 
 
 @MODULE_WRAPPERS.register_module()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from mmcv import Config
 from mmcv.parallel import collate
 from mmcv.utils import print_log
@@ -35,7 +38,11 @@ from .precision import DTYPES, choose_precision
 from .runner import SafeIterRunner
 from .weights import load_weights
 
-METRICS = ("mIoU", "mDice", "mFscore")
+if TYPE_CHECKING:
+    from .road_scorer import RoadScorer
+
+REGION_METRICS = ("mIoU", "mDice", "mFscore")
+METRICS = (*REGION_METRICS, "road")
 
 
 def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) -> DataLoader:
@@ -50,21 +57,49 @@ def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) ->
     )
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one image.
+
+    Attributes:
+        index: of the image in its data set.
+        labels: class indices (H, W).
+        probabilities: of each class (classes, H, W), on the network's device; of the one class above the background
+            where the network has a single output.
+    """
+
+    index: int
+    labels: np.ndarray
+    probabilities: torch.Tensor
+
+
 def predict_dataset(
-    model: LocalSegmentor | DistributedSegmentor, loader: DataLoader, progress: bool = True
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield index and label map (H, W) of every image that ``loader`` reads in this process."""
+    model: LocalSegmentor | DistributedSegmentor,
+    loader: DataLoader,
+    quarter_turns: Sequence[int] = (0,),
+    progress: bool = True,
+) -> Iterator[Prediction]:
+    """Yield what ``model`` says of every image that ``loader`` reads in this process.
+
+    Args:
+        model: the wrapped network.
+        loader: what `evaluation_loader` returned.
+        quarter_turns: rotations to average over, in steps of 90 degrees.
+        progress: show a bar on a terminal.
+    """
     model.eval()
     shown = tqdm(loader, desc="evaluating", unit="image", disable=None if progress else True, leave=False)
     for index, batch in zip(loader.sampler, shown, strict=True):
-        (labels,) = model.predict(batch)
-        yield index, labels
+        found = model.probabilities(batch, quarter_turns)
+        labels = found[0] > model.module.decode_head.threshold if len(found) == 1 else found.argmax(dim=0)
+        yield Prediction(index, labels.cpu().numpy(), found)
 
 
 def evaluate_dataset(
     model: LocalSegmentor | DistributedSegmentor,
     loader: DataLoader,
-    on_prediction: Callable[[int, np.ndarray], None] | None = None,
+    on_prediction: Callable[[Prediction], None] | None = None,
+    quarter_turns: Sequence[int] = (0,),
 ) -> list:
     """Return the areas per class of every image of the data set, in its order, in every process.
 
@@ -73,15 +108,25 @@ def evaluate_dataset(
     Args:
         model: the wrapped network.
         loader: what `evaluation_loader` returned.
-        on_prediction: called with index and label map (H, W) of each image of this process.
+        on_prediction: called with what is said of each image of this process.
+        quarter_turns: rotations to average over, in steps of 90 degrees.
     """
     areas = {}
     dataset: CustomDataset = loader.dataset
-    for index, labels in predict_dataset(model, loader):
-        (areas[index],) = dataset.pre_eval([labels], [index])
+    for found in predict_dataset(model, loader, quarter_turns):
+        (areas[found.index],) = dataset.pre_eval([found.labels], [found.index])
         if on_prediction is not None:
-            on_prediction(index, labels)
+            on_prediction(found)
     return gather_by_index(areas)
+
+
+def _road_scorer(given: RoadScorer | None) -> RoadScorer:
+    """Return the scorer, which needs the extra 'roads'."""
+    if given is not None:
+        return given
+    from .road_scorer import RoadScorer
+
+    return RoadScorer()
 
 
 def evaluate_checkpoint(
@@ -89,7 +134,9 @@ def evaluate_checkpoint(
     checkpoint: str,
     metrics: Sequence[str] = ("mIoU",),
     gpu_id: int = 0,
-    on_prediction: Callable[[CustomDataset, int, np.ndarray], None] | None = None,
+    on_prediction: Callable[[CustomDataset, Prediction], None] | None = None,
+    road_scorer: RoadScorer | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """Evaluate ``checkpoint`` on the test split of ``cfg`` and return the metrics, 0 to 1, in every process.
 
@@ -98,7 +145,10 @@ def evaluate_checkpoint(
         checkpoint: weights that fit ``cfg`` (.pth or .safetensors).
         metrics: of `METRICS`; empty to predict only (the split then needs no masks).
         gpu_id: the GPU of a single process.
-        on_prediction: called with data set, index and label map (H, W) of every image of this process.
+        on_prediction: called with the data set and what is said of each image of this process.
+        road_scorer: takes the road scores of every image; with ``road`` in ``metrics`` one is made where none is given.
+            Scores and report go to its folder.
+        facts: what the files in that folder say beside the scores.
 
     Raises:
         UserError: data, config, weights or machine do not fit; the message says what to do.
@@ -119,18 +169,33 @@ def evaluate_checkpoint(
     model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
     loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
 
-    def visit(index: int, labels: np.ndarray) -> None:
+    turns = cfg.get("test_rotations", (0,))
+    scorer = _road_scorer(road_scorer) if "road" in metrics else None
+
+    def visit(found: Prediction) -> None:
+        if scorer is not None:
+            scorer(dataset, found)
         if on_prediction is not None:
-            on_prediction(dataset, index, labels)
+            on_prediction(dataset, found)
 
     if not metrics:
-        for index, labels in predict_dataset(model, loader):
-            visit(index, labels)
+        for found in predict_dataset(model, loader, turns):
+            visit(found)
         return {}
     if process.rank == 0:
         print_log(f"{checkpoint}: {len(dataset)} image(s) of {dataset.split}")
-    results = evaluate_dataset(model, loader, visit)
-    return dataset.evaluate(results, list(metrics), logger=None if process.rank == 0 else "silent")
+    results = evaluate_dataset(model, loader, visit, turns)
+    logger = None if process.rank == 0 else "silent"
+    region = [metric for metric in metrics if metric != "road"]
+    scores = dataset.evaluate(results, region, logger=logger) if region else {}
+    if scorer is not None:
+        images = scorer.gather()
+        if scorer.folder is not None:
+            on_first_process(process, lambda: scorer.write(dataset, images, facts or {}))
+        road, table = scorer.total(images)
+        print_log("\n" + table, logger=logger)
+        scores |= road
+    return scores
 
 
 class EvalHook(MMSegEvalHook):
@@ -139,10 +204,10 @@ class EvalHook(MMSegEvalHook):
     Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
 
     Attributes:
-        on_prediction: called with index and label map (H, W) of each image of this process; None for nobody.
+        on_prediction: called with what is said of each image of this process; None for nobody.
     """
 
-    on_prediction: Callable[[int, np.ndarray], None] | None = None
+    on_prediction: Callable[[Prediction], None] | None = None
 
     def _should_evaluate(self, runner: SafeIterRunner) -> bool:
         return super()._should_evaluate(runner) or self.is_last_iter(runner)

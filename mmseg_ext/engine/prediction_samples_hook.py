@@ -9,7 +9,7 @@ import numpy as np
 from mmcv.runner import HOOKS, Hook, IterBasedRunner, TensorboardLoggerHook
 
 from ..report import panel
-from .evaluation import EvalHook
+from .evaluation import EvalHook, Prediction
 
 
 @HOOKS.register_module()
@@ -43,13 +43,14 @@ class PredictionSamplesHook(Hook):
         """Remember the iteration; a reference to the runner would keep it, and its loader's workers, alive."""
         self._iteration = runner.iter + 1
 
-    def _show(self, index: int, labels: np.ndarray) -> None:
+    def _show(self, found: Prediction) -> None:
+        index = found.index
         if index not in self._shown:
             return
         image, truth = self._dataset.picture(index), None
         if self._dataset.ann_dir:
             truth = self._smaller(self._dataset.get_gt_seg_map_by_idx(index), cv2.INTER_NEAREST)
-        labels = self._smaller(labels, cv2.INTER_NEAREST)
+        labels = self._smaller(found.labels, cv2.INTER_NEAREST)
         sheet = panel(self._smaller(image, cv2.INTER_AREA), labels, truth, self._dataset.PALETTE)
         stem = os.path.splitext(self._dataset.img_infos[index]["filename"])[0]
         self._board.writer.add_image(f"predictions/{stem}", sheet, self._iteration, dataformats="HWC")

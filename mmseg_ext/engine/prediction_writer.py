@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..errors import ConfigError
 from ..report import save_panel
+from .evaluation import Prediction
 
 
 class PredictionWriter:
@@ -32,10 +33,11 @@ class PredictionWriter:
             except OSError as error:
                 raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
 
-    def __call__(self, dataset: CustomDataset, index: int, labels: np.ndarray) -> None:
-        """Write the prediction ``labels`` (H, W) of image ``index``."""
+    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
+        """Write what is said of one image."""
+        index = found.index
         stem = os.path.splitext(dataset.img_infos[index]["filename"])[0]
-        labels = np.asarray(labels, np.uint8)
+        labels = np.asarray(found.labels, np.uint8)
         if self.mask_dir:
             picture = Image.fromarray(labels).convert("P")
             picture.putpalette(np.asarray(dataset.PALETTE, np.uint8).tobytes())

@@ -1,6 +1,6 @@
 """Georeferenced rasters and vectors: the only room that imports rasterio and shapely."""
 
-from .georeference import disagreement
+from .georeference import disagreement, ground_sampling_distance
 from .raster import RasterInfo, raster_info, read_raster, write_geotiff
 from .vector import VECTOR_SUFFIXES, RoadLines, burn_lines, metric_crs, read_lines, reprojected
 
@@ -10,6 +10,7 @@ __all__ = [
     "RoadLines",
     "burn_lines",
     "disagreement",
+    "ground_sampling_distance",
     "metric_crs",
     "raster_info",
     "read_lines",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from .raster import RasterInfo, Transform
+import math
+
+from .raster import RasterInfo, Transform, rasterio_module
 
 TOLERANCE_PX = 0.5
+_METRES_PER_DEGREE = 111_320.0
 
 
 def _map_xy(transform: Transform, column: float, row: float) -> tuple[float, float]:
@@ -41,3 +44,22 @@ def disagreement(image: RasterInfo, mask: RasterInfo, tolerance_px: float = TOLE
     if max(abs(s[0] - right) + abs(s[1] - down) for s in shifts) <= 2 * tolerance_px:
         return f"the mask lies {right:+.1f} px right and {down:+.1f} px down of its image"
     return "the mask has another pixel size or rotation than its image"
+
+
+def ground_sampling_distance(info: RasterInfo) -> float | None:
+    """Return metres per pixel of a raster, the geometric mean of both directions; None without a georeference.
+
+    Args:
+        info: its header. Degrees are turned into metres at its upper left corner, other units as they are defined.
+    """
+    if info.transform is None or info.crs is None:
+        return None
+    a, b, _, d, e, north = info.transform
+    x, y = math.hypot(a, d), math.hypot(b, e)
+    crs = rasterio_module().crs.CRS.from_user_input(info.crs)
+    if crs.is_geographic:
+        x, y = x * _METRES_PER_DEGREE * math.cos(math.radians(north)), y * _METRES_PER_DEGREE
+    else:
+        metres = crs.linear_units_factor[1]
+        x, y = x * metres, y * metres
+    return math.sqrt(x * y)

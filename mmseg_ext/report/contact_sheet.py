@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
+from .pictures import HATCH_CSS, fitted, hatch, picture_url
 
 _OPACITY = 0.5
-_HATCH_GREYS = (225, 95)
 _LINE_PX = 20
 _GAP_PX = 10
 _MAX_SIDE_PX = 65_500  # of a JPEG file
@@ -99,15 +96,12 @@ def paint_labels(
     if labels.shape != image.shape[:2]:
         raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
     longest = longest or max(image.shape[:2])
-    painted = _fitted(image, longest).astype(np.float32)
+    painted = fitted(image, longest).astype(np.float32)
     for label, colour in enumerate(palette):
         if label:
-            share = _fitted((labels == label).astype(np.float32), longest)[..., None] * _OPACITY
+            share = fitted((labels == label).astype(np.float32), longest)[..., None] * _OPACITY
             painted += share * (np.asarray(colour, np.float32) - painted)
-    height, width = painted.shape[:2]
-    stripe = ((np.arange(height)[:, None] + np.arange(width)) // 4 % 2).astype(bool)
-    ignored = _fitted((labels == ignore_index).astype(np.float32), longest) >= 0.5
-    painted[ignored & stripe], painted[ignored & ~stripe] = _HATCH_GREYS
+    hatch(painted, labels == ignore_index)
     return painted.round().astype(np.uint8)
 
 
@@ -144,7 +138,7 @@ def write_contact_sheet(
         raise ConfigError(f"{path}: a contact sheet is .html, .png or .jpg; give one of these suffixes")
 
     def pictures(cell: Cell) -> list[np.ndarray]:
-        shown = [_fitted(cell.image, cell_px)]
+        shown = [fitted(cell.image, cell_px)]
         if cell.labels is not None:
             shown.append(paint_labels(cell.image, cell.labels, palette, ignore_index, cell_px))
         return shown
@@ -169,16 +163,6 @@ def write_contact_sheet(
         raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
 
 
-def _fitted(array: np.ndarray, longest: int) -> np.ndarray:
-    """Return ``array`` (H, W, ...) with ``longest`` pixels on its longer side."""
-    height, width = array.shape[:2]
-    scale = longest / max(height, width)
-    if scale == 1:
-        return array
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(array, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-
-
 def _page(
     title: str,
     sections: Sequence[Section],
@@ -196,14 +180,14 @@ def _page(
             parts.append(f"<p>{html.escape(section.text)}</p>")
         parts.append('<div class="cells">')
         for cell in section.cells:
-            images = "".join(f'<img alt="" src="{_data_url(picture)}">' for picture in pictures(cell))
+            images = "".join(f'<img alt="" src="{picture_url(picture)}">' for picture in pictures(cell))
             note = f"<small>{html.escape(cell.note)}</small>" if cell.note else ""
             caption = f"<figcaption>{html.escape(cell.caption)}{note}</figcaption>"
             parts.append(f'<figure><div class="pictures">{images}</div>{caption}</figure>')
         parts.append("</div>")
     swatches = [(name, f"rgb{tuple(map(int, colour))}") for name, colour in legend]
     if legend:
-        swatches.append(("ignored", "repeating-linear-gradient(135deg, #5f5f5f 0 3px, #e1e1e1 3px 6px)"))
+        swatches.append(("ignored", HATCH_CSS))
     spans = "".join(f'<span><i style="background: {css}"></i>{html.escape(name)}</span>' for name, css in swatches)
     return _PAGE.format(
         title=html.escape(title),
@@ -214,12 +198,6 @@ def _page(
         cell=cell_px,
         width=columns * (2 * cell_px + 40),
     )
-
-
-def _data_url(picture: np.ndarray) -> str:
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
 def _sheet(

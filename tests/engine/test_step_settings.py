@@ -150,6 +150,7 @@ def test_recomputing_keeps_less():
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True},
                                      {"compile": dict(backend="aot_eager")},
+                                     pytest.param({"compile": True}, marks=pytest.mark.slow),  # C++ compiled
                                      {"model.backbone.recompute_stages": (1, 2)}])  # fmt: skip
 def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options):
     losses = []

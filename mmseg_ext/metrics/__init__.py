@@ -1,0 +1,1 @@
+"""Metrics of roads: pure functions of arrays and graphs."""

@@ -1,0 +1,15 @@
+"""Roads as graphs: mask to skeleton to graph; arrays and graphs only, no files, no torch.
+
+`graph` says what a road graph is.
+"""
+
+from ..errors import require
+
+require(("networkx", "scipy", "skimage", "skan"), "roads", "finding road networks")
+
+from .graph import road_graph  # noqa: E402
+from .lines import graph_from_lines, graph_lines  # noqa: E402
+from .simplify import simplify_line  # noqa: E402
+from .skeleton import half_width, skeleton  # noqa: E402
+
+__all__ = ["graph_from_lines", "graph_lines", "half_width", "road_graph", "simplify_line", "skeleton"]

@@ -1,0 +1,345 @@
+"""Scores of files that are there already: masks, probabilities or lines against the truth, no network involved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from ..datasets.image_file import IMAGE_SUFFIXES, image_info, read_pixels
+from ..datasets.image_reading import reading_of
+from ..datasets.pairing import IMAGE_ROLES, MASK_ROLES
+from ..datasets.pipelines import check_same_size
+from ..datasets.raw_mask import IGNORE, RAW_MASK_SUFFIXES, is_black_and_white, read_grey
+from ..datasets.road_dataset import files_by_stem
+from ..errors import DataError
+from ..geo import (
+    VECTOR_SUFFIXES,
+    RasterInfo,
+    disagreement,
+    ground_sampling_distance,
+    metric_crs,
+    read_lines,
+    reprojected,
+)
+from ..roads import graph_from_lines, graph_lines, road_graph
+from .image_scores import ImageScores, compare_graphs, score_graphs, score_image
+from .results import Shown
+from .settings import ScoringSettings
+
+_PLAIN_GREY = 90
+_SUFFIXES = (*RAW_MASK_SUFFIXES, *VECTOR_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """A predicted and a true file of one name.
+
+    Attributes:
+        name: what both are called.
+        prediction: path of the predicted mask, probabilities or lines.
+        truth: path of the true mask or lines.
+    """
+
+    name: str
+    prediction: str
+    truth: str
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether at least one of them holds lines instead of pixels."""
+        return _is_vector(self.prediction) or _is_vector(self.truth)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """A predicted and a true mask of one image.
+
+    Attributes:
+        prediction: predicted road (H, W) bool.
+        truth: true road (H, W) bool.
+        valid: (H, W) bool, False where pixels count nowhere; None where all count.
+        probability: predicted probability of road (H, W); None where there is only the mask.
+        gsd_m: metres per pixel that a georeference tells, None without one.
+    """
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    valid: np.ndarray | None
+    probability: np.ndarray | None
+    gsd_m: float | None
+
+
+def _is_vector(path: str) -> bool:
+    return path.lower().endswith(VECTOR_SUFFIXES)
+
+
+def _by_name(folder: str) -> dict[str, str]:
+    """Return paths of the masks and line files of ``folder`` by their names without suffix and role."""
+    found: dict[str, str] = {}
+    for file in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(file)
+        if suffix.lower() not in _SUFFIXES:
+            continue
+        name = next((stem[: -len(role)] for role in MASK_ROLES if stem.casefold().endswith(role)), stem)
+        if name in found:
+            raise DataError(
+                f"{folder}: {os.path.basename(found[name])} and {file} both stand for '{name}'; keep one of them"
+            )
+        found[name] = os.path.join(folder, file)
+    if not found:
+        raise DataError(f"{folder}: holds no masks and no lines ({', '.join(_SUFFIXES)})")
+    return found
+
+
+def pair_predictions(prediction: str, truth: str, names: Sequence[str] | None = None) -> list[FilePair]:
+    """Return the pairs of two folders, or of two files, in the order of their names.
+
+    Names pair when they are equal without suffix and without a known role at their end (``_mask``, ``_road``, ...).
+    Predictions without a truth are left out.
+
+    Args:
+        prediction: folder or file of masks, probabilities or lines.
+        truth: folder or file of masks or lines.
+        names: the truths of a folder to take; None for all.
+
+    Raises:
+        DataError: missing, empty, one name twice, or a truth has no prediction.
+    """
+    for path in (prediction, truth):
+        if not os.path.exists(path):
+            raise DataError(f"{path}: no such file or folder")
+    if os.path.isdir(prediction) != os.path.isdir(truth):
+        raise DataError(f"{prediction} and {truth}: one is a folder, the other a file; give two of a kind")
+    if not os.path.isdir(truth):
+        for path in (prediction, truth):
+            if not path.lower().endswith(_SUFFIXES):
+                raise DataError(f"{path}: neither a mask nor lines ({', '.join(_SUFFIXES)})")
+        return [FilePair(os.path.splitext(os.path.basename(truth))[0], prediction, truth)]
+    predicted, true = _by_name(prediction), _by_name(truth)
+    if names is not None:
+        for name in names:
+            if name not in true:
+                raise DataError(f"{os.path.join(truth, name)}.*: no such truth; add it, or take the name out")
+        true = {name: true[name] for name in names}
+    missing = [name for name in true if name not in predicted]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(
+            f"{true[missing[0]]}: has no prediction of its name in {prediction}{more}; predict it, or take it out"
+        )
+    return [FilePair(name, predicted[name], path) for name, path in true.items()]
+
+
+def holds_labels(paths: Sequence[str]) -> bool:
+    """Return whether masks hold labels (0, 1 and 255 for ignore) and not black and white.
+
+    Labels are told by the value 1 in at least one of them, with nothing but 0 and 255 beside it. Where all are black
+    and white, 255 is road.
+
+    Args:
+        paths: the masks of one folder; GeoTIFFs of numbers (probabilities) and lines are passed over.
+
+    Raises:
+        DataError: a mask holds other values.
+    """
+    labels = False
+    for path in paths:
+        if _is_vector(path) or _is_float(path):
+            continue
+        counts = np.bincount(read_grey(path).ravel(), minlength=256)
+        values = np.flatnonzero(counts)
+        if np.isin(values, (0, 1, IGNORE)).all():
+            labels = labels or counts[1] > 0
+        elif not is_black_and_white(counts):
+            raise DataError(
+                f"{path}: holds the values {', '.join(map(str, values[:6]))}{', ...' if len(values) > 6 else ''}, "
+                "neither a road mask nor labels 0, 1, 255; say --probability where they are probabilities"
+            )
+    return labels
+
+
+def _is_float(path: str) -> bool:
+    return path.lower().endswith((".tif", ".tiff")) and image_info(path).dtype.startswith("float")
+
+
+def _road_and_valid(path: str, labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    grey = read_grey(path)
+    if labels:
+        ignored = grey == IGNORE
+        return grey == 1, ~ignored if ignored.any() else None
+    return grey >= 128, None
+
+
+def read_probability(path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return probabilities (H, W) in 0..1 of a raster of one band, and where they are valid, None for everywhere.
+
+    Floating-point values are probabilities; integers are parts of the largest of their type (8 bit: 255).
+
+    Raises:
+        DataError: several bands, or numbers beyond 0 and 1.
+    """
+    values, valid = read_pixels(path)
+    if values.shape[2] != 1:
+        raise DataError(f"{path}: {values.shape[2]} bands, but probabilities of road have one")
+    band = values[:, :, 0]
+    if np.issubdtype(band.dtype, np.integer):
+        return band / np.float64(np.iinfo(band.dtype).max), valid
+    inside = band if valid is None else band[valid]
+    if inside.size and (inside.min() < 0 or inside.max() > 1):
+        raise DataError(f"{path}: values from {inside.min():g} to {inside.max():g} are no probabilities (0 to 1)")
+    return np.where(valid, band, 0) if valid is not None else band, valid
+
+
+def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool) -> Masks:
+    """Return the masks of a pair of rasters.
+
+    Args:
+        pair: two rasters.
+        labels: whether predictions, and whether truths, hold labels (`holds_labels`).
+        settings: threshold of probabilities.
+        probability: the prediction holds probabilities, whatever its type.
+
+    Raises:
+        DataError: unreadable, or they differ in size or in place.
+    """
+    truth, valid = _road_and_valid(pair.truth, labels[1])
+    chance = None
+    if probability or _is_float(pair.prediction):
+        chance, known = read_probability(pair.prediction)
+        prediction = chance >= settings.threshold
+    else:
+        prediction, known = _road_and_valid(pair.prediction, labels[0])
+    check_same_size(prediction.shape, truth.shape, pair.prediction, pair.truth)
+    infos = image_info(pair.truth), image_info(pair.prediction)
+    if (difference := disagreement(*infos)) is not None:
+        raise DataError(f"{pair.prediction}: {difference.replace('mask', 'prediction').replace('image', 'truth')}")
+    if known is not None:
+        valid = known if valid is None else valid & known
+    metres = [gsd for gsd in map(ground_sampling_distance, infos) if gsd is not None]
+    return Masks(prediction, truth, valid, chance, metres[0] if metres else None)
+
+
+def _lines_of(path: str, labels: bool) -> tuple[list[np.ndarray], str | None]:
+    """Return the road lines of a file in map coordinates, and their coordinate reference system."""
+    if _is_vector(path):
+        found = read_lines(path)
+        return found.lines, found.crs
+    info: RasterInfo = image_info(path)
+    if info.transform is None or info.crs is None:
+        raise DataError(f"{path}: has no georeference, so it does not compare to lines; add one")
+    road, valid = _road_and_valid(path, labels)
+    a, b, c, d, e, f = info.transform
+    lines = graph_lines(road_graph(road if valid is None else road & valid))
+    middles = [line + 0.5 for line in lines]
+    return [np.stack([a * m[:, 0] + b * m[:, 1] + c, d * m[:, 0] + e * m[:, 1] + f], axis=1) for m in middles], info.crs
+
+
+def score_lines(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings) -> ImageScores:
+    """Measure two networks of which at least one is a file of lines, in metres.
+
+    Lines are taken to the UTM zone of the truth; lines without a coordinate reference system are in metres already.
+    They have no width: the buffer is the tolerance.
+
+    Args:
+        pair: lines, or a georeferenced mask on one side.
+        labels: as in `read_masks`.
+        settings: the tolerance; that in pixels counts as metres here.
+
+    Raises:
+        DataError: unreadable, or only one of them has a coordinate reference system.
+    """
+    found = [_lines_of(pair.prediction, labels[0]), _lines_of(pair.truth, labels[1])]
+    placed = [(lines, crs) for lines, crs in found if lines and crs is not None]
+    if placed and any(lines and crs is None for lines, crs in found):
+        raise DataError(
+            f"{pair.prediction} and {pair.truth}: one has a coordinate reference system, the other none; add it"
+        )
+    if placed:
+        lines, crs = placed[-1]
+        metric = metric_crs(crs, lines[0][0])
+        found = [([] if system is None else reprojected(lines, system, metric), metric) for lines, system in found]
+    graphs = [graph_from_lines(lines) for lines, _ in found]
+    tolerance = settings.tolerance_px if settings.tolerance_m is None else settings.tolerance_m
+    counts, scores = score_graphs(compare_graphs(graphs[0], graphs[1], tolerance), 1.0)
+    return ImageScores(pair.name, counts, scores)
+
+
+class FolderEvaluation:
+    """Predictions in files against the truth.
+
+    Args:
+        pairs: what `pair_predictions` returned.
+        settings: tolerance, threshold, metres per pixel (None: as the georeference of each file tells).
+        probability: integer rasters of predictions hold probabilities.
+        images_dir: folder of images of the same names, for pictures; None shows the roads alone.
+
+    Raises:
+        DataError: lines and pixels are mixed, a mask holds other values, or an image is missing.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[FilePair],
+        settings: ScoringSettings,
+        probability: bool = False,
+        images_dir: str | None = None,
+    ) -> None:
+        odd = [pair for pair in pairs if pair.has_lines != pairs[0].has_lines]
+        if odd:
+            raise DataError(f"{odd[0].prediction}: lines and masks are mixed; evaluate the files of a kind together")
+        self.pairs, self.settings, self.probability = list(pairs), settings, probability
+        self.labels = (
+            False if probability else holds_labels([pair.prediction for pair in pairs]),
+            holds_labels([pair.truth for pair in pairs]),
+        )
+        self._images = None if images_dir is None else _images_of(pairs, images_dir)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there are masks to show."""
+        return not self.pairs[0].has_lines
+
+    def score(self) -> list[ImageScores]:
+        """Return the scores of every pair.
+
+        Raises:
+            DataError: a file cannot be read or does not fit its partner.
+        """
+        shown = tqdm(self.pairs, desc="scoring", unit="image", disable=None, leave=False)
+        return [self._score(pair) for pair in shown]
+
+    def _score(self, pair: FilePair) -> ImageScores:
+        if pair.has_lines:
+            return score_lines(pair, self.labels, self.settings)
+        masks = read_masks(pair, self.labels, self.settings, self.probability)
+        settings = self._settings_for(masks)
+        return score_image(pair.name, masks.prediction, masks.truth, settings, masks.valid, masks.probability)
+
+    def _settings_for(self, masks: Masks) -> ScoringSettings:
+        return self.settings if self.settings.gsd_m is not None else replace(self.settings, gsd_m=masks.gsd_m)
+
+    def show(self, index: int) -> Shown:
+        """Return what there is to see of the pair of rasters of an index."""
+        masks = read_masks(self.pairs[index], self.labels, self.settings, self.probability)
+        if self._images is None:
+            image = np.full((*masks.truth.shape, 3), _PLAIN_GREY, np.uint8)
+        else:
+            image, _ = reading_of(None).read(self._images[index])
+            image = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+            check_same_size(masks.truth.shape, image.shape, self.pairs[index].truth, self._images[index])
+        settings = self._settings_for(masks)
+        return Shown(image, masks.prediction, masks.truth, settings, masks.valid, masks.probability)
+
+
+def _images_of(pairs: Sequence[FilePair], folder: str) -> list[str]:
+    """Return the path of the image of each pair."""
+    by_stem = files_by_stem(folder, IMAGE_SUFFIXES)
+    names = {next((s[: -len(r)] for r in IMAGE_ROLES if s.casefold().endswith(r)), s): f for s, f in by_stem.items()}
+    for pair in pairs:
+        if pair.name not in names:
+            raise DataError(f"{os.path.join(folder, pair.name)}.*: no such image; add it, or leave --images out")
+    return [os.path.join(folder, names[pair.name]) for pair in pairs]

@@ -1,0 +1,284 @@
+"""The road scores by name: what each is, where it comes from, and how it follows from counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..metrics.probability import (
+    ProbabilityCounts,
+    best_threshold,
+    error_found,
+    expected_calibration_error,
+    precision_recall_curve,
+)
+from ..metrics.ratios import f1_of_counts, ratio
+
+Counts = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RoadMeasure:
+    """A road score.
+
+    Attributes:
+        key: its name in files, after ``road.``.
+        name: its name for people.
+        group: what it looks at.
+        definition: in a sentence or two, with the source.
+        of: the score of counts; None where it does not follow from them.
+        of_probability: the score of counts by probability; None likewise. Where both are None it is given for an
+            image as it is, and does not add up.
+        unit: ``%`` (values are 0 to 1), or the unit of the number.
+        higher_is_better: None where neither is.
+    """
+
+    key: str
+    name: str
+    group: str
+    definition: str
+    of: Callable[[Counts], float] | None
+    unit: str = "%"
+    higher_is_better: bool | None = True
+    of_probability: Callable[[ProbabilityCounts], float] | None = None
+
+
+def _iou(c: Counts) -> float:
+    return ratio(c["true_positive"], c["true_positive"] + c["false_positive"] + c["false_negative"])
+
+
+def _f1(c: Counts) -> float:
+    return ratio(2 * c["true_positive"], 2 * c["true_positive"] + c["false_positive"] + c["false_negative"])
+
+
+def _precision_of(kind: str) -> Callable[[Counts], float]:
+    return lambda c: ratio(c[f"{kind}_matched_prediction"], c[f"{kind}_prediction"])
+
+
+def _recall_of(kind: str) -> Callable[[Counts], float]:
+    return lambda c: ratio(c[f"{kind}_matched_truth"], c[f"{kind}_truth"])
+
+
+def _f1_of(kind: str) -> Callable[[Counts], float]:
+    keys = [f"{kind}_{name}" for name in ("matched_prediction", "prediction", "matched_truth", "truth")]
+    return lambda c: f1_of_counts(*(c[key] for key in keys))
+
+
+def _quality(c: Counts) -> float:
+    missed = c["centreline_truth"] - c["centreline_matched_truth"]
+    return ratio(c["centreline_matched_prediction"], c["centreline_prediction"] + missed)
+
+
+def _best_f1(probability: ProbabilityCounts) -> float:
+    return float(precision_recall_curve(probability).f1.max())
+
+
+_TOLERANCE = "within the tolerance (exact Euclidean distance)"
+_BUFFER = "within the buffer"
+_MNIH = "Mnih and Hinton, ECCV 2010"
+_WIEDEMANN = "Heipke et al. 1997, Wiedemann et al. 1998"
+_CLDICE = "Shit et al., CVPR 2021"
+
+MEASURES = (
+    RoadMeasure("IoU", "IoU", "Region", "Road pixels in both, of road pixels in either; as MMSegmentation's.", _iou),
+    RoadMeasure("F1", "F1", "Region", "Harmonic mean of precision and recall; the same as Dice.", _f1),
+    RoadMeasure(
+        "precision",
+        "Precision",
+        "Region",
+        "Predicted road pixels that are road.",
+        lambda c: ratio(c["true_positive"], c["true_positive"] + c["false_positive"]),
+    ),
+    RoadMeasure(
+        "recall",
+        "Recall",
+        "Region",
+        "True road pixels that are predicted.",
+        lambda c: ratio(c["true_positive"], c["true_positive"] + c["false_negative"]),
+    ),
+    RoadMeasure(
+        "accuracy",
+        "Accuracy",
+        "Region",
+        "Pixels, road or not, that are right; high where there is little road.",
+        lambda c: ratio(c["pixels"] - c["false_positive"] - c["false_negative"], c["pixels"]),
+    ),
+    RoadMeasure(
+        "boundary_IoU",
+        "Boundary IoU",
+        "Region",
+        "IoU of the road pixels within 3 px of the road's edge (Cheng et al., CVPR 2021, there 2 % of the image's "
+        "diagonal; here the image's border is no edge).",
+        lambda c: ratio(c["boundary_intersection"], c["boundary_union"]),
+    ),
+    RoadMeasure(
+        "relaxed_F1",
+        "Relaxed F1",
+        "Tolerance",
+        f"Harmonic mean of relaxed precision and recall ({_MNIH}).",
+        _f1_of("relaxed"),
+    ),
+    RoadMeasure(
+        "relaxed_precision",
+        "Relaxed precision",
+        "Tolerance",
+        f"Predicted road pixels that have a true one {_TOLERANCE} ({_MNIH}).",
+        _precision_of("relaxed"),
+    ),
+    RoadMeasure(
+        "relaxed_recall",
+        "Relaxed recall",
+        "Tolerance",
+        f"True road pixels that have a predicted one {_TOLERANCE} ({_MNIH}).",
+        _recall_of("relaxed"),
+    ),
+    RoadMeasure(
+        "completeness",
+        "Completeness",
+        "Centreline",
+        f"Length of true centrelines that have a predicted one {_BUFFER}, of all ({_WIEDEMANN}).",
+        _recall_of("centreline"),
+    ),
+    RoadMeasure(
+        "correctness",
+        "Correctness",
+        "Centreline",
+        f"Length of predicted centrelines that have a true one {_BUFFER}, of all ({_WIEDEMANN}).",
+        _precision_of("centreline"),
+    ),
+    RoadMeasure(
+        "quality",
+        "Quality",
+        "Centreline",
+        f"Matched predicted length, of predicted length and missed true length together ({_WIEDEMANN}).",
+        _quality,
+    ),
+    RoadMeasure(
+        "clDice",
+        "clDice",
+        "Topology",
+        f"Harmonic mean of how much of each skeleton lies inside the other's road ({_CLDICE}).",
+        _f1_of("cldice"),
+    ),
+    RoadMeasure(
+        "pairs_kept",
+        "Connected pairs kept",
+        "Topology",
+        "Chance that two points of the true network which it connects are connected in the prediction too.",
+        lambda c: ratio(c["pairs_kept"], c["pairs"]),
+    ),
+    RoadMeasure(
+        "gaps",
+        "Gaps",
+        "Topology",
+        "Places where a true road is found on both sides and interrupted between.",
+        lambda c: c["gaps"],
+        "",
+        False,
+    ),
+    RoadMeasure(
+        "gaps_per_km",
+        "Gaps per km",
+        "Topology",
+        "Gaps, by kilometre of true centreline (where the metres per pixel are not known, a pixel is a metre).",
+        lambda c: ratio(c["gaps"], c["truth_km"]),
+        "1/km",
+        False,
+    ),
+    RoadMeasure(
+        "components_prediction",
+        "Networks predicted",
+        "Topology",
+        "Connected components of the predicted network.",
+        lambda c: c["components_prediction"],
+        "",
+        None,
+    ),
+    RoadMeasure(
+        "components_truth",
+        "Networks in truth",
+        "Topology",
+        "Connected components of the true network.",
+        lambda c: c["components_truth"],
+        "",
+        None,
+    ),
+    RoadMeasure(
+        "APLS_spacenet",
+        "APLS (SpaceNet)",
+        "Topology",
+        "How alike shortest paths between places are in both networks: 1 less the mean relative difference of their "
+        "lengths, a missing path counting 1, both ways, harmonic mean; parameters of SpaceNet/CosmiQ: control points "
+        "every 50 m on bends, snapped within 4 m, paths from 10 m (Van Etten et al. 2018).",
+        None,
+    ),
+    RoadMeasure(
+        "APLS_sat2graph",
+        "APLS (Sat2Graph)",
+        "Topology",
+        "The same with the parameters of Sat2Graph and SAM-Road: control points every 50 m, snapped one to one within "
+        "10 m, paths from 100 m, arithmetic mean of both ways. It does not compare to the SpaceNet variant.",
+        None,
+    ),
+    RoadMeasure(
+        "TOPO_F1",
+        "TOPO F1",
+        "Topology",
+        "Harmonic mean of TOPO precision and recall (Biagioni and Eriksson 2012; parameters of Sat2Graph: radius "
+        "333 m, a point every 5.6 m, matched within 11 m and 45 degrees, one to one).",
+        None,
+    ),
+    RoadMeasure(
+        "TOPO_precision",
+        "TOPO precision",
+        "Topology",
+        "Points reached on the predicted network from common starts that are reached on the true one too.",
+        None,
+    ),
+    RoadMeasure(
+        "TOPO_recall",
+        "TOPO recall",
+        "Topology",
+        "Points reached on the true network that are reached on the predicted one too, times the share of starts "
+        "that the prediction has.",
+        None,
+    ),
+    RoadMeasure(
+        "best_F1",
+        "Best F1",
+        "Uncertainty",
+        "F1 at the best of 300 thresholds of the probability of road.",
+        None,
+        of_probability=_best_f1,
+    ),
+    RoadMeasure(
+        "best_threshold",
+        "Best threshold",
+        "Uncertainty",
+        "The probability from which to call a pixel road for the best F1; to be chosen on validation images.",
+        None,
+        unit="",
+        higher_is_better=None,
+        of_probability=best_threshold,
+    ),
+    RoadMeasure(
+        "calibration_error",
+        "Calibration error",
+        "Uncertainty",
+        "How far the predicted probability of road is from the share of road, averaged over pixels in 15 bins "
+        "(expected calibration error, Guo et al., ICML 2017, of P(road)).",
+        None,
+        higher_is_better=False,
+        of_probability=expected_calibration_error,
+    ),
+    RoadMeasure(
+        "error_found",
+        "Error found in the least certain 10 %",
+        "Uncertainty",
+        "Share of the wrong pixels (threshold 0.5) that a person finds by looking at the tenth of the pixels with the "
+        "highest entropy.",
+        None,
+        of_probability=error_found,
+    ),
+)
+BY_KEY = {measure.key: measure for measure in MEASURES}

@@ -1,0 +1,250 @@
+"""Scores as files: JSON, CSV by image, Markdown, and a page to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from ..metrics.probability import (
+    best_threshold,
+    calibration_curve,
+    entropy,
+    expected_calibration_error,
+    precision_recall_curve,
+)
+from ..report import road_report
+from ..roads import graph_lines
+from .image_scores import ImageScores, graphs_of
+from .measures import BY_KEY
+from .settings import ScoringSettings
+from .summary import class_scores, image_values, probabilities_of, shown_value, summarise, totals_table
+
+SCORES_FILE, IMAGES_FILE, TABLE_FILE, REPORT_FILE = "scores.json", "images.csv", "scores.md", "report.html"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What there is to see of an image.
+
+    Attributes:
+        image: RGB uint8 (H, W, 3).
+        prediction: predicted road (H, W) bool.
+        truth: true road (H, W) bool.
+        settings: with the metres per pixel of this image.
+        valid: (H, W) bool, False where pixels count nowhere; None where all count.
+        probability: predicted probability of road (H, W), None where there is only the mask.
+    """
+
+    image: np.ndarray
+    prediction: np.ndarray
+    truth: np.ndarray
+    settings: ScoringSettings
+    valid: np.ndarray | None = None
+    probability: np.ndarray | None = None
+
+
+def write_scores(
+    folder: str,
+    images: Sequence[ImageScores],
+    settings: ScoringSettings,
+    classes: Sequence[str] = ("background", "road"),
+    **facts: object,
+) -> None:
+    """Write the scores of a data set as `SCORES_FILE`, `IMAGES_FILE` and `TABLE_FILE`, each complete or not at all.
+
+    The JSON holds ``facts``, ``settings``, ``classes`` (`class_scores`), ``road`` (by key: pooled, mean, undefined,
+    definition) and ``images`` (counts and scores of each, of which `compare_runs` makes its resamples).
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    totals = summarise(images)
+    road = {
+        total.measure.key: dict(
+            pooled=_known(total.pooled),
+            mean=_known(total.mean),
+            undefined=total.undefined,
+            definition=total.measure.definition,
+        )
+        for total in totals
+    }
+    values = [image_values(image) for image in images]
+    content = dict(
+        facts,
+        settings=asdict(settings),
+        classes=_known_of(class_scores(images, classes)) if images[0].confusion is not None else {},
+        road=road,
+        images=[
+            dict(name=image.name, counts=image.counts, scores={k: _known(v) for k, v in value.items()})
+            for image, value in zip(images, values, strict=True)
+        ],
+    )
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(["image", *values[0]])
+    for image, value in zip(images, values, strict=True):
+        writer.writerow([image.name, *("" if math.isnan(v) else f"{v:.6g}" for v in value.values())])
+    _write(os.path.join(folder, SCORES_FILE), json.dumps(content, indent=1))
+    _write(os.path.join(folder, IMAGES_FILE), rows.getvalue())
+    _write(os.path.join(folder, TABLE_FILE), totals_table(totals) + "\n")
+
+
+def read_scores(folder: str) -> dict:
+    """Return what `write_scores` wrote into ``folder`` as JSON.
+
+    Raises:
+        DataError: there is none, or it is no scores file.
+    """
+    path = os.path.join(folder, SCORES_FILE) if os.path.isdir(folder) else folder
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        content["images"][0]["counts"], content["road"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        raise DataError(
+            f"{path}: holds no road scores; write them with tools/test.py --eval road --report, or tools/evaluate.py"
+        ) from None
+    return content
+
+
+def write_report(
+    folder: str,
+    title: str,
+    images: Sequence[ImageScores],
+    settings: ScoringSettings,
+    show: Callable[[int], Shown] | None = None,
+    subtitle: Sequence[str] = (),
+    worst: int = 3,
+) -> None:
+    """Write `REPORT_FILE`, one page with tables, curves and pictures.
+
+    Args:
+        folder: where it goes.
+        title: heading.
+        images: scores of the data set.
+        settings: they were made with.
+        show: returns what there is to see of the image of an index; None where there are only lines.
+        subtitle: lines below the heading.
+        worst: images of the lowest scores to show; two median ones stand beside them.
+
+    Raises:
+        ConfigError: it cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    measures = [
+        road_report.Measure(
+            total.measure.key,
+            total.measure.name,
+            total.measure.definition,
+            total.measure.unit,
+            total.pooled,
+            total.mean,
+            total.undefined,
+            total.measure.group,
+            total.measure.higher_is_better,
+        )
+        for total in summarise(images)
+    ]
+    values = [image_values(image) for image in images]
+    rows = [road_report.ImageScores(image.name, value) for image, value in zip(images, values, strict=True)]
+    chosen = [] if show is None else _chosen(values, worst)
+    examples = [] if show is None else [_example(why, images[i], show(i)) for i, why in chosen]
+    probability = probabilities_of(images)
+    curve = calibration = None
+    if probability is not None:
+        found = precision_recall_curve(probability)
+        curve = road_report.PrecisionRecall(
+            threshold=found.thresholds,
+            precision=found.precision,
+            recall=found.recall,
+            f1=found.f1,
+            best_threshold=best_threshold(probability),
+        )
+        bins = calibration_curve(probability)
+        calibration = road_report.Calibration(
+            confidence=bins.mean_probability,
+            share=bins.road_share,
+            pixels=bins.pixels,
+            error=expected_calibration_error(probability),
+        )
+    report = road_report.Report(title, list(subtitle), measures, rows, examples, curve, calibration, _notes(settings))
+    road_report.write_road_report(os.path.join(folder, REPORT_FILE), report)
+
+
+def _notes(settings: ScoringSettings) -> list[str]:
+    unit = f"{settings.tolerance_px:g} px" if settings.tolerance_m is None else f"{settings.tolerance_m:g} m"
+    buffer = (
+        "half the median width of an image's true roads, at least the tolerance (lines: the tolerance)"
+        if settings.buffer_px is None
+        else f"{settings.buffer_px:g} px"
+    )
+    notes = [
+        f"The tolerance is {unit}; the buffer of centrelines is {buffer}.",
+        "Pooled: all images counted as one. Mean: of the images in which the score is defined.",
+    ]
+    if settings.gsd_m is None:
+        notes.append("Where the metres per pixel are not known, APLS and TOPO count a pixel as a metre (--gsd).")
+    return notes
+
+
+def _chosen(values: Sequence[dict[str, float]], worst: int) -> list[tuple[int, str]]:
+    """Return the index of each image to show and why: lowest IoU, lowest APLS, and the median of both."""
+    chosen: dict[int, str] = {}
+    for key in ("IoU", "APLS_spacenet"):
+        scored = [i for i, value in enumerate(values) if not math.isnan(value[key])]
+        order = sorted(scored, key=lambda i: values[i][key])
+        name = BY_KEY[key].name
+        places = [(i, f"worst {name}") for i in order[:worst]]
+        if len(order) > worst:
+            places.append((order[len(order) // 2], f"median {name}"))
+        for i, why in places:
+            chosen[i] = f"{chosen[i]}, {why}" if i in chosen else why
+    return list(chosen.items())
+
+
+def _example(why: str, scores: ImageScores, shown: Shown) -> road_report.Example:
+    graphs = graphs_of(shown.prediction, shown.truth, shown.settings, shown.valid)
+    values = image_values(scores)
+    said = ", ".join(
+        f"{BY_KEY[key].name} {shown_value(values[key], BY_KEY[key])}" for key in ("IoU", "relaxed_F1", "APLS_spacenet")
+    )
+    return road_report.Example(
+        title=f"{why} ({said})",
+        name=scores.name,
+        image=shown.image,
+        truth=shown.truth,
+        prediction=shown.prediction,
+        tolerance_px=shown.settings.tolerance,
+        valid=shown.valid,
+        truth_lines=graph_lines(graphs.truth),
+        predicted_lines=graph_lines(graphs.prediction),
+        gaps=[(float(x), float(y)) for x, y in graphs.connectivity.gap_points],
+        entropy=None if shown.probability is None else entropy(shown.probability),
+    )
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _known_of(tree: dict) -> dict:
+    return {key: _known_of(value) if isinstance(value, dict) else _known(value) for key, value in tree.items()}
+
+
+def _write(path: str, text: str) -> None:
+    partial = f"{path}.partial"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None

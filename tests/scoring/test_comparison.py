@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.scoring import compare_runs, comparison_table
+
+ROAD = ("true_positive", "false_positive", "false_negative")
+
+
+def content(hits, of=100, apls=None):
+    """A run whose image i finds ``hits[i]`` of ``of`` road pixels and nothing else."""
+    images = [
+        dict(
+            name=str(i),
+            counts=dict(true_positive=hit, false_positive=0, false_negative=of - hit),
+            scores=dict(APLS_spacenet=None if apls is None else apls[i]),
+        )
+        for i, hit in enumerate(hits)
+    ]
+    return dict(images=images, road=dict(IoU={}, APLS_spacenet={}))
+
+
+def test_a_constant_gain_is_real_and_its_interval_a_point():
+    runs = {"old": content([50, 60, 70, 80]), "new": content([52, 62, 72, 82])}
+    old, new = compare_runs(runs, ["IoU"])
+    assert (old.difference, old.low, old.high) == (0, 0, 0) and not old.is_real
+    assert new.value == pytest.approx(0.67) and new.difference == pytest.approx(0.02)
+    assert (new.low, new.high) == pytest.approx((0.02, 0.02)) and new.is_real and new.images == 4
+    table = comparison_table([old, new])
+    assert "| IoU | old | 65.00 |  |  |  |" in table
+    assert "| IoU | new | 67.00 | +2.00 | +2.00 to +2.00 | better |" in table
+
+
+def test_a_gain_that_hangs_on_one_image_is_not_told_apart():
+    runs = {"old": content([50] * 10), "new": content([90] + [49] * 9)}
+    new = compare_runs(runs, ["IoU"])[1]
+    assert new.difference == pytest.approx((40 - 9) / 1000)
+    # an image is missing from a resample with (9/10)^10 = 35 %: the lower end is all nine losses
+    assert new.low == pytest.approx(-0.01) and new.high > new.difference and not new.is_real
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
+    random = np.random.default_rng(0)
+    first = random.uniform(0.2, 0.8, 400)
+    second = first + random.normal(0.01, 0.05, 400)
+    runs = {"a": content([1] * 400, apls=first.tolist()), "b": content([1] * 400, apls=second.tolist())}
+    b = compare_runs(runs, ["APLS_spacenet"])[1]
+    differences = second - first
+    error = differences.std() / 20
+    assert b.difference == pytest.approx(differences.mean())
+    assert (b.low, b.high) == pytest.approx(
+        (differences.mean() - 1.96 * error, differences.mean() + 1.96 * error), abs=0.1 * error
+    )
+
+
+def test_images_without_a_score_in_either_run_are_left_out():
+    runs = {"a": content([1] * 3, apls=[0.5, None, 0.7]), "b": content([1] * 3, apls=[0.6, 0.9, None])}
+    b = compare_runs(runs, ["APLS_spacenet"])[1]
+    assert b.images == 1 and b.value == 0.6 and b.difference == pytest.approx(0.1)
+
+
+def test_what_does_not_compare_is_refused():
+    run = content([50, 60])
+    with pytest.raises(ConfigError, match="at least two runs"):
+        compare_runs({"a": run})
+    with pytest.raises(ConfigError, match="nonsense: no such score; take some of IoU"):
+        compare_runs({"a": run, "b": run}, ["nonsense"])
+    with pytest.raises(DataError, match="b: image 2 is in only one of it and a; compare runs of one split"):
+        compare_runs({"a": run, "b": content([50, 60, 70])})
+    assert compare_runs({"a": run, "b": run}, ["clDice"]) == []

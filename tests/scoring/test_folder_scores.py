@@ -1,0 +1,180 @@
+import json
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from PIL import Image
+
+from mmseg_ext.errors import DataError
+from mmseg_ext.geo import write_geotiff
+from mmseg_ext.scoring import (
+    FolderEvaluation,
+    ScoringSettings,
+    pair_predictions,
+    score_image,
+    write_report,
+    write_scores,
+)
+from mmseg_ext.scoring.summary import image_values
+
+UTM = "EPSG:32632"
+
+
+def road(size=100, row=50):
+    mask = np.zeros((size, size), bool)
+    mask[row - 5 : row + 5] = True
+    return mask
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+
+
+def score(prediction, truth, probability=False, **options):
+    pairs = pair_predictions(str(prediction), str(truth))
+    return FolderEvaluation(pairs, ScoringSettings(**options), probability).score()
+
+
+def test_masks_of_every_kind_score_as_their_arrays(tmp_path):
+    truth, prediction = road(), road(row=52)
+    expected = image_values(score_image("a", prediction, truth, ScoringSettings()))
+    save(tmp_path / "white" / "a_mask.png", prediction * 255)
+    save(tmp_path / "labels" / "a.png", prediction)
+    save(tmp_path / "truth" / "a_label.png", truth * 255)
+    for folder in ("white", "labels"):
+        (found,) = score(tmp_path / folder, tmp_path / "truth")
+        assert found.name == "a" and image_values(found) == pytest.approx(expected, nan_ok=True)
+    (single,) = score(tmp_path / "white" / "a_mask.png", tmp_path / "truth" / "a_label.png")
+    assert image_values(single) == pytest.approx(expected, nan_ok=True)
+
+
+def test_255_is_ignored_where_masks_hold_labels(tmp_path):
+    truth, prediction = road().astype(np.uint8), road()
+    truth[:, :50] = 255
+    prediction[80:, :50] = True
+    save(tmp_path / "p" / "a.png", prediction * 255)
+    save(tmp_path / "t" / "a.png", truth)
+    (found,) = score(tmp_path / "p", tmp_path / "t")
+    assert image_values(found)["IoU"] == 1 and found.counts["pixels"] == 5000
+
+
+def test_probabilities_and_their_threshold(tmp_path):
+    chance = np.where(road(), 204, 51)  # 0.8 and 0.2
+    chance[:20] = 102  # 0.4
+    save(tmp_path / "p" / "a.png", chance)
+    save(tmp_path / "t" / "a.png", road() * 255)
+    (found,) = score(tmp_path / "p", tmp_path / "t", True)
+    assert image_values(found)["IoU"] == 1 and image_values(found)["best_F1"] == 1
+    (low,) = score(tmp_path / "p", tmp_path / "t", True, threshold=0.4)
+    assert image_values(low)["IoU"] == pytest.approx(1000 / 3000)
+    assert image_values(found)["calibration_error"] == pytest.approx(0.2 * 0.1 + 0.4 * 0.2 + 0.2 * 0.7)
+    (tmp_path / "f").mkdir()
+    write_geotiff(str(tmp_path / "f" / "a.tif"), (chance / 255).astype(np.float32))
+    assert image_values(score(tmp_path / "f", tmp_path / "t")[0]) == pytest.approx(image_values(found), nan_ok=True)
+    write_geotiff(str(tmp_path / "f" / "a.tif"), chance.astype(np.float32))
+    with pytest.raises(DataError, match=r"a.tif: values from 51 to 204 are no probabilities \(0 to 1\)"):
+        score(tmp_path / "f", tmp_path / "t")
+    with pytest.raises(DataError, match="neither a road mask nor labels 0, 1, 255; say --probability"):
+        save(tmp_path / "p" / "a.png", np.arange(10000).reshape(100, 100) % 250)
+        score(tmp_path / "p", tmp_path / "t")
+
+
+def test_the_metres_of_a_georeference_count(tmp_path):
+    placed = dict(crs=UTM, transform=(2.0, 0, 500_000, 0, -2.0, 5_000_000))
+    for name, mask in (("p", road(row=52)), ("t", road())):
+        (tmp_path / name).mkdir()
+        write_geotiff(str(tmp_path / name / "a.tif"), mask.astype(np.uint8) * 255, **placed)
+    (found,) = score(tmp_path / "p", tmp_path / "t", tolerance_m=4)
+    assert found.counts["truth_km"] == pytest.approx(0.2, rel=0.03)  # 100 px of 2 m
+    # 4 m are 2 px: all that is off by two rows matches
+    assert image_values(found)["relaxed_F1"] == 1
+    assert image_values(score(tmp_path / "p", tmp_path / "t", tolerance_m=3)[0])["relaxed_F1"] < 1
+    moved = dict(placed, transform=(2.0, 0, 500_010, 0, -2.0, 5_000_000))
+    write_geotiff(str(tmp_path / "p" / "a.tif"), road().astype(np.uint8) * 255, **moved)
+    with pytest.raises(DataError, match=r"a.tif: the prediction lies \+5.0 px right"):
+        score(tmp_path / "p", tmp_path / "t")
+
+
+def lines(path, *coordinates, crs=UTM):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    geometries = shapely.to_wkb([shapely.LineString(line) for line in coordinates])
+    pyogrio.raw.write(str(path), geometries, [], [], crs=crs, geometry_type="LineString")
+
+
+def test_lines_are_scored_in_metres(tmp_path):
+    east, north = 500_000, 5_000_000
+    lines(tmp_path / "t" / "a.gpkg", [(east, north), (east + 400, north)])
+    lines(tmp_path / "p" / "a.geojson", [(east, north + 2), (east + 100, north + 2)])
+    (found,) = score(tmp_path / "p", tmp_path / "t")
+    values = image_values(found)
+    assert values["completeness"] == pytest.approx((100 + np.sqrt(5)) / 400, abs=0.002)  # beyond the end, 3 m - 2 m off
+    assert values["correctness"] == 1
+    assert found.counts["truth_km"] == pytest.approx(0.4)
+    assert "IoU" not in values and found.confusion is None
+    assert values["APLS_spacenet"] == 0
+    assert image_values(score(tmp_path / "t", tmp_path / "t")[0])["APLS_spacenet"] == 1
+
+
+def test_a_mask_against_lines(tmp_path):
+    placed = dict(crs=UTM, transform=(0.5, 0, 500_000, 0, -0.5, 5_000_050))
+    (tmp_path / "p").mkdir()
+    write_geotiff(str(tmp_path / "p" / "a.tif"), road(100, 50).astype(np.uint8), **placed)
+    lines(tmp_path / "t" / "a.geojson", [(500_000, 5_000_025), (500_050, 5_000_025)])  # the middle of rows 45 to 54
+    values = image_values(score(tmp_path / "p", tmp_path / "t", tolerance_px=0.5)[0])
+    assert values["completeness"] > 0.98 and values["correctness"] == 1
+    write_geotiff(str(tmp_path / "p" / "a.tif"), road().astype(np.uint8))
+    with pytest.raises(DataError, match="a.tif: has no georeference, so it does not compare to lines"):
+        score(tmp_path / "p", tmp_path / "t")
+
+
+def test_what_does_not_pair_is_named(tmp_path):
+    save(tmp_path / "t" / "a.png", road() * 255)
+    save(tmp_path / "t" / "b.png", road() * 255)
+    save(tmp_path / "p" / "a.png", road() * 255)
+    with pytest.raises(DataError, match="b.png: has no prediction of its name in"):
+        score(tmp_path / "p", tmp_path / "t")
+    assert [p.name for p in pair_predictions(str(tmp_path / "p"), str(tmp_path / "t"), ["a"])] == ["a"]
+    with pytest.raises(DataError, match="c.*: no such truth"):
+        pair_predictions(str(tmp_path / "p"), str(tmp_path / "t"), ["c"])
+    with pytest.raises(DataError, match="one is a folder, the other a file"):
+        score(tmp_path / "p", tmp_path / "t" / "a.png")
+    with pytest.raises(DataError, match="none: no such file or folder"):
+        score(tmp_path / "none", tmp_path / "t")
+    save(tmp_path / "p" / "a_mask.png", road() * 255)
+    with pytest.raises(DataError, match="a.png and a_mask.png both stand for 'a'"):
+        score(tmp_path / "p", tmp_path / "t")
+    (tmp_path / "p" / "a_mask.png").unlink()
+    save(tmp_path / "p" / "b.png", road(90) * 255)
+    with pytest.raises(DataError, match=r"b.png.*90"):
+        score(tmp_path / "p", tmp_path / "t")
+    lines(tmp_path / "p" / "c.geojson", [(0, 0), (1, 1)])
+    lines(tmp_path / "t" / "c.geojson", [(0, 0), (1, 1)])
+    with pytest.raises(DataError, match="c.geojson: lines and masks are mixed"):
+        score(tmp_path / "p", tmp_path / "t")
+
+
+def test_the_files_of_an_evaluation_agree(tmp_path):
+    for name, shift in (("a", 0), ("b", 2), ("empty", None)):
+        none = np.zeros((100, 100), bool)
+        save(tmp_path / "p" / f"{name}.png", (none if shift is None else road(row=50 + shift)) * 255)
+        save(tmp_path / "t" / f"{name}.png", (none if shift is None else road()) * 255)
+    settings = ScoringSettings()
+    evaluation = FolderEvaluation(pair_predictions(str(tmp_path / "p"), str(tmp_path / "t")), settings)
+    images = evaluation.score()
+    write_scores(str(tmp_path / "out"), images, settings, truth="t")
+    write_report(str(tmp_path / "out"), "Roads", images, settings, evaluation.show)
+    content = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert content["truth"] == "t" and content["settings"]["tolerance_px"] == 3
+    assert content["road"]["IoU"]["undefined"] == 1
+    assert content["road"]["IoU"]["pooled"] == pytest.approx((1000 + 800) / (1000 + 1200))
+    assert content["road"]["IoU"]["mean"] == pytest.approx((1 + 800 / 1200) / 2)
+    assert content["classes"]["pooled"]["road"]["IoU"] == content["road"]["IoU"]["pooled"]
+    assert content["classes"]["mean"]["background"]["IoU"] == pytest.approx((1 + 8800 / 9200 + 1) / 3)
+    rows = (tmp_path / "out" / "images.csv").read_text().splitlines()
+    assert rows[0].startswith("image,IoU,F1") and rows[2].startswith("b,0.666667,0.8") and rows[3].startswith("empty,,")
+    assert "| IoU, % | 81.82 | 83.33 | 1 |" in (tmp_path / "out" / "scores.md").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "81.82" in page and page.count("<figure") >= 6
+    assert not list((tmp_path / "out").glob("*.partial"))

@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Compare runs by the road scores of the same images, and tell which differences are real.
+
+Example: python tools/compare_runs.py scores/segnext scores/dsegnext
+Each RUN is a folder that tools/test.py --report or tools/evaluate.py --out wrote; the first is what the others are
+compared with.
+"""
+
+import argparse
+import os
+import sys
+
+from mmseg_ext.errors import ConfigError, run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with scores.json")
+    parser.add_argument("--scores", nargs="+", metavar="KEY", help="IoU, relaxed_F1, APLS_spacenet, ...")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals (default: 0.95)")
+    parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--out", metavar="FILE", help="write the table to this Markdown file too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Compare as the command line says."""
+    args = parse_args()
+    from mmseg_ext.scoring import compare_runs, comparison_table, read_scores
+
+    names = _names(args.runs)
+    runs = {name: read_scores(path) for name, path in zip(names, args.runs, strict=True)}
+    chosen = {} if args.scores is None else {"keys": args.scores}
+    found = compare_runs(runs, confidence=args.confidence, resamples=args.resamples, seed=args.seed, **chosen)
+    table = comparison_table(found, args.confidence) + "\n"
+    sys.stdout.write(table)
+    if args.out:
+        try:
+            with open(args.out, "w", encoding="utf-8") as file:
+                file.write(table)
+        except OSError as error:
+            raise ConfigError(f"{args.out}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def _names(paths: list[str]) -> list[str]:
+    """Return the shortest ends of ``paths`` that tell them apart."""
+    parts = [os.path.normpath(path).split(os.sep) for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError(f"{paths[0]}: given twice; give different runs")
+
+
+if __name__ == "__main__":
+    run_tool(main)
