@@ -90,6 +90,12 @@ def tiny_config(tmp_path, mine_data):
     return write_tiny_config(tmp_path / "tiny.py", mine_data)
 
 
+@pytest.fixture(scope="session")
+def one_config(tmp_path_factory, mine_data):
+    """The same for fixtures that serve many tests."""
+    return write_tiny_config(tmp_path_factory.mktemp("config") / "tiny.py", mine_data)
+
+
 def write_tiny_config(path, data):
     norm = dict(mean=[150.0, 138.0, 112.0], std=[27.0, 24.0, 24.0])
     train_args = dict(

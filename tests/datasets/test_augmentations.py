@@ -364,8 +364,7 @@ def test_predictions_come_back_at_the_original_size(tiny_config):
     network = wrap(build_network(cfg), Process(0, 1, torch.device("cpu"))).eval()
     batch = next(iter(evaluation_loader(dataset, Process(0, 1, torch.device("cpu")), 0)))
     assert batch["img"][0].shape[-2:] == (128, 128)  # 64 px of 4 m are 102 px of 2.5 m
-    (labels,) = network.predict(batch)
-    assert labels.shape == (64, 64)
+    assert network.probabilities(batch).shape == (2, 64, 64)
 
 
 def test_road_is_found_in_a_mine():

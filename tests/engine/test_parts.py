@@ -91,12 +91,13 @@ def test_autocast_reaches_the_network():
     seen = []
 
     class Network(torch.nn.Linear):
-        def forward(self, return_loss=True, img=None):
-            seen.append(super().forward(img).dtype)
-            return [0]
+        def inference(self, image, metas, rescale):
+            seen.append(self(image).dtype)
+            return torch.zeros(1, 2, 3, 3)
 
-    LocalSegmentor(Network(2, 2), CPU, torch.bfloat16).predict(dict(img=torch.ones(1, 2)))
-    LocalSegmentor(Network(2, 2), CPU, None).predict(dict(img=torch.ones(1, 2)))
+    batch = dict(img=[torch.ones(1, 2)], img_metas=[[{}]])
+    LocalSegmentor(Network(2, 2), CPU, torch.bfloat16).probabilities(batch)
+    LocalSegmentor(Network(2, 2), CPU, None).probabilities(batch)
     assert seen == [torch.bfloat16, torch.float32]
 
 

@@ -1,0 +1,112 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_ext.engine.road_scorer import road_labels
+
+
+def known(metrics):
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, run_tool, one_config):
+    """A trained network's road scores by one process and by two, and the folders of their reports."""
+    root = tmp_path_factory.mktemp("road")
+    done = run_tool("train.py", one_config, "--work-dir", root / "run")
+    assert done.returncode == 0, done.stderr
+    checkpoint = root / "run" / "latest.pth"
+    options = ["--eval", "mIoU", "road", "--cfg-options", "data.test.split=ImageSets/Segmentation/val.txt"]
+    metrics = {}
+    for processes in (1, 2):
+        files = ["--out", root / f"{processes}.json", "--report", root / f"report{processes}"]
+        tool = ["test.py", one_config, checkpoint] if processes == 1 else ["dist_test.sh", one_config, checkpoint, 2]
+        done = run_tool(*tool, *files, *options)
+        assert done.returncode == 0, done.stderr
+        metrics[processes] = json.loads((root / f"{processes}.json").read_text())["metrics"]
+    return root, metrics, done
+
+
+def test_road_scores_are_those_of_mmsegmentation_where_both_exist(evaluated):
+    _, metrics, _ = evaluated
+    one = metrics[1]
+    assert one["road.IoU"] == pytest.approx(one["IoU.road"], abs=1e-9)
+    assert one["road.recall"] == pytest.approx(one["Acc.road"], abs=1e-9)
+    assert one["road.accuracy"] == pytest.approx(one["aAcc"], abs=1e-9)
+    assert {"road.APLS_spacenet", "road.TOPO_F1", "road.clDice", "road.pairs_kept", "road.calibration_error"} <= set(
+        one
+    )
+
+
+def test_two_processes_score_and_report_like_one(evaluated):
+    root, metrics, _ = evaluated
+    assert metrics[1] == metrics[2]
+    for name in ("images.csv", "scores.md", "scores.json"):
+        assert (root / "report1" / name).read_text() == (root / "report2" / name).read_text()
+    assert sorted(path.name for path in (root / "report2" / "probability").iterdir()) == sorted(
+        path.name for path in (root / "report1" / "probability").iterdir()
+    )
+
+
+def test_a_report_holds_what_evaluate_finds_in_its_maps(evaluated, run_tool, tmp_path, mine_data):
+    root, _, _ = evaluated
+    names = [line.split(",")[0] for line in (root / "report1" / "images.csv").read_text().splitlines()[1:]]
+    (tmp_path / "split.txt").write_text("\n".join(names))
+    done = run_tool(
+        *("evaluate.py", root / "report1" / "labels", mine_data / "SegmentationClass", "--out", tmp_path / "again"),
+        *("--split", tmp_path / "split.txt", "--images", mine_data / "JPEGImages", "--gsd", 1),
+    )
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "again" / "scores.json").read_text())
+    first = json.loads((root / "report1" / "scores.json").read_text())
+    for key in ("IoU", "relaxed_F1", "quality", "clDice", "pairs_kept", "gaps"):
+        assert again["road"][key]["pooled"] == pytest.approx(first["road"][key]["pooled"]), key
+    for folder in (root / "report1", tmp_path / "again"):
+        page = (folder / "report.html").read_text()
+        assert page.count("<img") >= 8 and names[0] in page
+    entropy = np.array(Image.open(root / "report1" / "entropy" / f"{names[0]}.png"))
+    probability = np.array(Image.open(root / "report1" / "probability" / f"{names[0]}.png")) / 255
+    with np.errstate(all="ignore"):
+        bits = -probability * np.log2(probability) - (1 - probability) * np.log2(1 - probability)
+    assert np.abs(np.nan_to_num(bits) - entropy / 255).max() < 0.02
+
+
+def test_runs_compare(evaluated, run_tool, tmp_path):
+    root, _, _ = evaluated
+    done = run_tool(
+        "compare_runs.py", root / "report1", root / "report2", "--scores", "IoU", "--out", tmp_path / "t.md"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| IoU | report2 |" in done.stdout and "not told apart" in done.stdout
+    assert (tmp_path / "t.md").read_text() == done.stdout
+    for wrong, words in (
+        ([root / "report1"], "at least two runs"),
+        ([root / "report1", root / "report1"], "given twice"),
+        ([root / "report1", root / "run"], "holds no road scores"),
+    ):
+        done = run_tool("compare_runs.py", *wrong)
+        assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_bad_arguments_are_one_line(evaluated, run_tool, one_config, tmp_path):
+    root, _, _ = evaluated
+    checkpoint = root / "run" / "latest.pth"
+    for options, words in (
+        (["--eval", "roads"], "--eval roads: unknown metric; take some of mIoU, mDice, mFscore, road"),
+        (["--eval", "road", "--threshold", 2], "the threshold is 2; it must lie between 0 and 1"),
+        (["--eval", "road", "--report", one_config], "cannot be created"),
+    ):
+        done = run_tool("test.py", one_config, checkpoint, *options)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    done = run_tool("evaluate.py", tmp_path / "none", tmp_path)
+    assert done.returncode == 2 and "none: no such file or folder" in done.stderr
+
+
+def test_what_is_road_is_told_by_the_names_of_the_classes():
+    assert road_labels(("background", "road")) == [1]
+    assert road_labels(("ground", "road", "pad")) == [1]
+    assert road_labels(("ground", "ramp", "haul")) == [1, 2]
