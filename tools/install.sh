@@ -44,6 +44,10 @@ check_machine() {
     fi
     "$python" -c 'import ctypes; ctypes.CDLL("libGL.so.1")' 2>/dev/null || { missing+=("libGL"); packages+=(libgl1); }
     "$python" -c 'import ctypes; ctypes.CDLL("libgthread-2.0.so.0")' 2>/dev/null || { missing+=("libglib"); packages+=(libglib2.0-0); }
+    case "${MAKE_GOAL:-}" in test | check)
+        { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null ||
+            { missing+=("Chromium, in which a test opens the report"); packages+=(chromium); } ;;
+    esac
     if [ ${#missing[@]} -gt 0 ]; then
         local list
         list=$(printf ', %s' "${missing[@]}")

@@ -1,4 +1,4 @@
-"""Georeferenced rasters and vectors: the only room that imports rasterio and shapely."""
+"""Georeferenced rasters and vectors: the only room that imports rasterio, shapely and pyogrio."""
 
 from .georeference import disagreement, ground_sampling_distance
 from .raster import RasterInfo, raster_info, read_raster, write_geotiff

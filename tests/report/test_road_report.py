@@ -439,7 +439,7 @@ def test_strips_have_a_dot_for_each_image_and_the_median(drawn):
 def browser():
     from playwright.sync_api import sync_playwright
 
-    executable = shutil.which("chromium")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if executable is None:
         pytest.fail("the browser tests need chromium, which is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
