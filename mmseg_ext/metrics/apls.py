@@ -92,13 +92,14 @@ def apls(
     the direction's score is 1 - the mean difference. The variants differ in what pairs count:
 
     - `SPACENET`: ordered pairs that their own graph connects. The first point missing in the other graph: 1, however
-      short the path; else paths shorter than 10 m are left out, and the second point missing: 1. No pair: 0, so that
-      even equal graphs without a path of 10 m get 0. The total is 0 where a direction is.
+      short the path; else paths shorter than 10 m are left out, and the second point missing: 1. A direction without a
+      pair is 0, and the total then too; nan where neither has one (published as 0).
     - `SAT2GRAPH`: unordered pairs. Either point missing: 1, even where their own graph does not connect them; else only
       paths longer than 100 m count. A direction without a pair is nan, and the total then the other direction.
       Differences to the published code: it visits points in random order, here in the order of nodes and edges; it
       parts straight segments into hops, here the lines of edges (the same where edges are straight); it overlooks
-      rings without a junction, here their lowest node is a control point; it merges control points in one cell of 2 m.
+      rings without a junction, here their lowest node is a control point; it merges control points in one cell of 2 m,
+      here those within 4 hops of an earlier one are left out, since one to one they could not be found again.
 
     Graphs without edges are empty: both, the total is nan; one of them, 0.
 
@@ -125,6 +126,9 @@ def apls(
             raise ValueError("the SpaceNet variant of APLS has no region")
         few = len(theirs.nodes) <= variant.most_nodes
         forth, back = (_spacenet(own, other, variant, few) for own, other in ((theirs, ours), (ours, theirs)))
+        if np.isnan(forth) and np.isnan(back):
+            return Apls(*3 * [float("nan")])
+        forth, back = (0.0 if np.isnan(score) else score for score in (forth, back))
         total = 2 * forth * back / (forth + back) if min(forth, back) > 0 else 0.0
     else:
         box = None if region is None else np.asarray(region, dtype=np.float64) * gsd_m
@@ -137,8 +141,8 @@ def apls(
     return Apls(0.0 if empty else total, forth, back)
 
 
-def _similarity(differences: np.ndarray, nothing: float) -> float:
-    return 1 - float(differences.mean()) if len(differences) else nothing
+def _similarity(differences: np.ndarray) -> float:
+    return 1 - float(differences.mean()) if len(differences) else float("nan")
 
 
 def _differences(lengths: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -161,7 +165,7 @@ def _spacenet(own: RoadLines, other: RoadLines, variant: SpaceNetApls, few: bool
     lost = paired & missing[:, None]
     counted = paired & ~missing[:, None] & (lengths >= variant.shortest_m)
     differences = _differences(lengths[counted], others[counted])
-    return _similarity(np.concatenate([np.ones(np.count_nonzero(lost)), differences]), nothing=0.0)
+    return _similarity(np.concatenate([np.ones(np.count_nonzero(lost)), differences]))
 
 
 def _inside_edges(roads: RoadLines, variant: SpaceNetApls) -> Places:
@@ -213,7 +217,13 @@ def _control_points(roads: RoadLines, hops: _Hops, variant: Sat2GraphApls) -> np
         if len(points) > variant.long_chain:
             parts = int(len(points) / variant.chain_step) + 1
             control.update(points[int(len(points) * i / parts)] for i in range(1, parts))
-    return np.array(sorted(control), dtype=np.intp)
+    kept: list[int] = []
+    blocked: set[int] = set()
+    for point in sorted(control):  # nodes before points along edges
+        if point not in blocked:
+            kept.append(point)
+            blocked |= _within(hops.neighbours, point, variant.blocked_hops)
+    return np.array(kept, dtype=np.intp)
 
 
 def _snap_one_to_one(points: np.ndarray, other: RoadLines, variant: Sat2GraphApls) -> Places:
@@ -259,4 +269,4 @@ def _sat2graph(own: RoadLines, other: RoadLines, variant: Sat2GraphApls, region:
     lengths, others = path_lengths(own, control)[pairs], path_lengths(other, snapped)[pairs]
     counted = ~missing & np.isfinite(lengths) & (lengths > variant.shortest_m)
     differences = _differences(lengths[counted], others[counted])
-    return _similarity(np.concatenate([np.ones(np.count_nonzero(missing)), differences]), nothing=float("nan"))
+    return _similarity(np.concatenate([np.ones(np.count_nonzero(missing)), differences]))

@@ -152,6 +152,21 @@ def test_sat2graph_a_missing_point_counts_even_where_truth_does_not_connect():
     assert result == pytest.approx((0, 0, np.nan), nan_ok=True)
 
 
+def test_sat2graph_control_points_close_together_are_one():
+    # nodes 1 and 2 are 6 m apart, that is int(6 / 2) + 1 = 4 hops: 2 would be blocked by 1 and never found
+    graph = road_graph(
+        {0: (0, 0), 1: (150, 0), 2: (156, 0), 3: (300, 0), 4: (156, 120)}, [(0, 1), (1, 2), (2, 3), (2, 4), (1, 4)]
+    )
+    assert apls(graph, graph, SAT2GRAPH) == pytest.approx((1, 1, 1))
+
+
+def test_spacenet_without_a_path_of_ten_metres_has_nothing_to_score():
+    short = road_graph({0: (0, 0), 1: (9, 0)}, [(0, 1)])
+    long = road_graph({0: (0, 0), 1: (30, 0)}, [(0, 1)])
+    assert apls(short, short) == pytest.approx((np.nan,) * 3, nan_ok=True)
+    assert apls(short, long).apls == apls(long, short).apls == 0
+
+
 def test_sat2graph_short_roads_give_nothing_to_score():
     short = road_graph({0: (0, 0), 1: (30, 0)}, [(0, 1)])
 
@@ -362,7 +377,13 @@ def sat2graph_control(hops):
             if len(chain) > 37:
                 n = int(len(chain) / 25) + 1
                 control |= {chain[int(len(chain) * i / n)] for i in range(1, n)}
-    return sorted(name for name in control if len(name) == 1) + sorted(name for name in control if len(name) > 1)
+    ordered = sorted(name for name in control if len(name) == 1) + sorted(name for name in control if len(name) > 1)
+    kept, near = [], set()
+    for name in ordered:
+        if name not in near:
+            kept.append(name)
+            near |= set(nx.single_source_shortest_path_length(hops, name, cutoff=4))
+    return kept
 
 
 def sat2graph_direction(own, other):

@@ -97,6 +97,40 @@ def test_nothing_to_score_is_said_and_one_side_empty_is_the_worst():
     assert full["IoU"] == 1 and full["relaxed_F1"] == 1
 
 
+def shapes():
+    rows, columns = np.mgrid[:200, :200] - 100
+    away = np.hypot(rows, columns)
+    roads = {
+        "single pixel": (rows == 0) & (columns == 0),
+        "along the border": columns < -94,
+        "closed ring": np.abs(away - 60) < 5,
+        "roundabout": (np.abs(away - 30) < 5) | ((away > 30) & ((np.abs(rows) < 5) | (np.abs(columns) < 5))),
+        "two carriageways": (np.abs(rows - 10) < 4) | (np.abs(rows + 10) < 4),
+        "full": away >= 0,
+    }
+    wide = np.zeros((40, 40_000), bool)
+    wide[15:25] = True
+    return {**roads, "40,000 px wide": wide}
+
+
+@pytest.mark.parametrize(("name", "road"), shapes().items())
+def test_every_shape_scores_one_against_itself_and_zero_against_nothing(name, road):
+    same, missed = values(road, road), values(~road & road, road)
+    # a point has no length; a full image has no edge, and its road is shorter than a step
+    undefined = {
+        "single pixel": {"completeness", "correctness", "quality", "pairs_kept", "gaps_per_km"}
+        | {"APLS_spacenet", "APLS_sat2graph", "TOPO_F1", "TOPO_precision", "TOPO_recall"},
+        "full": {"boundary_IoU", "APLS_spacenet", "APLS_sat2graph", "TOPO_F1", "TOPO_precision", "TOPO_recall"},
+    }.get(name, set())
+    ones = {m.key for m in MEASURES if m.unit == "%" and m.group != "Uncertainty"}
+    assert {key for key, value in same.items() if math.isnan(value)} == undefined
+    assert {key: same[key] for key in ones - undefined} == pytest.approx(dict.fromkeys(ones - undefined, 1))
+    assert same["gaps"] == 0 and same["components_prediction"] == same["components_truth"]
+    assert same["components_truth"] == (2 if name == "two carriageways" else 1)
+    assert missed["IoU"] == missed["recall"] == missed["relaxed_F1"] == missed["clDice"] == 0
+    assert missed["components_prediction"] == 0 and (missed["pairs_kept"] == 0 or name == "single pixel")
+
+
 def test_ignored_pixels_are_no_road_anywhere():
     truth = crossing(100)
     valid = np.ones((100, 100), bool)
