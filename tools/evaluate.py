@@ -22,9 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--split", metavar="FILE", help="names in TRUTH to score, one a line (default: all)")
     parser.add_argument("--probability", action="store_true", help="integer rasters in PRED are probabilities")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability from which it is road (default: 0.5)")
-    parser.add_argument(
-        "--tolerance", type=float, default=3.0, metavar="PX", help="in pixels (default: 3); lines: metres"
-    )
+    parser.add_argument("--tolerance", type=float, metavar="PX", help="in pixels (default: 3); lines: metres")
     text = "of centrelines and connectivity (default: half the width of each image's true roads)"
     parser.add_argument("--buffer", type=float, metavar="PX", help=text)
     parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
@@ -48,8 +46,10 @@ def main() -> None:
     """Score as the command line says."""
     args = parse_args()
     from mmseg_ext.scoring import (
+        UNKNOWN_METRES,
         FolderEvaluation,
         ScoringSettings,
+        metres_are_known,
         pair_predictions,
         summarise,
         totals_table,
@@ -59,11 +59,16 @@ def main() -> None:
 
     if args.images and not args.out:
         raise ConfigError("--images is for the report; give --out DIR")
-    settings = ScoringSettings(args.tolerance, args.tolerance_m, args.buffer, args.gsd, args.threshold)
+    if args.tolerance is not None and args.tolerance_m is not None:
+        raise ConfigError("--tolerance and --tolerance-m are the same in two units; give one of them")
+    settings = ScoringSettings(args.tolerance or 3.0, args.tolerance_m, args.buffer, args.gsd, args.threshold)
     pairs = pair_predictions(args.prediction, args.truth, read_names(args.split))
     evaluation = FolderEvaluation(pairs, settings, args.probability, args.images)
     images = evaluation.score()
+    sys.stdout.write(f"{len(images)} image(s): {args.prediction} against {args.truth}\n\n")
     sys.stdout.write(totals_table(summarise(images)) + "\n")
+    if not metres_are_known(images):
+        sys.stdout.write(f"{UNKNOWN_METRES}\n")
     if args.out:
         write_scores(args.out, images, settings, prediction=args.prediction, truth=args.truth)
         show = evaluation.show if evaluation.has_pixels else None

@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", metavar="FILE", help="write the metrics to this JSON file")
     text = "with --eval road: write scores by image, a report to look at, probability and entropy maps there"
     parser.add_argument("--report", metavar="DIR", help=text)
-    parser.add_argument("--tolerance", type=float, default=3.0, metavar="PX", help="of road scores (default: 3)")
+    parser.add_argument("--tolerance", type=float, metavar="PX", help="of road scores (default: 3)")
     text = "of centrelines and connectivity (default: half the width of each image's true roads)"
     parser.add_argument("--buffer", type=float, metavar="PX", help=text)
     parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
@@ -53,8 +53,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not (args.eval or args.mask_dir or args.show_dir):
         parser.error("nothing to do: give --eval, --mask-dir or --show-dir")
-    if args.report and "road" not in args.eval:
-        parser.error("--report is for road scores; give --eval road")
+    for name in ("report", "tolerance", "tolerance_m", "buffer", "gsd"):
+        if getattr(args, name) is not None and "road" not in args.eval:
+            parser.error(f"--{name.replace('_', '-')} is for road scores; give --eval road")
+    if args.tolerance is not None and args.tolerance_m is not None:
+        parser.error("--tolerance and --tolerance-m are the same in two units; give one of them")
     return args
 
 
@@ -64,7 +67,7 @@ def road_scorer(args: argparse.Namespace) -> "RoadScorer":
     from mmseg_ext.scoring import ScoringSettings
 
     return RoadScorer(
-        ScoringSettings(args.tolerance, args.tolerance_m, args.buffer, args.gsd, args.threshold), args.report
+        ScoringSettings(args.tolerance or 3.0, args.tolerance_m, args.buffer, args.gsd, args.threshold), args.report
     )
 
 

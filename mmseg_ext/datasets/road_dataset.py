@@ -55,7 +55,9 @@ def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
     faster = [{**step, "type": _FASTER.get(step["type"], step["type"])} for step in pipeline]
     for step in faster:
         if "transforms" in step:
-            step["transforms"] = _with_faster_steps(step["transforms"])
+            # MultiScaleFlipAug flips by the step of this name, and draws nothing
+            inner = _with_faster_steps(step["transforms"])
+            step["transforms"] = [{**s, "type": "RandomFlip"} if s["type"] == "FastRandomFlip" else s for s in inner]
     return faster
 
 

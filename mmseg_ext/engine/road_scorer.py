@@ -12,10 +12,12 @@ from mmseg.datasets.custom import CustomDataset
 
 from ..metrics.region import confusion
 from ..scoring import (
+    UNKNOWN_METRES,
     ImageScores,
     MapWriter,
     ScoringSettings,
     Shown,
+    metres_are_known,
     score_image,
     summarise,
     totals_table,
@@ -73,7 +75,8 @@ class RoadScorer:
     def total(images: Sequence[ImageScores]) -> tuple[dict[str, float], str]:
         """Return the scores of all ``images`` by name (``road.IoU``, ...), 0 to 1, and as a table for people."""
         totals = summarise(images)
-        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals)
+        note = "" if metres_are_known(images) else f"\n{UNKNOWN_METRES}"
+        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals) + note
 
     def write(self, dataset: CustomDataset, images: Sequence[ImageScores], facts: Mapping[str, object]) -> None:
         """Write scores and report into the folder.

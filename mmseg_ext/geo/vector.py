@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,6 +65,54 @@ def reprojected(lines: Sequence[np.ndarray], crs: str, target: str) -> list[np.n
     """Return ``lines``, map (x, y) in ``crs``, (N, 2) each, in the coordinate reference system ``target``."""
     warp = lazy_import("rasterio.warp", "geo", _PURPOSE)
     return [np.stack(warp.transform(crs, target, line[:, 0], line[:, 1]), axis=1) for line in lines]
+
+
+def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str) -> list[np.ndarray]:
+    """Return the parts of ``lines``, (x, y) in ``crs``, (N, 2) each, that lie on the ground of a ``raster``.
+
+    Args:
+        lines: in any order.
+        raster: georeferenced; its outline is taken to ``crs`` with 50 points on each side.
+        crs: coordinate reference system of ``lines``.
+    """
+    shapely = lazy_import("shapely", "geo", _PURPOSE)
+    assert raster.transform is not None and raster.crs is not None
+    a, b, c, d, e, f = raster.transform
+    corners = np.array([(0, 0), (raster.width, 0), (raster.width, raster.height), (0, raster.height), (0, 0)], float)
+    side = np.linspace(0, 1, 50, endpoint=False)[:, None]
+    pixels = np.concatenate([start + side * (end - start) for start, end in pairwise(corners)])
+    x, y = pixels.T
+    (outline,) = reprojected([np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)], raster.crs, crs)
+    ground = shapely.Polygon(outline)
+    parts = shapely.get_parts(shapely.intersection([shapely.LineString(line) for line in lines], ground))
+    return [shapely.get_coordinates(part) for part in parts if part.geom_type == "LineString" and not part.is_empty]
+
+
+def joined(lines: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
+    """Return ``lines``, (N, 2) each, with a vertex where the end of another line lies on them.
+
+    People draw side roads that end on a through road which has no vertex there.
+
+    Args:
+        lines: in metric coordinates.
+        tolerance: largest distance of an end from the line that it joins, in the same unit.
+    """
+    shapely = lazy_import("shapely", "geo", _PURPOSE)
+    shapes = [shapely.LineString(line) for line in lines]
+    ends = [shapely.Point(line[i]) for line in lines for i in (0, -1)]
+    touches: dict[int, list[tuple[float, np.ndarray]]] = {}
+    for end, line in zip(*shapely.STRtree(shapes).query(ends, "dwithin", distance=tolerance), strict=True):
+        point = shapely.get_coordinates(ends[end])[0]
+        if np.hypot(*(lines[line] - point).T).min() > tolerance:  # it has no vertex there
+            touches.setdefault(int(line), []).append((shapes[line].project(ends[end]), point))
+    return [_with_vertices(line, touches[i]) if i in touches else line for i, line in enumerate(lines)]
+
+
+def _with_vertices(line: np.ndarray, touches: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
+    """Return ``line`` (N, 2) with a point more at each (distance from its start, point)."""
+    own = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
+    along = np.concatenate([own, [distance for distance, _ in touches]])
+    return np.concatenate([line, [point for _, point in touches]])[np.argsort(along, kind="stable")]
 
 
 def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | None = None) -> np.ndarray:

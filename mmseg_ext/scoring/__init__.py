@@ -5,12 +5,13 @@ from .folder_scores import FolderEvaluation, pair_predictions
 from .image_scores import ImageScores, score_image
 from .map_writer import MapWriter
 from .measures import MEASURES
-from .results import Shown, read_scores, write_report, write_scores
+from .results import UNKNOWN_METRES, Shown, read_scores, write_report, write_scores
 from .settings import ScoringSettings
-from .summary import class_scores, summarise, totals_table
+from .summary import class_scores, metres_are_known, summarise, totals_table
 
 __all__ = [
     "MEASURES",
+    "UNKNOWN_METRES",
     "Comparison",
     "FolderEvaluation",
     "ImageScores",
@@ -20,6 +21,7 @@ __all__ = [
     "class_scores",
     "compare_runs",
     "comparison_table",
+    "metres_are_known",
     "pair_predictions",
     "read_scores",
     "score_image",

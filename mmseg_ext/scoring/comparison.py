@@ -13,6 +13,8 @@ from ..report import markdown_table
 from .measures import BY_KEY, RoadMeasure
 from .summary import shown_value
 
+_SAME_SETTINGS = ("tolerance_px", "tolerance_m", "buffer_px", "gsd_m")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -65,7 +67,7 @@ def compare_runs(
 
     Raises:
         ConfigError: an unknown score, or fewer than two runs.
-        DataError: the runs are of different images.
+        DataError: the runs are of different images, or were scored with another tolerance.
     """
     if len(runs) < 2:
         raise ConfigError("a comparison needs at least two runs; give more folders")
@@ -76,6 +78,11 @@ def compare_runs(
         raise ConfigError(f"a confidence of {confidence:g}; give a number between 0 and 1")
     by_name = {run: {image["name"]: image for image in content["images"]} for run, content in runs.items()}
     first, *_ = by_name
+    for run, content in runs.items():
+        for name in _SAME_SETTINGS:
+            own, other = (one.get("settings", {}).get(name) for one in (content, runs[first]))
+            if own != other:
+                raise DataError(f"{run}: was scored with {name}={own}, {first} with {other}; score both alike")
     for run, images in by_name.items():
         if different := sorted(set(images) ^ set(by_name[first])):
             raise DataError(f"{run}: image {different[0]} is in only one of it and {first}; compare runs of one split")
@@ -144,7 +151,17 @@ def comparison_table(comparisons: Sequence[Comparison], confidence: float = 0.95
             interval = f"{_signed(one.low, one.measure)} to {_signed(one.high, one.measure)}"
             verdict = "not told apart" if not one.is_real else _verdict(one)
         difference = _signed(one.difference, one.measure) if interval else ""
-        rows.append([one.measure.name, one.run, shown_value(one.value, one.measure), difference, interval, verdict])
+        over = "mean" if one.measure.of is None else "pooled"
+        rows.append(
+            [
+                f"{one.measure.name} ({over})",
+                one.run,
+                shown_value(one.value, one.measure),
+                difference,
+                interval,
+                verdict,
+            ]
+        )
     return markdown_table(
         ["score", "run", "value", "difference to the first", f"{100 * confidence:g} % interval", "verdict"], rows
     )

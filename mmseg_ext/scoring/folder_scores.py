@@ -19,8 +19,10 @@ from ..errors import DataError
 from ..geo import (
     VECTOR_SUFFIXES,
     RasterInfo,
+    clipped,
     disagreement,
     ground_sampling_distance,
+    joined,
     metric_crs,
     read_lines,
     reprojected,
@@ -31,6 +33,8 @@ from .results import Shown
 from .settings import ScoringSettings
 
 _PLAIN_GREY = 90
+_JOIN_M = 0.1
+_FAR_APART_M = 5_000
 _SUFFIXES = (*RAW_MASK_SUFFIXES, *VECTOR_SUFFIXES)
 
 
@@ -195,7 +199,7 @@ def read_probability(path: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool) -> Masks:
-    """Return the masks of a pair of rasters.
+    """Return the masks of a pair of rasters. Where the prediction holds nothing it predicts no road.
 
     Args:
         pair: two rasters.
@@ -209,50 +213,80 @@ def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSetti
     truth, valid = _road_and_valid(pair.truth, labels[1])
     chance = None
     if probability or _is_float(pair.prediction):
-        chance, known = read_probability(pair.prediction)
+        chance, _ = read_probability(pair.prediction)
         prediction = chance >= settings.threshold
     else:
-        prediction, known = _road_and_valid(pair.prediction, labels[0])
-    check_same_size(prediction.shape, truth.shape, pair.prediction, pair.truth)
+        prediction, _ = _road_and_valid(pair.prediction, labels[0])
+    if prediction.shape != truth.shape:
+        raise DataError(
+            f"{pair.prediction}: {prediction.shape[1]}x{prediction.shape[0]} px, but its truth {pair.truth} has "
+            f"{truth.shape[1]}x{truth.shape[0]} px; bring both to one size"
+        )
     infos = image_info(pair.truth), image_info(pair.prediction)
     if (difference := disagreement(*infos)) is not None:
         raise DataError(f"{pair.prediction}: {difference.replace('mask', 'prediction').replace('image', 'truth')}")
-    if known is not None:
-        valid = known if valid is None else valid & known
     metres = [gsd for gsd in map(ground_sampling_distance, infos) if gsd is not None]
     return Masks(prediction, truth, valid, chance, metres[0] if metres else None)
 
 
-def _lines_of(path: str, labels: bool) -> tuple[list[np.ndarray], str | None]:
-    """Return the road lines of a file in map coordinates, and their coordinate reference system."""
+def _lines_of(
+    path: str, labels: bool, probability: bool, settings: ScoringSettings
+) -> tuple[list[np.ndarray], str | None, RasterInfo | None]:
+    """Return the road lines of a file in map coordinates, their coordinate reference system, and a raster's header."""
     if _is_vector(path):
         found = read_lines(path)
-        return found.lines, found.crs
+        return found.lines, found.crs, None
     info: RasterInfo = image_info(path)
     if info.transform is None or info.crs is None:
         raise DataError(f"{path}: has no georeference, so it does not compare to lines; add one")
-    road, valid = _road_and_valid(path, labels)
+    if probability or _is_float(path):
+        chance, valid = read_probability(path)
+        road = chance >= settings.threshold
+    else:
+        road, valid = _road_and_valid(path, labels)
     a, b, c, d, e, f = info.transform
     lines = graph_lines(road_graph(road if valid is None else road & valid))
     middles = [line + 0.5 for line in lines]
-    return [np.stack([a * m[:, 0] + b * m[:, 1] + c, d * m[:, 0] + e * m[:, 1] + f], axis=1) for m in middles], info.crs
+    return (
+        [np.stack([a * m[:, 0] + b * m[:, 1] + c, d * m[:, 0] + e * m[:, 1] + f], axis=1) for m in middles],
+        info.crs,
+        info,
+    )
 
 
-def score_lines(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings) -> ImageScores:
+def _refuse_far_apart(pair: FilePair, predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> None:
+    if not predicted or not true:
+        return
+    low, high = ([reduce(np.concatenate(lines), axis=0) for lines in (predicted, true)] for reduce in (np.min, np.max))
+    apart = np.maximum(np.maximum(low[0] - high[1], low[1] - high[0]), 0)
+    if np.hypot(*apart) > _FAR_APART_M:
+        raise DataError(
+            f"{pair.prediction}: lies {np.hypot(*apart) / 1000:,.0f} km from its truth {pair.truth}; mend the "
+            "coordinate reference system of one of them"
+        )
+
+
+def score_lines(
+    pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool = False
+) -> ImageScores:
     """Measure two networks of which at least one is a file of lines, in metres.
 
     Lines are taken to the UTM zone of the truth; lines without a coordinate reference system are in metres already.
-    They have no width: the buffer is the tolerance.
+    They have no width: the buffer is the tolerance. A line whose end lies on another joins it. Beside a mask, lines
+    count as far as the mask reaches.
 
     Args:
         pair: lines, or a georeferenced mask on one side.
         labels: as in `read_masks`.
         settings: the tolerance; that in pixels counts as metres here.
+        probability: as in `read_masks`.
 
     Raises:
-        DataError: unreadable, or only one of them has a coordinate reference system.
+        DataError: unreadable, only one of them has a coordinate reference system, or they lie far apart.
     """
-    found = [_lines_of(pair.prediction, labels[0]), _lines_of(pair.truth, labels[1])]
+    predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings)
+    true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings)
+    found = [(predicted, predicted_crs), (true, true_crs)]
     placed = [(lines, crs) for lines, crs in found if lines and crs is not None]
     if placed and any(lines and crs is None for lines, crs in found):
         raise DataError(
@@ -262,7 +296,10 @@ def score_lines(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSett
         lines, crs = placed[-1]
         metric = metric_crs(crs, lines[0][0])
         found = [([] if system is None else reprojected(lines, system, metric), metric) for lines, system in found]
-    graphs = [graph_from_lines(lines) for lines, _ in found]
+        _refuse_far_apart(pair, found[0][0], found[1][0])
+        for raster in filter(None, (predicted_raster, true_raster)):
+            found = [(clipped(lines, raster, metric), metric) for lines, _ in found]
+    graphs = [graph_from_lines(joined(lines, _JOIN_M), _JOIN_M) for lines, _ in found]
     tolerance = settings.tolerance_px if settings.tolerance_m is None else settings.tolerance_m
     counts, scores = score_graphs(compare_graphs(graphs[0], graphs[1], tolerance), 1.0)
     return ImageScores(pair.name, counts, scores)
@@ -314,7 +351,7 @@ class FolderEvaluation:
 
     def _score(self, pair: FilePair) -> ImageScores:
         if pair.has_lines:
-            return score_lines(pair, self.labels, self.settings)
+            return score_lines(pair, self.labels, self.settings, self.probability)
         masks = read_masks(pair, self.labels, self.settings, self.probability)
         settings = self._settings_for(masks)
         return score_image(pair.name, masks.prediction, masks.truth, settings, masks.valid, masks.probability)

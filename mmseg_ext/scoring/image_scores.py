@@ -81,12 +81,12 @@ def graphs_of(
     return compare_graphs(graphs[0], graphs[1], buffer)
 
 
-def score_graphs(graphs: RoadGraphs, metres: float) -> tuple[dict[str, float], dict[str, float]]:
+def score_graphs(graphs: RoadGraphs, metres: float | None) -> tuple[dict[str, float], dict[str, float]]:
     """Return counts and scores, as in `ImageScores`, of two networks.
 
     Args:
         graphs: what `compare_graphs` returned.
-        metres: metres of the unit of their coordinates.
+        metres: metres of the unit of their coordinates; None where it is not known, and then a unit counts as one.
     """
     lengths = centreline_lengths(graphs.prediction, graphs.truth, graphs.buffer)
     found = graphs.connectivity
@@ -97,12 +97,13 @@ def score_graphs(graphs: RoadGraphs, metres: float) -> tuple[dict[str, float], d
         "gaps": float(found.gaps),
         "pairs_kept": found.kept,
         "pairs": found.pairs,
-        "truth_km": lengths.truth * metres / 1000,
     }
+    if metres is not None:
+        counts["truth_km"] = lengths.truth * metres / 1000
     scores = {}
     for variant, name in ((SPACENET, "spacenet"), (SAT2GRAPH, "sat2graph")):
-        scores[f"APLS_{name}"] = apls(graphs.prediction, graphs.truth, variant, metres).apls
-    traced = topo(graphs.prediction, graphs.truth, CITY_SCALE, metres)
+        scores[f"APLS_{name}"] = apls(graphs.prediction, graphs.truth, variant, metres or 1.0).apls
+    traced = topo(graphs.prediction, graphs.truth, CITY_SCALE, metres or 1.0)
     scores |= {"TOPO_F1": traced.f1, "TOPO_precision": traced.precision, "TOPO_recall": traced.recall}
     return counts, scores
 
@@ -142,6 +143,6 @@ def score_image(
     ):
         counts |= {f"{kind}_{key}": value for key, value in asdict(found).items()}
     graphs = graphs_of(predicted, true, settings)
-    of_graphs, scores = score_graphs(graphs, settings.metres_per_px)
+    of_graphs, scores = score_graphs(graphs, settings.gsd_m)
     by_probability = None if probability is None else probability_counts(probability, truth, valid)
     return ImageScores(name, {**counts, **of_graphs}, scores, by_probability, pixels)

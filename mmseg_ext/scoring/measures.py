@@ -180,7 +180,7 @@ MEASURES = (
         "gaps_per_km",
         "Gaps per km",
         "Topology",
-        "Gaps, by kilometre of true centreline (where the metres per pixel are not known, a pixel is a metre).",
+        "Gaps, by kilometre of true centreline.",
         lambda c: ratio(c["gaps"], c["truth_km"]),
         "1/km",
         False,

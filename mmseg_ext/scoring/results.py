@@ -25,8 +25,17 @@ from ..roads import graph_lines
 from .image_scores import ImageScores, graphs_of
 from .measures import BY_KEY
 from .settings import ScoringSettings
-from .summary import class_scores, image_values, probabilities_of, shown_value, summarise, totals_table
+from .summary import (
+    class_scores,
+    image_values,
+    metres_are_known,
+    probabilities_of,
+    shown_value,
+    summarise,
+    totals_table,
+)
 
+UNKNOWN_METRES = "The metres per pixel are not known here: APLS and TOPO count a pixel as a metre. --gsd tells them."
 SCORES_FILE, IMAGES_FILE, TABLE_FILE, REPORT_FILE = "scores.json", "images.csv", "scores.md", "report.html"
 
 
@@ -89,9 +98,10 @@ def write_scores(
     )
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(["image", *values[0]])
+    keys = [total.measure.key for total in totals]
+    writer.writerow(["image", *keys])
     for image, value in zip(images, values, strict=True):
-        writer.writerow([image.name, *("" if math.isnan(v) else f"{v:.6g}" for v in value.values())])
+        writer.writerow([image.name, *("" if math.isnan(value[key]) else f"{value[key]:.6g}" for key in keys)])
     _write(os.path.join(folder, SCORES_FILE), json.dumps(content, indent=1))
     _write(os.path.join(folder, IMAGES_FILE), rows.getvalue())
     _write(os.path.join(folder, TABLE_FILE), totals_table(totals) + "\n")
@@ -175,11 +185,13 @@ def write_report(
             pixels=bins.pixels,
             error=expected_calibration_error(probability),
         )
-    report = road_report.Report(title, list(subtitle), measures, rows, examples, curve, calibration, _notes(settings))
+    report = road_report.Report(
+        title, list(subtitle), measures, rows, examples, curve, calibration, _notes(settings, images)
+    )
     road_report.write_road_report(os.path.join(folder, REPORT_FILE), report)
 
 
-def _notes(settings: ScoringSettings) -> list[str]:
+def _notes(settings: ScoringSettings, images: Sequence[ImageScores]) -> list[str]:
     unit = f"{settings.tolerance_px:g} px" if settings.tolerance_m is None else f"{settings.tolerance_m:g} m"
     buffer = (
         "half the median width of an image's true roads, at least the tolerance (lines: the tolerance)"
@@ -190,8 +202,8 @@ def _notes(settings: ScoringSettings) -> list[str]:
         f"The tolerance is {unit}; the buffer of centrelines is {buffer}.",
         "Pooled: all images counted as one. Mean: of the images in which the score is defined.",
     ]
-    if settings.gsd_m is None:
-        notes.append("Where the metres per pixel are not known, APLS and TOPO count a pixel as a metre (--gsd).")
+    if not metres_are_known(images):
+        notes.append(UNKNOWN_METRES)
     return notes
 
 

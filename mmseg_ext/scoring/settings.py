@@ -50,8 +50,3 @@ class ScoringSettings:
                 "dataset.json"
             )
         return self.tolerance_m / self.gsd_m
-
-    @property
-    def metres_per_px(self) -> float:
-        """Metres per pixel, 1 where they are not known."""
-        return 1.0 if self.gsd_m is None else self.gsd_m

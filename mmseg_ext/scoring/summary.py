@@ -61,8 +61,9 @@ def image_values(image: ImageScores) -> dict[str, float]:
 
 
 def sum_of(images: Sequence[ImageScores]) -> dict[str, float]:
-    """Return the sums of the images' counts."""
-    return {key: sum(image.counts[key] for image in images) for key in images[0].counts}
+    """Return the sums of the counts that all images have."""
+    common = [key for key in images[0].counts if all(key in image.counts for image in images)]
+    return {key: sum(image.counts[key] for image in images) for key in common}
 
 
 def probabilities_of(images: Sequence[ImageScores]) -> ProbabilityCounts | None:
@@ -77,7 +78,7 @@ def summarise(images: Sequence[ImageScores]) -> list[Total]:
     values = [image_values(image) for image in images]
     totals = []
     for measure in MEASURES:
-        if measure.key not in values[0]:
+        if any(measure.key not in value for value in values):
             continue
         defined = [value[measure.key] for value in values if not math.isnan(value[measure.key])]
         mean = sum(defined) / len(defined) if defined else math.nan
@@ -106,6 +107,11 @@ def class_scores(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[
             known = values[~np.isnan(values)]
             found["mean"][name][key] = float(known.mean()) if known.size else math.nan
     return found
+
+
+def metres_are_known(images: Sequence[ImageScores]) -> bool:
+    """Return whether the metres per pixel of every image are known."""
+    return all("truth_km" in image.counts for image in images)
 
 
 def shown_value(value: float | None, measure: RoadMeasure) -> str:

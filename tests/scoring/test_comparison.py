@@ -27,8 +27,8 @@ def test_a_constant_gain_is_real_and_its_interval_a_point():
     assert new.value == pytest.approx(0.67) and new.difference == pytest.approx(0.02)
     assert (new.low, new.high) == pytest.approx((0.02, 0.02)) and new.is_real and new.images == 4
     table = comparison_table([old, new])
-    assert "| IoU | old | 65.00 |  |  |  |" in table
-    assert "| IoU | new | 67.00 | +2.00 | +2.00 to +2.00 | better |" in table
+    assert "| IoU (pooled) | old | 65.00 |  |  |  |" in table
+    assert "| IoU (pooled) | new | 67.00 | +2.00 | +2.00 to +2.00 | better |" in table
 
 
 def test_a_gain_that_hangs_on_one_image_is_not_told_apart():
@@ -68,3 +68,7 @@ def test_what_does_not_compare_is_refused():
     with pytest.raises(DataError, match="b: image 2 is in only one of it and a; compare runs of one split"):
         compare_runs({"a": run, "b": content([50, 60, 70])})
     assert compare_runs({"a": run, "b": run}, ["clDice"]) == []
+    with pytest.raises(DataError, match="b: was scored with tolerance_px=20, a with 3; score both alike"):
+        compare_runs({"a": {**run, "settings": {"tolerance_px": 3}}, "b": {**run, "settings": {"tolerance_px": 20}}})
+    other = {**run, "settings": {"threshold": 0.4}}  # another threshold is what one may want to compare
+    assert len(compare_runs({"a": {**run, "settings": {"threshold": 0.5}}, "b": other}, ["IoU"])) == 2

@@ -58,6 +58,11 @@ def test_255_is_ignored_where_masks_hold_labels(tmp_path):
     save(tmp_path / "t" / "a.png", truth)
     (found,) = score(tmp_path / "p", tmp_path / "t")
     assert image_values(found)["IoU"] == 1 and found.counts["pixels"] == 5000
+    hidden = road().astype(np.uint8)
+    hidden[:, 60:] = 255  # a prediction cannot take pixels out: there it is no road
+    save(tmp_path / "p" / "a.png", hidden)
+    (found,) = score(tmp_path / "p", tmp_path / "t")
+    assert image_values(found)["recall"] == pytest.approx(0.2) and found.counts["pixels"] == 5000
 
 
 def test_probabilities_and_their_threshold(tmp_path):
@@ -115,6 +120,29 @@ def test_lines_are_scored_in_metres(tmp_path):
     assert "IoU" not in values and found.confusion is None
     assert values["APLS_spacenet"] == 0
     assert image_values(score(tmp_path / "t", tmp_path / "t")[0])["APLS_spacenet"] == 1
+
+
+def test_lines_join_where_one_ends_on_another_and_far_ones_are_refused(tmp_path):
+    east, north = 500_000, 5_000_000
+    through, side = [(east, north), (east + 200, north)], [(east + 100, north), (east + 100, north + 100)]
+    lines(tmp_path / "p" / "a.gpkg", through, side)
+    lines(tmp_path / "t" / "a.gpkg", [through[0], side[0]], [side[0], through[1]], side)
+    values = image_values(score(tmp_path / "p", tmp_path / "t")[0])
+    assert values["components_prediction"] == 1 and values["pairs_kept"] == pytest.approx(1) and values["gaps"] == 0
+    lines(tmp_path / "p" / "a.gpkg", through, crs="EPSG:32633")
+    with pytest.raises(DataError, match=r"a.gpkg: lies 4\d\d km from its truth"):
+        score(tmp_path / "p", tmp_path / "t")
+
+
+def test_lines_count_as_far_as_the_mask_reaches_and_probabilities_are_masks_too(tmp_path):
+    placed = dict(crs=UTM, transform=(0.5, 0, 500_000, 0, -0.5, 5_000_050))
+    (tmp_path / "p").mkdir()
+    lines(tmp_path / "t" / "a.geojson", [(499_000, 5_000_025), (502_000, 5_000_025)])  # 3 km; the mask has 50 m
+    for values in (road().astype(np.uint8), np.where(road(), 0.9, 0.1).astype(np.float32)):
+        write_geotiff(str(tmp_path / "p" / "a.tif"), values, **placed)
+        (found,) = score(tmp_path / "p", tmp_path / "t", tolerance_px=0.5)
+        assert image_values(found)["completeness"] > 0.98
+        assert found.counts["centreline_truth"] == pytest.approx(50, abs=0.1)
 
 
 def test_a_mask_against_lines(tmp_path):

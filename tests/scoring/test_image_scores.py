@@ -88,7 +88,8 @@ def test_nothing_to_score_is_said_and_one_side_empty_is_the_worst():
     road, none = crossing(60), np.zeros((60, 60), bool)
     empty = values(none, none, probability=np.zeros((60, 60)))
     assert all(math.isnan(empty[key]) for key in JOINT)
-    assert empty["accuracy"] == 1 and empty["gaps"] == 0 and math.isnan(empty["gaps_per_km"])
+    assert empty["accuracy"] == 1 and empty["gaps"] == 0 and "gaps_per_km" not in empty
+    assert math.isnan(values(none, none, gsd_m=1.0)["gaps_per_km"])
     for prediction, truth, undefined in ((road, none, "recall"), (none, road, "precision")):
         found = values(prediction, truth)
         assert all(found[key] == 0 for key in JOINT), found
@@ -118,7 +119,7 @@ def test_every_shape_scores_one_against_itself_and_zero_against_nothing(name, ro
     same, missed = values(road, road), values(~road & road, road)
     # a point has no length; a full image has no edge, and its road is shorter than a step
     undefined = {
-        "single pixel": {"completeness", "correctness", "quality", "pairs_kept", "gaps_per_km"}
+        "single pixel": {"completeness", "correctness", "quality", "pairs_kept"}
         | {"APLS_spacenet", "APLS_sat2graph", "TOPO_F1", "TOPO_precision", "TOPO_recall"},
         "full": {"boundary_IoU", "APLS_spacenet", "APLS_sat2graph", "TOPO_F1", "TOPO_precision", "TOPO_recall"},
     }.get(name, set())
