@@ -2,6 +2,7 @@
 """Draw loss, mIoU and road IoU of trainings into one picture: ``python tools/plot_runs.py RUN [RUN ...]``."""
 
 import argparse
+import sys
 
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import plot_runs
@@ -19,6 +20,7 @@ def main() -> None:
     """Draw as the command line says."""
     args = parse_args()
     plot_runs(args.runs, args.out)
+    sys.stdout.write(f"{args.out}: {len(args.runs)} run(s)\n")
 
 
 if __name__ == "__main__":

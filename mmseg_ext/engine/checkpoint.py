@@ -188,7 +188,13 @@ def point_to(path: str, link: str) -> None:
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """Return the newest complete ``iter_N.pth`` of ``work_dir``; damaged ones are named and passed over."""
+    """Return the newest complete ``iter_N.pth`` of ``work_dir``, None where there are none at all.
+
+    Damaged ones are named and passed over.
+
+    Raises:
+        CheckpointError: there are some, and not one is complete.
+    """
     found = {}
     for path in Path(work_dir).glob("iter_*.pth"):
         match = re.fullmatch(r"iter_(\d+)\.pth", path.name)
@@ -198,9 +204,13 @@ def latest_checkpoint(work_dir: str) -> str | None:
         try:
             if {"meta", "optimizer"} <= read_checkpoint(found[iteration]).keys():
                 return found[iteration]
-            logger.warning("%s: is not a training checkpoint; the one before is used", found[iteration])
+            logger.warning("%s: is not a training checkpoint; passed over", found[iteration])
         except CheckpointError as error:
-            logger.warning("%s; the one before is used", error)
+            logger.warning("%s; passed over", error)
+    if found:
+        raise CheckpointError(
+            f"{work_dir}: none of its {len(found)} checkpoint(s) is complete; move them away to begin anew"
+        )
     return None
 
 

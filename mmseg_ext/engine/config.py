@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from mmcv import Config, DictAction
 
@@ -40,9 +41,31 @@ def _closest_config(path: str) -> str | None:
     return by_folded[near[0]] if near else None
 
 
+# what a config may set and the base configs do not
+_FURTHER_SETTINGS = (
+    *("precision", "channels_last", "compile", "lr_of_batch", "non_finite", "sample_predictions", "custom_hooks"),
+    *("load_from", "resume_from", "work_dir", "min_loaded_share", "find_unused_parameters", "cudnn_benchmark"),
+    *("log_level", "test_rotations", "seed", "dist_params", "workflow", "log_config", "evaluation", "optimizer_config"),
+)
+
+
+class _ConfigOptions(DictAction):
+    """mmcv's action, with one line for what it cannot read."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__call__(*args, **kwargs)
+        except (RecursionError, ValueError, AssertionError):
+            values = next((value for value in (*args, *kwargs.values()) if isinstance(value, list)), [])
+            raise ConfigError(
+                f"--cfg-options {' '.join(map(str, values))[:80]}: cannot be read; give settings one by one, "
+                "key.sub=value, lists as [a,b], and lists of dicts in a config file"
+            ) from None
+
+
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool."""
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="config overrides, key.sub=value ...")
+    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help="config overrides, key.sub=value ...")
 
 
 @contextlib.contextmanager
@@ -89,8 +112,21 @@ def merge_options(cfg: Config, options: dict | None) -> Config:
     """Return ``cfg`` with ``options`` (dotted keys) merged over it.
 
     Raises:
-        ConfigError: an option does not fit.
+        ConfigError: an option does not fit, or no setting is called so.
     """
+    for key, value in (options or {}).items():
+        name = key.split(".")[0]
+        known = [*cfg.keys(), *_FURTHER_SETTINGS]
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "the config has none of this name"
+            raise ConfigError(f"{cfg.filename}: --cfg-options {key}: no such setting; {hint}")
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(part, str) and part.startswith(("dict(", "{")) for part in parts):
+            raise ConfigError(
+                f"--cfg-options {key}={value}: cannot be read; give settings one by one, {key}.name=value, and lists of "
+                "dicts in a config file"
+            )
     try:
         for key in options or {}:
             _make_room(cfg, key.split(".")[:-1])

@@ -223,7 +223,7 @@ class EvalHook(MMSegEvalHook):
         if runner.rank == 0:
             runner.log_buffer.output["eval_iter_num"] = runner.iter + 1
             score = self.evaluate(runner, results)
-            if self.save_best and score is not None:
+            if self.save_best and score is not None and not runner.skipped_in_a_row:
                 self._save_ckpt(runner, score)
 
     def _save_ckpt(self, runner: SafeIterRunner, key_score: float) -> None:

@@ -112,7 +112,6 @@ class NonFiniteGuard(Hook):
 
     def __init__(self, skip: bool = False, max_skips: int = 10) -> None:
         self.skip, self.max_skips = skip, max_skips
-        self.in_a_row = 0
         self._bad = False
         self._buffers: list[Tensor] = []
 
@@ -137,21 +136,21 @@ class NonFiniteGuard(Hook):
         """Stop, or leave the step out, when the loss is no number."""
         self._bad = not math.isfinite(runner.outputs["log_vars"]["loss"])
         if not self._bad:
-            self.in_a_row = 0
+            runner.skipped_in_a_row = 0
             return
         for buffer, before in zip(runner.network.buffers(), self._buffers, strict=False):
             buffer.copy_(before)
         spoiled = _spoiled(dict(runner.network.named_parameters()))
-        if not self.skip or self.in_a_row == self.max_skips or spoiled:
+        if not self.skip or runner.skipped_in_a_row == self.max_skips or spoiled:
             raise TrainingError(self._explanation(runner, spoiled))
-        self.in_a_row += 1
+        runner.skipped_in_a_row += 1
         notes = runner.meta["hook_msgs"]
         notes["skipped_steps"] = notes.get("skipped_steps", 0) + 1
         runner.logger.warning(
             "iteration %d left out: %s; %d in a row, %d in this run",
             runner.iter + 1,
             _losses(runner),
-            self.in_a_row,
+            runner.skipped_in_a_row,
             notes["skipped_steps"],
         )
         self._forget(runner)
@@ -182,7 +181,8 @@ class NonFiniteGuard(Hook):
             dist.all_gather_object(found, mine)
         # the first process whose own loss is no number speaks for all
         where = min(found, key=lambda item: item[0])[1]
-        often = f" after {self.in_a_row} skipped steps in a row" if self.in_a_row else ""
+        skipped = runner.skipped_in_a_row
+        often = f" after {skipped} skipped steps in a row" if skipped else ""
         return f"iteration {runner.iter + 1}: {_losses(runner)}{often}; {where}; no checkpoint was touched; {_ADVICE}"
 
 

@@ -43,6 +43,7 @@ class SafeIterRunner(IterBasedRunner):
         draws: training images drawn so far, by all processes.
         draws_per_iter: images that one iteration draws, in all processes.
         accumulated: iterations whose gradients wait for the next step of the optimizer.
+        skipped_in_a_row: last iterations whose steps were left out, because their losses were no numbers.
         average: moving average of the weights by key, None where none is kept.
     """
 
@@ -50,7 +51,9 @@ class SafeIterRunner(IterBasedRunner):
     draws = 0
     draws_per_iter = 1
     accumulated = 0
+    skipped_in_a_row = 0
     average: dict[str, Tensor] | None = None
+    _logged_before: list[dict] | None = None
 
     def run(self, *args: object, **kwargs: object) -> None:
         """Run as mmcv does; however it ends, hooks that have a ``close`` are closed."""
@@ -63,6 +66,10 @@ class SafeIterRunner(IterBasedRunner):
 
     def train(self, data_loader: object, **kwargs: object) -> None:
         """Run one iteration with random numbers of its own."""
+        if self._logged_before is not None:  # mmcv empties the log's averages when a run begins
+            for history, saved in zip(self._log_histories(), self._logged_before, strict=False):
+                history.update(saved)
+            self._logged_before = None
         seed_everything(self.seed, _ITERATION, self.iter, self.rank)
         self.draws += self.draws_per_iter
         super().train(data_loader, **kwargs)
@@ -86,6 +93,11 @@ class SafeIterRunner(IterBasedRunner):
     ) -> None:
         """Write weights, optimizer and meta data into ``out_dir``; ``latest.pth`` follows once the file is complete."""
         done = self.iter + 1
+        if self.skipped_in_a_row:
+            self.logger.warning(
+                "iteration %d: no checkpoint, since the last %d step(s) were left out", done, self.skipped_in_a_row
+            )
+            return
         content = dict(
             meta={**(meta or {}), **(self.meta or {}), "epoch": self.epoch, "iter": done, "draws": self.draws},
             state_dict=_to_cpu(self.network.state_dict()),
@@ -149,12 +161,26 @@ class SafeIterRunner(IterBasedRunner):
         for name, parameter in self.network.named_parameters():
             if name in content.get("gradients", {}):
                 parameter.grad = content["gradients"][name].to(parameter.device)
-        for history, saved in zip(self._log_histories(), content.get("log_buffer", []), strict=False):
-            history.update(saved)
+        self._logged_before = content.get("log_buffer")
         if resume_optimizer:
-            self.optimizer.load_state_dict(content["optimizer"])
+            self._resume_optimizer(content["optimizer"])
         if self.meta is not None:
             for key in ("hook_msgs", "grad_scaler"):
                 if key in content["meta"]:
                     self.meta[key] = content["meta"][key]
         self.logger.info("resumed from %s at iteration %d", checkpoint, self.iter)
+
+    def _resume_optimizer(self, state: dict) -> None:
+        """Take up the optimizer's state; its settings are those of the config, which may have changed."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        changed = set()
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            own["initial_lr"] = own["lr"]  # what the schedule multiplies
+            for name, value in own.items():
+                if name != "lr" and group.get(name, value) != value:
+                    changed.add(f"{name} {group[name]:g} -> {value:g}" if isinstance(value, float) else name)
+                if name != "lr":
+                    group[name] = value
+        if changed:
+            self.logger.info("the config changed the optimizer: %s", ", ".join(sorted(changed)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import logging
 import multiprocessing
@@ -30,7 +31,7 @@ from .. import __version__
 from ..checks import check_datasets
 from ..datasets import RoadDataset
 from ..errors import ConfigError
-from .checkpoint import latest_checkpoint, remove_partial_files
+from .checkpoint import latest_checkpoint
 from .config import config_mistakes
 from .distributed import Process, on_first_process, start_process, wrap
 from .evaluation import EvalHook, evaluation_loader
@@ -46,6 +47,7 @@ from .sampler import InfiniteSampler
 from .seeding import SeededDraws, seed_everything
 from .stopping import SIGNALS, StopOnSignal
 from .weights import MIN_SHARE, load_start_weights
+from .work_dir import only_one, prepare_work_dir
 
 WORK_DIRS = "work_dirs"
 
@@ -77,20 +79,6 @@ def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed:
         worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
         persistent_workers=workers > 0,
     )
-
-
-def prepare_work_dir(work_dir: str, cfg: Config) -> None:
-    """Create ``work_dir``, dump the config into it and clear what an interrupted write left.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
-    try:
-        os.makedirs(work_dir, exist_ok=True)
-        cfg.dump(os.path.join(work_dir, os.path.basename(cfg.filename)))
-    except OSError as error:
-        raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
-    remove_partial_files(work_dir)
 
 
 def checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
@@ -134,12 +122,15 @@ def train(
     """
     process = start_process(gpu_id)
     atexit.register(_end_workers)
-    with config_mistakes(cfg):
-        runner, work_dir, loader = _prepare(cfg, process, work_dir, seed, deterministic, validate, auto_resume)
-    if runner.iter >= runner.max_iters:
-        runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
-    else:
-        runner.run([loader], [("train", 1)])
+    name = os.path.splitext(os.path.basename(cfg.filename))[0]
+    work_dir = work_dir or cfg.get("work_dir") or os.path.join(WORK_DIRS, name)
+    with contextlib.ExitStack() as held:
+        with config_mistakes(cfg):
+            runner, loader = _prepare(cfg, process, work_dir, seed, deterministic, validate, auto_resume, held)
+        if runner.iter >= runner.max_iters:
+            runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
+        else:
+            runner.run([loader], [("train", 1)])
     return work_dir
 
 
@@ -169,13 +160,17 @@ def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -
 def _prepare(
     cfg: Config,
     process: Process,
-    work_dir: str | None,
+    work_dir: str,
     seed: int,
     deterministic: bool,
     validate: bool,
     auto_resume: bool,
-) -> tuple[SafeIterRunner, str, DataLoader]:
-    """Return the runner with everything registered, the work dir and the training loader."""
+    held: contextlib.ExitStack,
+) -> tuple[SafeIterRunner, DataLoader]:
+    """Return the runner with everything registered, and the training loader; ``held`` keeps the lock."""
+    for switch in ("channels_last", "find_unused_parameters"):
+        if not isinstance(cfg.get(switch, False), bool):
+            raise ConfigError(f"{switch}={cfg[switch]!r} is neither True nor False")
     precision = choose_precision(cfg.get("precision", "fp32"), process.device)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
@@ -184,13 +179,11 @@ def _prepare(
     dataset = build_dataset(cfg.data.train)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
     check_classes(cfg, dataset)
-    work_dir = (
-        work_dir or cfg.get("work_dir") or os.path.join(WORK_DIRS, os.path.splitext(os.path.basename(cfg.filename))[0])
-    )
 
     def check_and_prepare() -> None:
         check_datasets(train=dataset, val=val_dataset)
-        prepare_work_dir(work_dir, cfg)
+        held.enter_context(only_one(work_dir))
+        prepare_work_dir(work_dir, cfg, goes_on=auto_resume or bool(cfg.get("resume_from")))
 
     on_first_process(process, check_and_prepare)
     timestamp = time.strftime("%Y%m%d_%H%M%S")
@@ -198,11 +191,13 @@ def _prepare(
     logging.getLogger("mmseg_ext").handlers = logger.handlers
     logging.getLogger("mmseg_ext").setLevel(logger.level)
     logger.info(
-        "%s: %d process(es) on %s, %s, seed %d, %d training and %s validation images, work dir %s",
+        "%s: %d process(es) on %s, %s%s%s, seed %d, %d training and %s validation images, work dir %s",
         os.path.basename(cfg.filename),
         process.world_size,
         process.device.type,
         precision,
+        ", channels last" if cfg.get("channels_last") else "",
+        ", compiled" if cfg.get("compile") else "",
         seed,
         len(dataset),
         "no" if val_dataset is None else len(val_dataset),
@@ -269,4 +264,4 @@ def _prepare(
         on_first_process(process, lambda: trim_logs(work_dir, runner.iter))
     if not isinstance(runner.max_iters, int):
         raise ConfigError(f"runner.max_iters={runner.max_iters!r} is no whole number")
-    return runner, work_dir, training_loader(dataset, cfg, process, runner.seed, runner.draws)
+    return runner, training_loader(dataset, cfg, process, runner.seed, runner.draws)

@@ -1,0 +1,69 @@
+"""The folder of a run: one training at a time, one run for good."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmcv import Config
+
+from ..errors import ConfigError
+from .checkpoint import remove_partial_files
+
+_LOCK = ".training.lock"
+
+
+def prepare_work_dir(work_dir: str, cfg: Config, goes_on: bool) -> None:
+    """Create ``work_dir``, dump the config into it and clear what an interrupted write left.
+
+    Args:
+        work_dir: the folder.
+        cfg: the config of the run.
+        goes_on: whether the run continues what is there.
+
+    Raises:
+        ConfigError: the folder cannot be written, or holds another run.
+    """
+    there = [path.name for path in Path(work_dir).glob("iter_*.pth")]
+    if there and not goes_on:
+        newest = max(there, key=lambda name: (len(name), name))
+        raise ConfigError(
+            f"{work_dir}: holds a run, up to {newest}; give --auto-resume to continue it, or another --work-dir"
+        )
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        cfg.dump(os.path.join(work_dir, os.path.basename(cfg.filename)))
+    except OSError as error:
+        raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
+    remove_partial_files(work_dir)
+
+
+@contextlib.contextmanager
+def only_one(work_dir: str) -> Iterator[None]:
+    """Keep other trainings out of ``work_dir`` for a while; the lock ends with the process, however it ends.
+
+    File systems without locks keep nobody out.
+
+    Args:
+        work_dir: the folder; made where it is missing and can be.
+
+    Raises:
+        ConfigError: another process trains there.
+    """
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+        file = open(os.path.join(work_dir, _LOCK), "w")
+    except OSError as error:
+        raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
+    with file:
+        try:
+            # POSIX locks: loading processes, which may outlive a killed training for seconds, do not hold them
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise ConfigError(f"{work_dir}: another training runs there; give another --work-dir") from None
+        yield
