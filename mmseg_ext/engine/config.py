@@ -124,8 +124,8 @@ def merge_options(cfg: Config, options: dict | None) -> Config:
         parts = value if isinstance(value, (list, tuple)) else [value]
         if any(isinstance(part, str) and part.startswith(("dict(", "{")) for part in parts):
             raise ConfigError(
-                f"--cfg-options {key}={value}: cannot be read; give settings one by one, {key}.name=value, and lists of "
-                "dicts in a config file"
+                f"--cfg-options {key}={value}: cannot be read; give settings one by one, {key}.name=value, "
+                "and lists of dicts in a config file"
             )
     try:
         for key in options or {}:

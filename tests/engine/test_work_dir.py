@@ -53,7 +53,7 @@ def test_an_interrupted_log_window_is_finished(tiny_config, tmp_path):
 
 
 def test_a_changed_learning_rate_counts_from_the_resumption_on(tiny_config, tmp_path, caplog):
-    options = {"runner.max_iters": 4, "log_config.interval": 1, "checkpoint_config.interval": 2}
+    options = {"runner.max_iters": 4, "log_config.interval": 1, "checkpoint_config.interval": 2, "optimizer.lr": 0.05}
     train(config(tiny_config, **options), str(tmp_path), validate=False)
     again = {**options, "runner.max_iters": 6, "optimizer.lr": 0.001, "optimizer.weight_decay": 0.5}
     logging.getLogger("mmseg").propagate = True
