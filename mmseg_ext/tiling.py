@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+
+import numpy as np
 
 
 def overlapping_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -40,3 +43,30 @@ def windows(height: int, width: int, tile: int, overlap: int | None) -> list[tup
         return [(start, min(tile, length)) for start in overlapping_starts(length, tile, overlap)]
 
     return [(row, column, h, w) for row, h in along(height) for column, w in along(width)]
+
+
+def blend_weights(starts: Sequence[int], tile: int) -> np.ndarray:
+    """Return the weight of each pixel of each tile along one axis; at every pixel the tiles' weights sum up to 1.
+
+    A weight rises and falls as a raised cosine over the whole overlap with the neighbour, and is flat elsewhere.
+
+    Args:
+        starts: starts of the tiles, ascending, without gaps; what `overlapping_starts` returned.
+        tile: pixels of a tile.
+
+    Returns:
+        (tiles, ``tile``) float32.
+    """
+    weights = np.ones((len(starts), tile))
+    for i, (start, following) in enumerate(pairwise(starts)):
+        overlap = start + tile - following
+        ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
+        weights[i, tile - overlap :] *= ramp[::-1]
+        weights[i + 1, :overlap] *= ramp
+    # two ramps sum up to 1 by themselves; where the last tiles stand close together, three and more tiles meet
+    total = np.zeros(starts[-1] + tile)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + tile] += weight
+    return np.stack(
+        [weight / total[start : start + tile] for start, weight in zip(starts, weights, strict=True)]
+    ).astype(np.float32)

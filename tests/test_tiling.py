@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmseg_ext.tiling import even_parts, overlapping_starts, windows
+from mmseg_ext.tiling import blend_weights, even_parts, overlapping_starts, windows
 
 
 @given(st.integers(1, 5000), st.integers(2, 600), st.data())
@@ -34,3 +34,20 @@ def test_every_pixel_is_in_a_window(overlap, times):
     for row, column, height, width in windows(100, 70, 64, overlap):
         seen[row : row + height, column : column + width] += 1
     assert set(np.unique(seen)) == times
+
+
+@given(st.integers(1, 3000), st.integers(2, 300), st.data())
+def test_blend_weights_sum_up_to_one(length, tile, data):
+    starts = overlapping_starts(length, tile, data.draw(st.integers(0, tile - 1)))
+    tile = min(tile, length)
+    weights = blend_weights(starts, tile)
+    total = np.zeros(length)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + tile] += weight
+    assert weights.min() >= 0 and np.abs(total - 1).max() < 1e-6
+
+
+def test_blend_weights_by_hand():
+    # two tiles of 3 px that share 1 px: half of it each; sin^2 of an eighth turn is 1/2
+    assert np.allclose(blend_weights([0, 2], 3), [[1, 1, 0.5], [0.5, 1, 1]])
+    assert blend_weights([0], 4).tolist() == [[1, 1, 1, 1]]

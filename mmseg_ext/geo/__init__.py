@@ -1,16 +1,22 @@
 """Georeferenced rasters and vectors: the only room that imports rasterio, shapely and pyogrio."""
 
+from .cog import disk_needed, write_cog
 from .georeference import disagreement, ground_sampling_distance
-from .raster import RasterInfo, raster_info, read_raster, write_geotiff
+from .raster import RasterInfo, write_geotiff
+from .raster_source import Georeference, GroundControlPoint, RasterSource, raster_info, read_raster
 from .vector import VECTOR_SUFFIXES, RoadLines, burn_lines, clipped, joined, metric_crs, read_lines, reprojected
 
 __all__ = [
     "VECTOR_SUFFIXES",
+    "Georeference",
+    "GroundControlPoint",
     "RasterInfo",
+    "RasterSource",
     "RoadLines",
     "burn_lines",
     "clipped",
     "disagreement",
+    "disk_needed",
     "ground_sampling_distance",
     "joined",
     "metric_crs",
@@ -18,5 +24,6 @@ __all__ = [
     "read_lines",
     "read_raster",
     "reprojected",
+    "write_cog",
     "write_geotiff",
 ]

@@ -1,20 +1,17 @@
-"""Rasters of any depth and band count, whole or by windows."""
+"""What a raster's header says, and writing small rasters."""
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 
-from ..errors import DataError, lazy_import
+from ..errors import lazy_import
 
 Window = tuple[int, int, int, int]
 Transform = tuple[float, float, float, float, float, float]
-_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -66,85 +63,6 @@ def rasterio_module(purpose: str = "reading and writing GeoTIFF") -> ModuleType:
     # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
     return rasterio
-
-
-def _open(path: str) -> object:
-    rasterio = rasterio_module()
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: no such file")
-    try:
-        return rasterio.open(path)
-    except rasterio.errors.RasterioError as error:
-        raise DataError(f"{path}: cannot be read as a raster ({error}); replace it or take it out") from None
-
-
-def _colour_bands(raster: object) -> list[int]:
-    """Return the numbers, from 1, of the bands that are no alpha."""
-    alpha = lazy_import("rasterio.enums", "geo", "reading GeoTIFF").ColorInterp.alpha
-    return [i for i, role in enumerate(raster.colorinterp, 1) if role != alpha]  # type: ignore[attr-defined]
-
-
-def raster_info(path: str) -> RasterInfo:
-    """Return what the header of the raster at ``path`` says.
-
-    Raises:
-        DataError: missing or unreadable.
-        MissingExtraError: rasterio is not installed.
-    """
-    with _open(path) as raster:  # type: ignore[attr-defined]
-        colour = _colour_bands(raster)
-        transform = tuple(raster.transform)[:6]
-        per_dataset = rasterio_module().enums.MaskFlags.per_dataset in raster.mask_flag_enums[0]
-        return RasterInfo(
-            path=path,
-            height=raster.height,
-            width=raster.width,
-            bands=len(colour),
-            dtype=raster.dtypes[0],
-            has_alpha=len(colour) < raster.count or per_dataset,
-            nodata=raster.nodata,
-            crs=raster.crs.to_string() if raster.crs else None,
-            transform=None if transform == _IDENTITY else transform,
-        )
-
-
-def read_raster(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values and the valid pixels of the raster at ``path``.
-
-    Args:
-        path: any file that GDAL reads.
-        window: (row, column, height, width) of the part to read, in pixels; all of it when None.
-
-    Returns:
-        values (H, W, B) in the file's type, alpha left out, and valid (H, W) bool, None where every pixel is valid.
-        A pixel is invalid where alpha is 0, where every band is nodata, or where a band is no number.
-
-    Raises:
-        DataError: missing, truncated or unreadable.
-        MissingExtraError: rasterio is not installed.
-    """
-    rasterio = rasterio_module()
-    with _open(path) as raster:  # type: ignore[attr-defined]
-        part = None if window is None else rasterio.windows.Window(window[1], window[0], window[3], window[2])
-        colour = _colour_bands(raster)
-        try:
-            values = np.ascontiguousarray(raster.read(colour, window=part).transpose(1, 2, 0))
-            valid = None
-            flags = raster.mask_flag_enums[0]
-            if raster.count > len(colour) or rasterio.enums.MaskFlags.per_dataset in flags:
-                valid = raster.dataset_mask(window=part) > 0
-        except rasterio.errors.RasterioError:
-            raise DataError(
-                f"{path}: cannot be read to its end, it is truncated or damaged; replace it or take it out"
-            ) from None
-        nodata = raster.nodata
-    if nodata is not None and not math.isnan(nodata):
-        holds = (values != nodata).any(axis=2)
-        valid = holds if valid is None else valid & holds
-    if np.issubdtype(values.dtype, np.floating):
-        finite = np.isfinite(values).all(axis=2)
-        valid = finite if valid is None else valid & finite
-    return values, None if valid is None or valid.all() else valid
 
 
 def write_geotiff(

@@ -1,0 +1,99 @@
+"""Where the tiles of a raster stand, how they blend, and which rows of the map are done when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..tiling import blend_weights, overlapping_starts
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """A grid of overlapping tiles, all of one size and inside the raster, and the strips of rows that they finish.
+
+    Strip i is the rows that are done when the tile rows 0 to i are, and were not done before: the strips make up all
+    rows. A raster smaller than a tile gets one tile of its own size.
+
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        tile_px: rows and columns of a tile, in pixels that the network sees.
+        overlap_px: least overlap of neighbours, in pixels that the network sees; up to half a tile.
+        scale: pixels that the network sees for one pixel of the raster.
+
+    Raises:
+        ConfigError: tile, overlap or scale make no grid.
+    """
+
+    height: int
+    width: int
+    tile_px: int
+    overlap_px: int
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a raster of {self.height} rows and {self.width} columns has no pixels")
+        if self.scale <= 0:
+            raise ConfigError(f"a scale of {self.scale:g}: give a number above 0, 1 for the raster's own pixels")
+        if self.tile_px < 1 or not 0 <= self.overlap_px <= self.tile_px // 2:
+            raise ConfigError(
+                f"tiles of {self.tile_px} px that overlap by {self.overlap_px} px: give a tile of 1 px or more and an "
+                f"overlap from 0 to half a tile, which is {max(self.tile_px // 2, 0)} px"
+            )
+
+    def _starts(self, length: int) -> tuple[int, ...]:
+        tile = max(1, round(self.tile_px / self.scale))
+        overlap = min(round(self.overlap_px / self.scale), tile // 2)
+        return tuple(overlapping_starts(length, tile, overlap))
+
+    @cached_property
+    def row_starts(self) -> tuple[int, ...]:
+        """First raster row of each tile row."""
+        return self._starts(self.height)
+
+    @cached_property
+    def column_starts(self) -> tuple[int, ...]:
+        """First raster column of each tile column."""
+        return self._starts(self.width)
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Rows and columns of every tile, in pixels of the raster."""
+        tile = max(1, round(self.tile_px / self.scale))
+        return min(tile, self.height), min(tile, self.width)
+
+    @property
+    def network_shape(self) -> tuple[int, int]:
+        """Rows and columns of every tile, in pixels that the network sees."""
+        height, width = (min(self.tile_px, max(1, round(size * self.scale))) for size in self.tile_shape)
+        return height, width
+
+    @property
+    def rows(self) -> range:
+        """Numbers of the tile rows, which are those of the strips."""
+        return range(len(self.row_starts))
+
+    def strip(self, index: int) -> tuple[int, int]:
+        """Return the first raster row of strip ``index`` and the one after its last."""
+        return self.row_starts[index], (*self.row_starts, self.height)[index + 1]
+
+    def tile_rows_of(self, index: int) -> range:
+        """Return the tile rows that strip ``index`` depends on; the last of them is ``index``."""
+        height = self.tile_shape[0]
+        start = self.row_starts[index]
+        return range(next(i for i in self.rows if self.row_starts[i] + height > start), index + 1)
+
+    @cached_property
+    def row_weights(self) -> np.ndarray:
+        """Weights of each tile row (tile rows, rows of a tile) float32; see `blend_weights`."""
+        return blend_weights(self.row_starts, self.tile_shape[0])
+
+    @cached_property
+    def column_weights(self) -> np.ndarray:
+        """Weights of each tile column (tile columns, columns of a tile) float32; see `blend_weights`."""
+        return blend_weights(self.column_starts, self.tile_shape[1])
