@@ -61,6 +61,11 @@ def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
     return faster
 
 
+def road_labels(classes: Sequence[str]) -> list[int]:
+    """Return the labels that are road: that of the class called road, else all but the first."""
+    return [list(classes).index("road")] if "road" in classes else list(range(1, len(classes)))
+
+
 def files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
     """Return file names of ``folder`` with one of ``suffixes`` by their stem."""
     if not os.path.isdir(folder):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mmseg.datasets.custom import CustomDataset
 
+from ..datasets.road_dataset import road_labels
 from ..metrics.region import confusion
 from ..scoring import (
     UNKNOWN_METRES,
@@ -28,11 +29,6 @@ from .distributed import gather_by_index
 
 if TYPE_CHECKING:
     from .evaluation import Prediction
-
-
-def road_labels(classes: Sequence[str]) -> list[int]:
-    """Return the labels that are road: that of the class called road, else all but the first."""
-    return [list(classes).index("road")] if "road" in classes else list(range(1, len(classes)))
 
 
 class RoadScorer:

@@ -177,7 +177,9 @@ class RasterSource:
             self.georeference = _georeference(header)
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
         # header is read without the option, for with it rasterio gives random numbers for a transform that is missing.
-        self._raster = _open(path, OVERVIEW_LEVEL="NONE")
+        # And GDAL's fast way to read a whole PNG, settled when it is opened, takes a truncated one for whole.
+        with rasterio_module().Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"):
+            self._raster = _open(path, OVERVIEW_LEVEL="NONE")
 
     def __enter__(self) -> RasterSource:
         return self

@@ -1,7 +1,9 @@
-"""Road maps of rasters of any size."""
+"""A trained network on rasters of any size."""
 
+from .inputs import find_rasters
+from .road_map import MapSettings, map_raster
 from .road_network import RoadNetwork
 from .strip_mapper import Strip, map_strips
 from .tile_plan import TilePlan
 
-__all__ = ["RoadNetwork", "Strip", "TilePlan", "map_strips"]
+__all__ = ["MapSettings", "RoadNetwork", "Strip", "TilePlan", "find_rasters", "map_raster", "map_strips"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from ..errors import ConfigError
 
 HATCH_CSS = "repeating-linear-gradient(135deg, #5f5f5f 0 3px, #e1e1e1 3px 6px)"
 _HATCH_GREYS = (225, 95)
@@ -29,6 +32,20 @@ def hatch(picture: np.ndarray, ignored: np.ndarray) -> None:
     stripe = ((np.arange(height)[:, None] + np.arange(width)) // 4 % 2).astype(bool)
     where = fitted(ignored.astype(np.float32), max(height, width)) >= 0.5
     picture[where & stripe], picture[where & ~stripe] = _HATCH_GREYS
+
+
+def save_picture(path: str, picture: np.ndarray) -> None:
+    """Write ``picture``, RGB uint8 (H, W, 3), as PNG; it appears complete or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    partial = f"{path}.partial"
+    try:
+        Image.fromarray(picture).save(partial, "PNG", optimize=True)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
 
 
 def data_url(data: bytes, media_type: str) -> str:

@@ -207,6 +207,17 @@ def test_missing_foreign_and_truncated_files_are_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "bands"), [("a.png", 3), ("a.png", 1), ("a.jpg", 3)])
+def test_truncated_pictures_read_whole_are_named(name, bands, tmp_path):
+    path = tmp_path / name
+    Image.fromarray(pixels((400, 300), bands).squeeze()).save(path)
+    content = path.read_bytes()
+    for share in (0.5, 0.9):
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(DataError, match=f"{name}: cannot be read in rows 0 to 399"):
+            read(path, 0, 0, 400, 300)
+
+
 def test_another_thread_may_read(tmp_path):
     found = []
     with warnings.catch_warnings(), RasterSource(write(tmp_path / "a.tif", pixels())) as source:

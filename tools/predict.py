@@ -1,0 +1,61 @@
+#!/usr/bin/env python
+"""Map the roads of orthomosaics: ``python tools/predict.py CHECKPOINT INPUT... --out DIR``."""
+
+import argparse
+import logging
+import sys
+
+from mmseg_ext.engine import add_config_options
+from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.inference import MapSettings, RoadNetwork, find_rasters, map_raster
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="GeoTIFF, COG, VRT, image, folder or pattern")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
+    parser.add_argument("--config", help="what the checkpoint was trained with (default: the one inside it)")
+    parser.add_argument("--tile", type=int, default=1024, metavar="PX", help="that the network sees (default: 1024)")
+    parser.add_argument("--overlap", type=int, default=256, metavar="PX", help="of neighbouring tiles (default: 256)")
+    parser.add_argument("--batch", type=int, default=2, help="tiles at a time (default: 2)")
+    text = "pixels the network sees for one of the raster (default: from metres per pixel, where both are known)"
+    parser.add_argument("--scale", type=float, help=text)
+    parser.add_argument("--threshold", type=float, help="probability from which it is road (default: the likelier)")
+    parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
+    parser.add_argument("--bands", metavar="1,2,3", help="bands to read, red first (default: as in training)")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best"
+    )
+    parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace maps that are there")
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def read_bands(text: str | None) -> tuple[int, ...] | None:
+    """Return band numbers of a list with commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--bands {text}: give numbers from 1 with commas, such as 1,2,3") from None
+
+
+def main() -> None:
+    """Map as the command line says."""
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    settings = MapSettings(
+        args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, read_bands(args.bands)
+    )
+    rasters = find_rasters(args.inputs)
+    network = RoadNetwork.load(args.checkpoint, args.config, args.cfg_options, args.precision, args.gpu_id)
+    for raster in rasters:
+        map_raster(raster, network, args.out, settings, args.overwrite)
+
+
+if __name__ == "__main__":
+    run_tool(main, "stopped; the same command goes on")
