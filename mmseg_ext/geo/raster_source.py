@@ -54,6 +54,14 @@ def _open(path: str, **options: str) -> Any:
         raise DataError(f"{path}: cannot be read as a raster ({error}); replace it or take it out") from None
 
 
+def _exact() -> Any:
+    """Return a context without GDAL's fast way to read a whole PNG, which gives garbage for a truncated one.
+
+    It must be there both when the file is opened and when it is read.
+    """
+    return rasterio_module().Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
+
+
 def _colour_bands(raster: Any) -> list[int]:
     """Return the numbers, from 1, of the bands that are no alpha."""
     alpha = rasterio_module().enums.ColorInterp.alpha
@@ -177,8 +185,7 @@ class RasterSource:
             self.georeference = _georeference(header)
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
         # header is read without the option, for with it rasterio gives random numbers for a transform that is missing.
-        # And GDAL's fast way to read a whole PNG, settled when it is opened, takes a truncated one for whole.
-        with rasterio_module().Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO"):
+        with _exact():
             self._raster = _open(path, OVERVIEW_LEVEL="NONE")
 
     def __enter__(self) -> RasterSource:
@@ -222,7 +229,8 @@ class RasterSource:
             DataError: the file is truncated or damaged there, or has no such band.
             ValueError: the part is not inside the raster.
         """
-        return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape)
+        with _exact():
+            return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape)
 
 
 def raster_info(path: str) -> RasterInfo:

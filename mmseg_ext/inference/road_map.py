@@ -195,7 +195,8 @@ def _key(info: RasterInfo, network: RoadNetwork, settings: MapSettings, scale: f
     """Return what tells one mapping from another: raster, weights, settings."""
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.weights_sha256]
-    facts += [asdict(settings), scale, network.precision, asdict(network.reading)]
+    # other numbers of threads sum in another order
+    facts += [asdict(settings), scale, network.precision, torch.get_num_threads(), asdict(network.reading)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -342,7 +343,7 @@ def _finish(
         raster=dict(asdict(source.info), path=source.info.path),
         weights_sha256=network.weights_sha256,
         classes=list(network.classes),
-        settings=dict(asdict(settings), scale=scale, precision=network.precision),
+        settings=dict(asdict(settings), scale=scale, precision=network.precision, threads=torch.get_num_threads()),
         reading=asdict(reading),
         version=__version__,
         torch=str(torch.__version__),

@@ -1,0 +1,140 @@
+#!/usr/bin/env python
+"""Memory and speed of mapping: ``python tools/measure_mapping.py memory|speed ...``.
+
+memory HEIGHT WIDTH       peak memory for a raster of this size, with a network that only looks at brightness
+speed CHECKPOINT CONFIG   megapixels a minute on a raster of 2000 x 1500 px, beside MMSegmentation's slide inference
+                          with the same tiles, and the share of the time that is lost around the network
+"""
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+
+from mmseg_ext.errors import run_tool
+from mmseg_ext.geo import Georeference, RasterSource, write_cog
+from mmseg_ext.inference import MapSettings, RoadNetwork, TilePlan, map_raster, map_strips
+from mmseg_ext.inference.road_network import BandNormalize, ImageReading
+
+
+class Brightness:
+    """Stands in for a network: the brighter, the more road."""
+
+    classes, palette = ("background", "road"), ((0, 0, 0), (128, 0, 0))
+    reading, threshold, precision, weights_sha256 = ImageReading(), None, "fp32", "none"
+    normalize = BandNormalize([0.0] * 3, [1.0] * 3)
+
+    def predict(self, images: list[np.ndarray]) -> np.ndarray:
+        """Return (N, 2, h, w)."""
+        road = np.stack([image[:, :, 0] for image in images]).astype(np.float32) / 255
+        return np.stack([1 - road, road], axis=1)
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    memory = kinds.add_parser("memory")
+    memory.add_argument("height", type=int)
+    memory.add_argument("width", type=int)
+    speed = kinds.add_parser("speed")
+    speed.add_argument("checkpoint")
+    speed.add_argument("config")
+    speed.add_argument("--tile", type=int, default=512)
+    speed.add_argument("--overlap", type=int, default=128)
+    speed.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+def write_raster(path: str, height: int, width: int) -> None:
+    """Write a raster of random patches of 64 px, strip by strip."""
+    random = np.random.default_rng(0)
+
+    def strips() -> object:
+        for row in range(0, height, 512):
+            rows = min(512, height - row)
+            patches = random.integers(0, 255, (rows // 64 + 1, width // 64 + 1, 3), np.uint8)
+            yield row, patches.repeat(64, axis=0).repeat(64, axis=1)[:rows, :width]
+
+    write_cog(path, strips(), height, width, "uint8", Georeference("EPSG:32719", (0.1, 0, 4e5, 0, -0.1, 7e6)))
+
+
+def measure_memory(args: argparse.Namespace) -> None:
+    """Print the peak memory of this process before and after a mapping."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = os.path.join(folder, "big.tif")
+        if os.fork() == 0:  # what writing needs is not counted
+            write_raster(path, args.height, args.width)
+            os._exit(0)
+        os.wait()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        map_raster(path, Brightness(), os.path.join(folder, "out"), MapSettings())
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.stdout.write(
+        f"{args.height} x {args.width} px: peak {peak / 2**20:.2f} GiB ({before / 2**20:.2f} GiB before), "
+    )
+    sys.stdout.write(f"{seconds:.0f} s\n")
+
+
+def measure_speed(args: argparse.Namespace) -> None:
+    """Print megapixels a minute of both ways, turn by turn, and what is lost around the network."""
+    network = RoadNetwork.load(args.checkpoint, args.config)
+    model = network.model.module
+    stride = args.tile - args.overlap
+    model.test_cfg.update(mode="slide", crop_size=(args.tile, args.tile), stride=(stride, stride))
+    height, width = 1500, 2000
+    megapixels = height * width / 1e6
+    inside = 0.0
+
+    class Timed:
+        classes, reading = network.classes, network.reading
+
+        def predict(self, images: list[np.ndarray]) -> np.ndarray:
+            nonlocal inside
+            start = time.perf_counter()
+            found = network.predict(images)
+            inside += time.perf_counter() - start
+            return found
+
+    ours, theirs, lost = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.tif")
+        write_raster(path, height, width)
+        with RasterSource(path) as source, torch.no_grad():
+            plan = TilePlan(height, width, args.tile, args.overlap)
+            image = network._input(source.read(0, 0, height, width)[0])[:height, :width]
+            whole = torch.from_numpy(image).permute(2, 0, 1)[None]
+            meta = [dict(ori_shape=(height, width, 3), img_shape=(height, width, 3), flip=False)]
+            for turn in range(args.rounds + 1):
+                inside, start = 0.0, time.perf_counter()
+                for _ in map_strips(source, Timed(), plan, batch=1):
+                    pass
+                total = time.perf_counter() - start
+                start = time.perf_counter()
+                model.inference(whole, meta, True)
+                if turn:  # the first warms up
+                    ours.append(60 * megapixels / total)
+                    theirs.append(60 * megapixels / (time.perf_counter() - start))
+                    lost.append(1 - inside / total)
+    middle = [float(np.median(values)) for values in (ours, theirs, lost, np.divide(ours, theirs))]
+    sys.stdout.write(
+        f"megapixels a minute: {middle[0]:.1f}; MMSegmentation's slide inference: {middle[1]:.1f} (ratio "
+        f"{middle[3]:.2f}); lost around the network {100 * middle[2]:.1f} %\n"
+    )
+
+
+def main() -> None:
+    """Measure as the command line says."""
+    args = parse_args()
+    measure_memory(args) if args.kind == "memory" else measure_speed(args)
+
+
+if __name__ == "__main__":
+    run_tool(main)
