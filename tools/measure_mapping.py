@@ -42,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     memory = kinds.add_parser("memory")
     memory.add_argument("height", type=int)
     memory.add_argument("width", type=int)
+    memory.add_argument("--folder", help="for raster and map, which are deleted again (default: the system's)")
     speed = kinds.add_parser("speed")
     speed.add_argument("checkpoint")
     speed.add_argument("config")
@@ -66,7 +67,7 @@ def write_raster(path: str, height: int, width: int) -> None:
 
 def measure_memory(args: argparse.Namespace) -> None:
     """Print the peak memory of this process before and after a mapping."""
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = os.path.join(folder, "big.tif")
         if os.fork() == 0:  # what writing needs is not counted
             write_raster(path, args.height, args.width)
