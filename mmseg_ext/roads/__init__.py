@@ -8,8 +8,17 @@ from ..errors import require
 require(("networkx", "scipy", "skimage", "skan"), "roads", "finding road networks")
 
 from .graph import road_graph  # noqa: E402
-from .lines import graph_from_lines, graph_lines  # noqa: E402
+from .lines import graph_from_lines, graph_from_nodes, graph_lines, moved  # noqa: E402
 from .simplify import simplify_line  # noqa: E402
 from .skeleton import half_width, skeleton  # noqa: E402
 
-__all__ = ["graph_from_lines", "graph_lines", "half_width", "road_graph", "simplify_line", "skeleton"]
+__all__ = [
+    "graph_from_lines",
+    "graph_from_nodes",
+    "graph_lines",
+    "half_width",
+    "moved",
+    "road_graph",
+    "simplify_line",
+    "skeleton",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import networkx as nx
@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 
 from ..errors import DataError
 from .edges import add_line, add_node
-from .polyline import stations
+from .polyline import length, stations
 
 
 def graph_from_lines(lines: Sequence[np.ndarray], snap: float = 0.0) -> nx.MultiGraph:
@@ -59,6 +59,39 @@ def graph_from_lines(lines: Sequence[np.ndarray], snap: float = 0.0) -> nx.Multi
 def graph_lines(graph: nx.MultiGraph) -> list[np.ndarray]:
     """Return the line (N, 2) of each edge of a road graph."""
     return [line for *_, line in graph.edges(data="line")]
+
+
+def graph_from_nodes(
+    nodes: Mapping[int, Sequence[float]], roads: Sequence[tuple[int, int, *tuple[Sequence[float], ...]]]
+) -> nx.MultiGraph:
+    """Return a road graph drawn by hand.
+
+    Args:
+        nodes: (x, y) by key.
+        roads: (first node, last node, further points between them in this order...).
+    """
+    graph = nx.MultiGraph()
+    for key, (x, y) in nodes.items():
+        add_node(graph, key, np.array([x, y], np.float64))
+    for u, v, *between in roads:
+        add_line(graph, u, v, np.array([nodes[u], *between, nodes[v]], np.float64))
+    return graph
+
+
+def moved(
+    graph: nx.MultiGraph, matrix: Sequence[Sequence[float]] = ((1, 0), (0, 1)), shift: Sequence[float] = (0, 0)
+) -> nx.MultiGraph:
+    """Return a copy of ``graph`` with every point times ``matrix`` (2, 2) plus ``shift`` (2,), lengths anew.
+
+    Widths stay as they are.
+    """
+    result = graph.copy()
+    for _, node in result.nodes(data=True):
+        node["x"], node["y"] = (float(value) for value in np.array(matrix) @ (node["x"], node["y"]) + shift)
+    for *_, edge in result.edges(data=True):
+        edge["line"] = edge["line"] @ np.array(matrix).T + shift
+        edge["length"] = length(edge["line"])
+    return result
 
 
 def _places(lines: Sequence[np.ndarray], snap: float) -> tuple[list[list[int]], np.ndarray]:

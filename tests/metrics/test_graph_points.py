@@ -17,20 +17,8 @@ from mmseg_ext.metrics.graph_points import (
     samples,
     snap,
 )
+from mmseg_ext.roads import graph_from_nodes as road_graph
 from mmseg_ext.roads import polyline
-
-
-def road_graph(nodes, roads):
-    """Nodes {key: (x, y)}, roads [(u, v, points between...)]."""
-    graph = nx.MultiGraph()
-    for key, (x, y) in nodes.items():
-        graph.add_node(key, x=float(x), y=float(y))
-    for u, v, *between in roads:
-        u, v, between = (u, v, between) if u <= v else (v, u, between[::-1])
-        line = np.array([nodes[u], *between, nodes[v]], dtype=np.float64)
-        graph.add_edge(u, v, line=line, length=polyline.length(line))
-    return graph
-
 
 # a square of side 10 as two parallel edges between opposite corners, and a lone node
 SQUARE = road_graph({3: (0, 0), 7: (10, 10), 9: (50, 50)}, [(3, 7, (10, 0)), (3, 7, (0, 10))])

@@ -3,36 +3,14 @@ import numpy as np
 import pytest
 
 from mmseg_ext.metrics.topo import CITY_SCALE, SPACENET, topo
-from mmseg_ext.roads import polyline
-
-
-def road_graph(nodes, roads):
-    """Nodes {key: (x, y)}, roads [(u, v, points between...)]."""
-    graph = nx.MultiGraph()
-    for key, (x, y) in nodes.items():
-        graph.add_node(key, x=float(x), y=float(y))
-    for u, v, *between in roads:
-        u, v, between = (u, v, between) if u <= v else (v, u, between[::-1])
-        line = np.array([nodes[u], *between, nodes[v]], dtype=np.float64)
-        graph.add_edge(u, v, line=line, length=polyline.length(line))
-    return graph
+from mmseg_ext.roads import graph_from_nodes as road_graph
+from mmseg_ext.roads import moved
 
 
 def lines(*roads):
     """Roads without common nodes, each a list of points."""
     nodes = {2 * i + side: road[-side] for i, road in enumerate(roads) for side in (0, 1)}
     return road_graph(nodes, [(2 * i, 2 * i + 1, *road[1:-1]) for i, road in enumerate(roads)])
-
-
-def moved(graph, matrix=((1, 0), (0, 1)), shift=(0, 0)):
-    """Every point times ``matrix``, plus ``shift``."""
-    result = graph.copy()
-    for _, node in result.nodes(data=True):
-        node["x"], node["y"] = np.array(matrix) @ (node["x"], node["y"]) + shift
-    for *_, edge in result.edges(data=True):
-        edge["line"] = edge["line"] @ np.array(matrix).T + shift
-        edge["length"] = polyline.length(edge["line"])
-    return result
 
 
 def f1(precision, recall):

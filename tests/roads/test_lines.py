@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.roads import graph_from_lines, graph_lines
+from mmseg_ext.roads import graph_from_lines, graph_from_nodes, graph_lines, moved
 
 
 def lines(*points):
@@ -122,3 +122,16 @@ def segments(drawn):
         frozenset(pair) for line in drawn for pair in zip(map(tuple, line[:-1]), map(tuple, line[1:]), strict=True)
     )
     return {pair for pair in pairs if len(pair) == 2}
+
+
+def test_a_graph_drawn_by_hand_keeps_the_contract_and_moves():
+    graph = graph_from_nodes({4: (0, 0), 2: (6, 8), 7: (3, 0)}, [(4, 2, (6, 0)), (2, 2, (9, 8), (9, 9))])
+    assert dict(graph.nodes[2]) == {"x": 6.0, "y": 8.0} and set(graph) == {2, 4, 7}
+    (edge,) = graph[2][4].values()
+    assert edge["line"].tolist() == [[6, 8], [6, 0], [0, 0]] and edge["length"] == 14  # from the lower key
+    (loop,) = graph[2][2].values()
+    assert loop["line"].tolist() == [[6, 8], [9, 8], [9, 9], [6, 8]]
+    turned = moved(graph, ((0, -2), (2, 0)), (1, 0))  # by 90 degrees, twice as large, one to the right
+    assert (turned.nodes[2]["x"], turned.nodes[2]["y"]) == (-15, 12)
+    assert turned[2][4][0]["line"].tolist() == [[-15, 12], [1, 12], [1, 0]] and turned[2][4][0]["length"] == 28
+    assert edge["length"] == 14  # the first is left alone
