@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 from functools import partial
+from types import TracebackType
 
 import cv2
 import torch
@@ -58,10 +60,17 @@ def _end_workers() -> None:
         worker.kill()
 
 
+def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of a loading process, but not that its training process is gone, which others tell."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
+
+
 def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
     # a terminal or Slurm signals every process; the training process alone answers
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _say_unless_alone
     worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
 
 
@@ -250,8 +259,9 @@ def _prepare(
         runner.register_hook(hook, priority="LOW")
         runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
     runner.register_hook(ProgressBar())
-    # after the evaluation, so that a checkpoint knows the best score of its own iteration
-    runner.register_hook(SafeCheckpointHook(**cfg.checkpoint_config), priority=75)
+    # after the evaluation, whose best score a checkpoint knows, and after the loggers, whose lines of this iteration a
+    # resumed run will not write again
+    runner.register_hook(SafeCheckpointHook(**cfg.checkpoint_config), priority=95)
     if threading.current_thread() is threading.main_thread():
         # last of all, so that the iteration is logged, evaluated and saved as usual first
         runner.register_hook(StopOnSignal(), priority="LOWEST")

@@ -12,7 +12,7 @@ import torch
 from mmcv.runner import HOOKS, Hook
 
 from mmseg_ext.engine import load_config, train
-from mmseg_ext.engine.checkpoint import read_checkpoint
+from mmseg_ext.engine.checkpoint import read_checkpoint, write_checkpoint
 from mmseg_ext.engine.work_dir import only_one
 from mmseg_ext.errors import CheckpointError, ConfigError, Stopped
 
@@ -112,3 +112,20 @@ def test_no_checkpoint_is_written_while_steps_are_left_out(tiny_config, tmp_path
     kept = sorted(path.name for path in tmp_path.glob("*iter_*.pth"))
     assert kept == ["iter_1.pth"]
     assert all(torch.isfinite(value).all() for value in read_checkpoint(str(tmp_path / kept[0]))["state_dict"].values())
+
+
+def test_what_a_checkpoint_is_after_is_in_the_log_when_it_is_written(tiny_config, tmp_path, monkeypatch):
+    """A run that is killed right after a checkpoint resumes behind these lines and never writes them again."""
+    seen = []
+
+    def write(content, path):
+        lines = [json.loads(line) for log in tmp_path.glob("*.log.json") for line in log.open()]
+        seen.append((content["meta"]["iter"], [(line["mode"], line["iter"]) for line in lines if "mode" in line][-2:]))
+        write_checkpoint(content, path)
+
+    monkeypatch.setattr("mmseg_ext.engine.runner.write_checkpoint", write)
+    options = {"runner.max_iters": 4, "checkpoint_config.interval": 2, "evaluation.interval": 2}
+    cfg = load_config(str(tiny_config), {**options, "log_config.interval": 1})
+    cfg.evaluation.pop("save_best", None)  # whose file is written by the evaluation, before it is logged
+    train(cfg, str(tmp_path))
+    assert seen == [(2, [("train", 2), ("val", 2)]), (4, [("train", 4), ("val", 4)])]
