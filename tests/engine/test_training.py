@@ -138,7 +138,7 @@ def test_a_stopped_run_goes_on_from_the_last_good_checkpoint(tiny_config, tmp_pa
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
     newest = max(int(p.stem.split("_")[1]) for p in tmp_path.glob("iter_*.pth"))
-    assert newest >= 3
+    assert newest >= (2 if how == signal.SIGKILL else 3)  # killed between the log's third line and its checkpoint
     assert read_checkpoint(str(tmp_path / f"iter_{newest}.pth"))["meta"]["iter"] == newest
     if how == signal.SIGINT:
         assert f"SIGINT: saved iteration {newest}" in errors
