@@ -49,7 +49,7 @@ from .sampler import InfiniteSampler
 from .seeding import SeededDraws, seed_everything
 from .stopping import SIGNALS, StopOnSignal
 from .weights import MIN_SHARE, load_start_weights
-from .work_dir import only_one, prepare_work_dir
+from .work_dir import full_disk_told, only_one, prepare_work_dir
 
 WORK_DIRS = "work_dirs"
 
@@ -139,7 +139,8 @@ def train(
         if runner.iter >= runner.max_iters:
             runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
         else:
-            runner.run([loader], [("train", 1)])
+            with full_disk_told(work_dir):
+                runner.run([loader], [("train", 1)])
     return work_dir
 
 
@@ -197,6 +198,10 @@ def _prepare(
     on_first_process(process, check_and_prepare)
     timestamp = time.strftime("%Y%m%d_%H%M%S")
     logger = get_root_logger(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            # a full disk is told once, by what stops the run
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
     logging.getLogger("mmseg_ext").handlers = logger.handlers
     logging.getLogger("mmseg_ext").setLevel(logger.level)
     logger.info(

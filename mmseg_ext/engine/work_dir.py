@@ -67,3 +67,21 @@ def only_one(work_dir: str) -> Iterator[None]:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise ConfigError(f"{work_dir}: another training runs there; give another --work-dir") from None
         yield
+
+
+@contextlib.contextmanager
+def full_disk_told(work_dir: str) -> Iterator[None]:
+    """Turn what a full disk raises anywhere, in a log's line say, into one line.
+
+    Raises:
+        ConfigError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(
+            f"{work_dir}: cannot be written ({error.strerror}); what was saved stays: free some disk and go on with "
+            "--auto-resume"
+        ) from None

@@ -1,5 +1,6 @@
 """The folder of a run: what it holds belongs to one training, which goes on as its config says."""
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from mmcv.runner import HOOKS, Hook
 
 from mmseg_ext.engine import load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint, write_checkpoint
-from mmseg_ext.engine.work_dir import only_one
+from mmseg_ext.engine.work_dir import full_disk_told, only_one
 from mmseg_ext.errors import CheckpointError, ConfigError, Stopped
 
 
@@ -129,3 +130,11 @@ def test_what_a_checkpoint_is_after_is_in_the_log_when_it_is_written(tiny_config
     cfg.evaluation.pop("save_best", None)  # whose file is written by the evaluation, before it is logged
     train(cfg, str(tmp_path))
     assert seen == [(2, [("train", 2), ("val", 2)]), (4, [("train", 4), ("val", 4)])]
+
+
+def test_a_full_disk_is_one_line_wherever_it_shows(tmp_path):
+    with pytest.raises(ConfigError, match=r"run: cannot be written \(No space left on device\); what was saved stays"):
+        with full_disk_told("run"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(FileNotFoundError), full_disk_told("run"):
+        open(tmp_path / "none")
