@@ -7,6 +7,7 @@ from typing import NamedTuple
 import networkx as nx
 
 from .graph_points import RoadLines, points_on, road_lines, samples, snap
+from .ratios import ratio
 
 _PIECE = 0.5
 
@@ -60,16 +61,12 @@ def centreline_scores(lengths: CentrelineLengths) -> CentrelineScores:
     """
     unmatched = lengths.truth - lengths.matched_truth
     return CentrelineScores(
-        completeness=_ratio(lengths.matched_truth, lengths.truth),
-        correctness=_ratio(lengths.matched_prediction, lengths.prediction),
-        quality=_ratio(lengths.matched_prediction, lengths.prediction + unmatched),
+        completeness=ratio(lengths.matched_truth, lengths.truth),
+        correctness=ratio(lengths.matched_prediction, lengths.prediction),
+        quality=ratio(lengths.matched_prediction, lengths.prediction + unmatched),
     )
 
 
 def _matched(roads: RoadLines, other: RoadLines, buffer: float) -> float:
     at, size = samples(roads, _PIECE)
     return float(size[snap(other, points_on(roads, at), buffer).edge >= 0].sum())
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else float("nan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..metrics.centreline import CentrelineLengths, CentrelineScores, centreline_scores
 from ..metrics.probability import (
     ProbabilityCounts,
     best_threshold,
@@ -64,9 +65,8 @@ def _f1_of(kind: str) -> Callable[[Counts], float]:
     return lambda c: f1_of_counts(*(c[key] for key in keys))
 
 
-def _quality(c: Counts) -> float:
-    missed = c["centreline_truth"] - c["centreline_matched_truth"]
-    return ratio(c["centreline_matched_prediction"], c["centreline_prediction"] + missed)
+def _centrelines(c: Counts) -> CentrelineScores:
+    return centreline_scores(CentrelineLengths(*(c[f"centreline_{name}"] for name in CentrelineLengths._fields)))
 
 
 def _best_f1(probability: ProbabilityCounts) -> float:
@@ -137,21 +137,21 @@ MEASURES = (
         "Completeness",
         "Centreline",
         f"Length of true centrelines that have a predicted one {_BUFFER}, of all ({_WIEDEMANN}).",
-        _recall_of("centreline"),
+        lambda c: _centrelines(c).completeness,
     ),
     RoadMeasure(
         "correctness",
         "Correctness",
         "Centreline",
         f"Length of predicted centrelines that have a true one {_BUFFER}, of all ({_WIEDEMANN}).",
-        _precision_of("centreline"),
+        lambda c: _centrelines(c).correctness,
     ),
     RoadMeasure(
         "quality",
         "Quality",
         "Centreline",
         f"Matched predicted length, of predicted length and missed true length together ({_WIEDEMANN}).",
-        _quality,
+        lambda c: _centrelines(c).quality,
     ),
     RoadMeasure(
         "clDice",
