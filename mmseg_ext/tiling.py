@@ -9,15 +9,17 @@ from itertools import pairwise
 import numpy as np
 
 
-def overlapping_starts(length: int, tile: int, overlap: int) -> list[int]:
+def overlapping_starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
     """Return the starts of the fewest tiles that cover ``length``, spread evenly.
 
-    Neighbours overlap by at least ``overlap``; every tile lies inside, unless ``length`` is smaller than one.
+    Neighbours overlap by at least ``overlap``; every tile lies inside, unless ``length`` is smaller than one. With a
+    ``step``, which ``tile`` is a multiple of, all starts are multiples of it and the last tile may reach out by less.
     """
     if length <= tile:
         return [0]
+    length, tile, overlap = math.ceil(length / step), tile // step, math.ceil(overlap / step)
     count = math.ceil((length - overlap) / (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+    return [step * round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
 def even_parts(length: int, tile: int) -> list[tuple[int, int]]:
@@ -48,7 +50,8 @@ def windows(height: int, width: int, tile: int, overlap: int | None) -> list[tup
 def blend_weights(starts: Sequence[int], tile: int) -> np.ndarray:
     """Return the weight of each pixel of each tile along one axis; at every pixel the tiles' weights sum up to 1.
 
-    A weight rises and falls as a raised cosine over the whole overlap with the neighbour, and is flat elsewhere.
+    A weight rises and falls as a raised cosine over the middle half of the overlap with the neighbour, and is flat
+    elsewhere: the outer quarter of a tile's overlap, where networks see least of the surroundings, counts for nothing.
 
     Args:
         starts: starts of the tiles, ascending, without gaps; what `overlapping_starts` returned.
@@ -60,7 +63,9 @@ def blend_weights(starts: Sequence[int], tile: int) -> np.ndarray:
     weights = np.ones((len(starts), tile))
     for i, (start, following) in enumerate(pairwise(starts)):
         overlap = start + tile - following
-        ramp = np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / max(overlap, 1)) ** 2
+        unused = overlap // 4
+        along = (np.arange(overlap) + 0.5 - unused) / max(overlap - 2 * unused, 1)
+        ramp = np.sin(np.pi / 2 * np.clip(along, 0, 1)) ** 2
         weights[i, tile - overlap :] *= ramp[::-1]
         weights[i + 1, :overlap] *= ramp
     # two ramps sum up to 1 by themselves; where the last tiles stand close together, three and more tiles meet

@@ -1,9 +1,11 @@
 #!/usr/bin/env python
-"""Memory and speed of mapping: ``python tools/measure_mapping.py memory|speed ...``.
+"""Memory, speed and seams of mapping: ``python tools/measure_mapping.py memory|speed|seams ...``.
 
 memory HEIGHT WIDTH       peak memory for a raster of this size, with a network that only looks at brightness
 speed CHECKPOINT CONFIG   megapixels a minute on a raster of 2000 x 1500 px, beside MMSegmentation's slide inference
                           with the same tiles, and the share of the time that is lost around the network
+seams CHECKPOINT CONFIG   what a mosaic of 3000 x 2500 px of the config's training images gives in tiles and in one
+                          forward pass, and the error of both where tiles meet and elsewhere
 """
 
 import argparse
@@ -12,12 +14,16 @@ import resource
 import sys
 import tempfile
 import time
+from itertools import pairwise
 
 import numpy as np
 import torch
+from mmseg.datasets import build_dataset
 
-from mmseg_ext.errors import run_tool
-from mmseg_ext.geo import Georeference, RasterSource, write_cog
+from mmseg_ext.datasets import RoadDataset
+from mmseg_ext.engine import load_config
+from mmseg_ext.errors import DataError, run_tool
+from mmseg_ext.geo import Georeference, RasterInfo, RasterSource, write_cog
 from mmseg_ext.inference import MapSettings, RoadNetwork, TilePlan, map_raster, map_strips
 from mmseg_ext.inference.road_network import BandNormalize, ImageReading
 
@@ -26,7 +32,7 @@ class Brightness:
     """Stands in for a network: the brighter, the more road."""
 
     classes, palette = ("background", "road"), ((0, 0, 0), (128, 0, 0))
-    reading, threshold, precision, weights_sha256 = ImageReading(), None, "fp32", "none"
+    reading, threshold, precision, weights_sha256, stride = ImageReading(), None, "fp32", "none", 32
     normalize = BandNormalize([0.0] * 3, [1.0] * 3)
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:
@@ -49,6 +55,11 @@ def parse_args() -> argparse.Namespace:
     speed.add_argument("--tile", type=int, default=512)
     speed.add_argument("--overlap", type=int, default=128)
     speed.add_argument("--rounds", type=int, default=3)
+    seams = kinds.add_parser("seams")
+    seams.add_argument("checkpoint")
+    seams.add_argument("config")
+    seams.add_argument("--tile", type=int, default=1024)
+    seams.add_argument("--overlap", type=int, default=256)
     return parser.parse_args()
 
 
@@ -109,7 +120,7 @@ def measure_speed(args: argparse.Namespace) -> None:
         path = os.path.join(folder, "a.tif")
         write_raster(path, height, width)
         with RasterSource(path) as source, torch.no_grad():
-            plan = TilePlan(height, width, args.tile, args.overlap)
+            plan = TilePlan(height, width, args.tile, args.overlap, stride=network.stride)
             image = network._input(source.read(0, 0, height, width)[0])[:height, :width]
             whole = torch.from_numpy(image).permute(2, 0, 1)[None]
             meta = [dict(ori_shape=(height, width, 3), img_shape=(height, width, 3), flip=False)]
@@ -131,10 +142,71 @@ def measure_speed(args: argparse.Namespace) -> None:
     )
 
 
+class InMemory:
+    """A raster that is an array."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.info = RasterInfo("a mosaic", *values.shape, "uint8")
+
+    def read(
+        self, row: int, column: int, height: int, width: int, bands: object = None, out_shape: object = None
+    ) -> tuple[np.ndarray, None]:
+        """Return a part, of which every pixel is valid."""
+        return self.values[row : row + height, column : column + width], None
+
+
+def mosaic(dataset: RoadDataset, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images of ``dataset`` side by side, (height, width, 3) RGB, and their masks (height, width)."""
+    image, truth = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    row = column = deepest = 0
+    for i in range(len(dataset)):
+        sample = dataset.prepare_train_img(i)
+        values, mask = np.asarray(sample["img"])[:, :, ::-1], np.asarray(sample["gt_semantic_seg"])
+        rows, columns = min(len(mask), height - row), min(mask.shape[1], width - column)
+        image[row : row + rows, column : column + columns] = values[:rows, :columns]
+        truth[row : row + rows, column : column + columns] = mask[:rows, :columns]
+        column, deepest = column + columns, max(deepest, rows)
+        if column >= width:
+            row, column, deepest = row + deepest, 0, 0
+        if row >= height:
+            return image, truth
+    raise DataError(f"{dataset.img_dir}: not enough images for a mosaic of {height} x {width} px")
+
+
+def measure_seams(args: argparse.Namespace) -> None:
+    """Print how far tiles and one forward pass agree, and where they err."""
+    network = RoadNetwork.load(args.checkpoint, args.config)
+    cfg = load_config(args.config)
+    steps = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
+    image, truth = mosaic(build_dataset(dict(cfg.data.train, pipeline=steps, step_args={})), 3000, 2500)
+    plan = TilePlan(*truth.shape, args.tile, args.overlap, stride=network.stride)
+    (whole,) = network.predict([image])
+    strips = map_strips(InMemory(image), network, plan, batch=1)
+    tiled = np.concatenate([strip.probability for strip in strips], axis=1)
+    seam = np.zeros(truth.shape, bool)
+    for starts, lines in ((plan.row_starts, seam), (plan.column_starts, seam.T)):
+        for start, following in pairwise(starts):
+            middle = (start + args.tile + following) // 2  # where both weigh the same
+            lines[middle - 16 : middle + 16] = True
+            # where a tile's border begins to count
+            lines[following : following + 8] = lines[start + args.tile - 8 : start + args.tile] = True
+    found, expected = tiled.argmax(axis=0), whole.argmax(axis=0)
+    same, change = found == expected, np.abs(tiled[1] - whole[1])
+    known = truth < 2
+    write = sys.stdout.write
+    write(f"{plan.row_starts} x {plan.column_starts}: {100 * same.mean():.3f} % of the classes are equal, ")
+    write(f"probabilities differ by {change.mean():.5f} on average; road {100 * (truth[known] == 1).mean():.1f} %\n")
+    for name, where in (("where tiles meet", known & seam), ("elsewhere", known & ~seam)):
+        errors = [100 * (labels[where] != truth[where]).mean() for labels in (found, expected)]
+        write(f"{name}: error {errors[0]:.3f} % in tiles, {errors[1]:.3f} % as a whole, ")
+        write(f"equal classes {100 * same[where].mean():.3f} %\n")
+
+
 def main() -> None:
     """Measure as the command line says."""
     args = parse_args()
-    measure_memory(args) if args.kind == "memory" else measure_speed(args)
+    dict(memory=measure_memory, speed=measure_speed, seams=measure_seams)[args.kind](args)
 
 
 if __name__ == "__main__":

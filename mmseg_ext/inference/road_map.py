@@ -167,7 +167,8 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
     with RasterSource(path) as source:
         reading = network.reading.with_settings(bands=settings.bands)
         scale = chosen_scale(source.info, reading, settings)
-        plan = TilePlan(source.info.height, source.info.width, settings.tile_px, settings.overlap_px, scale)
+        shape = source.info.height, source.info.width
+        plan = TilePlan(*shape, settings.tile_px, settings.overlap_px, scale, network.stride)
         if rank == 0:
             _prepare(files, source.info, network, settings, scale, overwrite)
         _barrier()

@@ -23,8 +23,6 @@ from ..engine.precision import DTYPES, choose_precision
 from ..engine.weights import load_weights
 from ..errors import ConfigError
 
-_DIVISOR = 32  # the networks halve an image up to five times
-
 
 def _normalize(cfg: Config) -> BandNormalize:
     """Return the normalisation of the test pipeline.
@@ -133,21 +131,27 @@ class RoadNetwork:
         )
 
     @property
+    def stride(self) -> int:
+        """Pixels of the image, in each direction, that the network's coarsest features stand for."""
+        return getattr(self.model.module.backbone, "stride", 32)
+
+    @property
     def device(self) -> torch.device:
         """Where the network runs."""
         return self.model.device_used
 
     def _input(self, image: np.ndarray) -> np.ndarray:
-        """Return ``image`` as the network takes it: normalised as in training, mirrored to a multiple of 32."""
+        """Return ``image`` as the network takes it: normalised as in training, mirrored to a multiple of its stride."""
         height, width = image.shape[:2]
-        padded = np.pad(image, ((0, -height % _DIVISOR), (0, -width % _DIVISOR), (0, 0)), mode="reflect")
+        padded = np.pad(image, ((0, -height % self.stride), (0, -width % self.stride), (0, 0)), mode="reflect")
         return self.normalize(dict(img=to_bgr(padded), filename="the image to predict"))["img"]
 
     @torch.no_grad()
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return the probabilities of each class at every pixel, from one forward pass.
 
-        Images are mirrored at their lower and right border to a multiple of 32; nothing is resized or cut in windows.
+        Images are mirrored at their lower and right border to a multiple of `stride`; nothing is resized
+        or cut in windows.
 
         Args:
             images: uint8 (h, w, B) each, all of one size, bands as `reading` selects and scales them (RGB first).

@@ -101,14 +101,15 @@ class _TileRow:
 
     def hide(self, column: int, valid: np.ndarray) -> None:
         """Mark what is not ``valid`` (h, w) in tile ``column``, at the network's resolution or the raster's."""
-        self._valid[:, self._columns(column)] &= _resized(valid.astype(np.uint8), self._plan, cv2.INTER_NEAREST) > 0
+        kept = self._valid[:, self._columns(column)]
+        kept &= _resized(valid.astype(np.uint8), self._plan, cv2.INTER_NEAREST)[:, : kept.shape[1]] > 0
 
     def add(self, row: int, column: int, probability: np.ndarray) -> None:
         """Blend the ``probability`` (C, h, w) of a tile in."""
         weights = self._plan.row_weights[row][:, None] * self._plan.column_weights[column]
         columns = self._columns(column)
-        for total, plane in zip(self._probability, probability, strict=True):
-            total[:, columns] += weights * _resized(plane, self._plan, cv2.INTER_LINEAR)
+        for total, plane in zip(self._probability[:, :, columns], probability, strict=True):
+            total += (weights * _resized(plane, self._plan, cv2.INTER_LINEAR))[:, : total.shape[1]]
 
     def strip(self, index: int) -> Strip:
         """Return strip ``index``, which begins where this tile row does."""
@@ -143,7 +144,7 @@ def _ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], count: int)
 
 
 def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
-    """Return a function that reads the tile at (tile row, tile column).
+    """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster.
 
     Raises:
         DataError: the source has not the bands to read.
@@ -156,7 +157,13 @@ def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[
 
     def tile(place: tuple[int, int]) -> _Tile:
         row, column = plan.row_starts[place[0]], plan.column_starts[place[1]]
-        values, valid = source.read(row, column, *plan.tile_shape, bands=reading.bands, out_shape=out_shape)
+        height, width = plan.tile_shape
+        inside = min(height, plan.height - row), min(width, plan.width - column)
+        values, valid = source.read(row, column, *inside, bands=reading.bands, out_shape=out_shape)
+        if inside != plan.tile_shape:
+            outside = (0, height - inside[0]), (0, width - inside[1])
+            values = np.pad(values, (*outside, (0, 0)), mode="reflect")
+            valid = None if valid is None else np.pad(valid, outside, mode="reflect")
         if valid is not None and not valid.any():
             return _Tile(None, valid)
         return _Tile(read.as_read(values, valid, path), valid)

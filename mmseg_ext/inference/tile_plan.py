@@ -13,10 +13,14 @@ from ..tiling import blend_weights, overlapping_starts
 
 @dataclass(frozen=True)
 class TilePlan:
-    """A grid of overlapping tiles, all of one size and inside the raster, and the strips of rows that they finish.
+    """A grid of overlapping tiles, all of one size, and the strips of rows that they finish.
 
     Strip i is the rows that are done when the tile rows 0 to i are, and were not done before: the strips make up all
     rows. A raster smaller than a tile gets one tile of its own size.
+
+    A network that halves its image five times answers to where its squares of 32 pixels begin. Where it sees the
+    raster's own pixels and a tile is made of such squares, all tiles begin at one, as those of the whole raster do,
+    and the last ones may reach out of it by less than a square; elsewhere all tiles lie inside.
 
     Args:
         height: rows of the raster.
@@ -24,6 +28,7 @@ class TilePlan:
         tile_px: rows and columns of a tile, in pixels that the network sees.
         overlap_px: least overlap of neighbours, in pixels that the network sees; up to half a tile.
         scale: pixels that the network sees for one pixel of the raster.
+        stride: side of the network's squares in pixels.
 
     Raises:
         ConfigError: tile, overlap or scale make no grid.
@@ -34,6 +39,7 @@ class TilePlan:
     tile_px: int
     overlap_px: int
     scale: float = 1.0
+    stride: int = 1
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -49,7 +55,8 @@ class TilePlan:
     def _starts(self, length: int) -> tuple[int, ...]:
         tile = max(1, round(self.tile_px / self.scale))
         overlap = min(round(self.overlap_px / self.scale), tile // 2)
-        return tuple(overlapping_starts(length, tile, overlap))
+        aligned = self.scale == 1 and tile % self.stride == 0 and tile > self.stride
+        return tuple(overlapping_starts(length, tile, overlap, self.stride if aligned else 1))
 
     @cached_property
     def row_starts(self) -> tuple[int, ...]:

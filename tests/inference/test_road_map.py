@@ -129,7 +129,7 @@ def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
     options = ["--tile", 64, "--overlap", 16]
     one = run_tool("predict.py", checkpoint, path, "--out", tmp_path / "one", *options)
     assert one.returncode == 0, one.stderr
-    assert "pit.tif: 90 x 300 px, no coordinate reference system: the map is in pixels; 12 tiles of 64 px" in one.stderr
+    assert "pit.tif: 90 x 300 px, no coordinate reference system: the map is in pixels; 18 tiles of 64 px" in one.stderr
     launcher = [sys.executable, "-m", "mmseg_ext.engine.launch", "2", "tools/predict.py"]
     two = subprocess.run(
         [*launcher, checkpoint, path, "--out", str(tmp_path / "two"), *map(str, options)],

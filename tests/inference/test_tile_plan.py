@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,21 +13,26 @@ from mmseg_ext.inference import TilePlan
 def plans(draw):
     tile = draw(st.integers(1, 80))
     scale = draw(st.sampled_from([1.0, 1.0, 0.5, 2.0, 1.25, 0.37, 3.0]))
-    return TilePlan(draw(st.integers(1, 400)), draw(st.integers(1, 400)), tile, draw(st.integers(0, tile // 2)), scale)
+    stride = draw(st.sampled_from([1, 2, 8, 16]))
+    shape = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    return TilePlan(*shape, tile, draw(st.integers(0, tile // 2)), scale, stride)
 
 
 @given(plans())
 @settings(deadline=None)
-def test_tiles_lie_inside_and_cover(plan):
+def test_tiles_lie_inside_but_for_a_square_and_cover(plan):
+    aligned = plan.scale == 1 and plan.tile_px % plan.stride == 0 and plan.tile_px > plan.stride
     for starts, size, length in (
         (plan.row_starts, plan.tile_shape[0], plan.height),
         (plan.column_starts, plan.tile_shape[1], plan.width),
     ):
         seen = np.zeros(length, int)
         for start in starts:
-            assert 0 <= start <= start + size <= length
+            assert 0 <= start <= start + size < length + (plan.stride if aligned and len(starts) > 1 else 1)
+            assert not aligned or start % plan.stride == 0
             seen[start : start + size] += 1
         assert seen.min() >= 1
+        assert all(b - a <= size - min(plan.overlap_px, size // 2) for a, b in pairwise(starts)) or plan.scale != 1
     assert max(plan.network_shape) <= plan.tile_px
 
 
@@ -50,7 +57,8 @@ def test_weights_sum_up_to_one(plan):
     height, width = plan.tile_shape
     for row, row_weights in zip(plan.row_starts, plan.row_weights, strict=True):
         for column, column_weights in zip(plan.column_starts, plan.column_weights, strict=True):
-            total[row : row + height, column : column + width] += np.outer(row_weights, column_weights)
+            inside = total[row : row + height, column : column + width]
+            inside += np.outer(row_weights, column_weights)[: inside.shape[0], : inside.shape[1]]
     assert np.abs(total - 1).max() < 1e-6
     assert plan.row_weights.min() >= 0 and plan.column_weights.min() >= 0
 
@@ -67,6 +75,16 @@ def test_by_hand():
     assert np.allclose(plan.row_weights[1], [low, high, 1, 1, high, low], atol=1e-6)
     assert np.allclose(plan.row_weights[0], [1, 1, 1, 1, high, low], atol=1e-6)  # flat at the raster's border
     assert np.allclose(plan.column_weights, 1)
+
+
+def test_the_stride_by_hand():
+    # 128 px tiles begin at multiples of 32, and the last reaches out to 320 where 300 rows are
+    plan = TilePlan(300, 128, 128, 40, stride=32)
+    assert plan.row_starts == (0, 64, 128, 192) and plan.column_starts == (0,)
+    assert plan.strip(3) == (192, 300)
+    # neither tiles of 100 px nor another scale can be aligned
+    assert TilePlan(300, 128, 100, 40, stride=32).row_starts == (0, 50, 100, 150, 200)
+    assert TilePlan(300, 128, 128, 40, 0.5, stride=32).row_starts == (0, 44)
 
 
 def test_scale():

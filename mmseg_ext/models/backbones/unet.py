@@ -60,6 +60,7 @@ class SevenLevelUNet(_UNetDecoder):
     """
 
     widths = (8, 16, 32, 64, 128, 256, 512)
+    stride = 128
 
     def __init__(self, in_channels: int = 3, init_cfg: dict | None = None) -> None:
         super().__init__(1024, init_cfg)
