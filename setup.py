@@ -30,7 +30,8 @@ setup(
     extras_require={
         "geo": ["rasterio>=1.4", "shapely>=2.0", "pyogrio>=0.10"],
         "roads": ["scikit-image>=0.24", "skan>=0.12", "networkx>=3.2", "scipy>=1.11"],
-        "export": ["onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0"],
+        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "openvino>=2025.0", "nncf>=2.14"],
+        "peers": ["segmentation-models-pytorch>=0.4"],
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -22,6 +22,7 @@ from ..engine.network import build_network
 from ..engine.precision import DTYPES, choose_precision
 from ..engine.weights import load_weights
 from ..errors import ConfigError
+from ..models.scores import network_stride
 
 
 def _normalize(cfg: Config) -> BandNormalize:
@@ -133,7 +134,7 @@ class RoadNetwork:
     @property
     def stride(self) -> int:
         """Pixels of the image, in each direction, that the network's coarsest features stand for."""
-        return getattr(self.model.module.backbone, "stride", 32)
+        return network_stride(self.model.module)
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,1 @@
+"""Ways to run a network: PyTorch, ONNX Runtime, OpenVINO, TensorRT."""
