@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The whole way on a synthetic open-pit mine: generate, train D-SegNeXt-T, evaluate, draw an unseen mine."""
+"""The whole way on synthetic open-pit mines: generate, train D-SegNeXt-T, evaluate, draw an unseen mine, map another."""
 
 import argparse
 import os
@@ -8,11 +8,15 @@ import sys
 import time
 
 from mmseg_ext.converters import write_synthetic_mines
+from mmseg_ext.datasets import generate_mine
 from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
 from mmseg_ext.errors import run_tool
+from mmseg_ext.geo import Georeference, write_cog
 
 CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
-TRAIN_SEEDS, VAL_SEED, TEST_SEED = range(1, 31), 31, 32
+TRAIN_SEEDS, VAL_SEED, TEST_SEED, PIT_SEED = range(1, 31), 31, 32, 33
+# 2048 m square, 1 m per pixel, north up, UTM zone 19 south
+PIT_PX, PIT_PLACE = 2048, Georeference("EPSG:32719", (1.0, 0, 500000.0, 0, -1.0, 7400000.0))
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,9 +45,12 @@ def main() -> None:
     sys.stdout.write("\nthe unseen mine:\n")
     writer = PredictionWriter(None, args.out)
     evaluate_checkpoint(cfg, os.path.join(run, "latest.pth"), ["mIoU", "mFscore"], on_prediction=writer)
+    pit = os.path.join(args.out, "pit.tif")
+    write_cog(pit, [(0, generate_mine(PIT_SEED, PIT_PX).image)], PIT_PX, PIT_PX, "uint8", PIT_PLACE)
     picture = os.path.abspath(os.path.join(args.out, f"mine{TEST_SEED:04d}.png"))
     sys.stdout.write(
         f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; image, truth and prediction:\n{picture}\n"
+        f"an orthomosaic to map with the trained network: {pit} (docs/map.md)\n"
     )
 
 

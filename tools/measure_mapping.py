@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Memory, speed and seams of mapping: ``python tools/measure_mapping.py memory|speed|seams ...``.
 
-memory HEIGHT WIDTH       peak memory for a raster of this size, with a network that only looks at brightness
+memory HEIGHT WIDTH       peak memory for a raster of this size, with a network that only looks at brightness, or
+                          with the one of --checkpoint
 speed CHECKPOINT CONFIG   megapixels a minute on a raster of 2000 x 1500 px, beside MMSegmentation's slide inference
                           with the same tiles, and the share of the time that is lost around the network
 seams CHECKPOINT CONFIG   what a mosaic of 3000 x 2500 px of the config's training images gives in tiles and in one
@@ -48,6 +49,7 @@ def parse_args() -> argparse.Namespace:
     memory = kinds.add_parser("memory")
     memory.add_argument("height", type=int)
     memory.add_argument("width", type=int)
+    memory.add_argument("--checkpoint", help="one that holds its config")
     memory.add_argument("--folder", help="for raster and map, which are deleted again (default: the system's)")
     speed = kinds.add_parser("speed")
     speed.add_argument("checkpoint")
@@ -84,9 +86,10 @@ def measure_memory(args: argparse.Namespace) -> None:
             write_raster(path, args.height, args.width)
             os._exit(0)
         os.wait()
+        network = RoadNetwork.load(args.checkpoint) if args.checkpoint else Brightness()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
-        map_raster(path, Brightness(), os.path.join(folder, "out"), MapSettings())
+        map_raster(path, network, os.path.join(folder, "out"), MapSettings())
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sys.stdout.write(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..datasets.image_reading import ImageReading
 from ..datasets.road_dataset import road_labels
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..geo import Georeference, RasterInfo, RasterSource, disk_needed, ground_sampling_distance, write_cog
 from ..metrics.probability import entropy
 from ..report.contact_sheet import paint_labels
@@ -120,6 +120,15 @@ def _barrier() -> None:
         dist.barrier()
 
 
+def _check_depth(info: RasterInfo, reading: ImageReading) -> None:
+    """Refuse what has more than 8 bits where the network knows no scaling."""
+    if info.dtype != "uint8" and reading.low is None:
+        raise DataError(
+            f"{info.path}: {info.dtype} pixels, but the network was trained on 8-bit images; make it 8 bits as those were, "
+            f"such as: gdal_translate -ot Byte -scale LOW HIGH 0 255 {info.path} 8bit.tif"
+        )
+
+
 def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
     """Return the pixels that the network sees for one pixel of the raster; a large difference is logged."""
     if settings.scale is not None:
@@ -166,6 +175,7 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
     started = time.time()
     with RasterSource(path) as source:
         reading = network.reading.with_settings(bands=settings.bands)
+        _check_depth(source.info, reading)
         scale = chosen_scale(source.info, reading, settings)
         shape = source.info.height, source.info.width
         plan = TilePlan(*shape, settings.tile_px, settings.overlap_px, scale, network.stride)

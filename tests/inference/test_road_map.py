@@ -163,6 +163,10 @@ def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):
     write_geotiff(str(tmp_path / "five.tif"), np.zeros((70, 70, 5), np.uint8))
     with pytest.raises(DataError, match="five.tif: has 5 bands"):
         map_raster(str(tmp_path / "five.tif"), network, str(tmp_path / "five"), SMALL)
+    write_geotiff(str(tmp_path / "deep.tif"), np.zeros((70, 70, 3), np.uint16))
+    with pytest.raises(DataError, match=r"deep.tif: uint16 pixels, but the network was trained on 8-bit images; make it"):
+        map_raster(str(tmp_path / "deep.tif"), network, str(tmp_path / "deep"), SMALL)
+    assert not (tmp_path / "deep").exists()
     (tmp_path / "text.tif").write_text("no raster")
     with pytest.raises(DataError, match="text.tif: cannot be read as a raster"):
         map_raster(str(tmp_path / "text.tif"), network, str(tmp_path / "text"), SMALL)
