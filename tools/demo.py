@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The whole way on synthetic open-pit mines: generate, train D-SegNeXt-T, evaluate, draw an unseen mine, map another."""
+"""The whole way on synthetic open-pit mines: generate them, train D-SegNeXt-T, evaluate, draw an unseen mine."""
 
 import argparse
 import os

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import ConfigError, Stopped, TrainingError
 from ..report import markdown_table
+from ..writing import complete_file
 from .config import CONFIG_ROOT, load_config
 from .training import WORK_DIRS
 
@@ -124,10 +125,8 @@ def repeat(
             runs.append(dict(seed=seed, metrics=metrics))
             runs.sort(key=lambda run: run["seed"])
             result = _summary(settings, runs)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
+            with complete_file(str(path)) as partial:
+                Path(partial).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return result
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmcv.runner import HOOKS, BaseRunner, TensorboardLoggerHook, master_only
 
+from ..writing import complete_file
+
 
 def trim_logs(work_dir: str, iteration: int) -> None:
     """Take out of the JSON logs in ``work_dir`` what lies after ``iteration``: a resumed run logs it again.
@@ -26,9 +28,8 @@ def trim_logs(work_dir: str, iteration: int) -> None:
                 kept.append(f"{line}\n")
         after = "".join(kept)
         if after != before:
-            partial = path.with_suffix(".partial")
-            partial.write_text(after, encoding="utf-8")
-            os.replace(partial, path)
+            with complete_file(str(path)) as partial:
+                Path(partial).write_text(after, encoding="utf-8")
 
 
 @HOOKS.register_module()

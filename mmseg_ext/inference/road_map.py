@@ -25,6 +25,7 @@ from ..metrics.probability import entropy
 from ..report.contact_sheet import paint_labels
 from ..report.pictures import save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style
+from ..writing import complete_file
 from .road_network import RoadNetwork
 from .strip_mapper import Strip, map_strips
 from .tile_plan import TilePlan
@@ -124,7 +125,7 @@ def _check_depth(info: RasterInfo, reading: ImageReading) -> None:
     """Refuse what has more than 8 bits where the network knows no scaling."""
     if info.dtype != "uint8" and reading.low is None:
         raise DataError(
-            f"{info.path}: {info.dtype} pixels, but the network was trained on 8-bit images; make it 8 bits as those were, "
+            f"{info.path}: {info.dtype} pixels, but the network was trained on 8-bit images; make it 8 bits too, "
             f"such as: gdal_translate -ot Byte -scale LOW HIGH 0 255 {info.path} 8bit.tif"
         )
 
@@ -287,15 +288,8 @@ def _save_strip(files: MapFiles, strip: Strip, network: RoadNetwork, settings: M
     if strip.valid is not None:
         layers = {name: np.where(strip.valid, layer, NODATA).astype(np.uint8) for name, layer in layers.items()}
     path = files.strip(strip.index)
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, row=strip.row, **layers)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); what is done stays, free some disk") from None
+    with complete_file(path, "what is done stays, free some disk") as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, row=strip.row, **layers)
 
 
 def _strips(files: MapFiles, plan: TilePlan, layer: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -364,10 +358,8 @@ def _finish(
     )
     if not valid:
         logger.warning("%s: holds no valid pixel; its map is empty", source.info.path)
-    partial = files.path(".json.partial")
-    with open(partial, "w", encoding="utf-8") as file:
+    with complete_file(files.path(".json")) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, default=float)
-    os.replace(partial, files.path(".json"))
     shutil.rmtree(files.parts)
     return record
 

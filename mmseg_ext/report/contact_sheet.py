@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
+from ..writing import complete_file
 from .pictures import HATCH_CSS, fitted, hatch, picture_url
 
 _OPACITY = 0.5
@@ -144,9 +145,7 @@ def write_contact_sheet(
         return shown
 
     legend = list(zip(classes, palette, strict=True))[1:] if classes else []
-    partial = f"{path}.partial"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with complete_file(path) as partial:
         if suffix in _HTML_SUFFIXES:
             page = _page(title, sections, pictures, legend, summary_html, columns, cell_px)
             with open(partial, "w", encoding="utf-8") as file:
@@ -158,9 +157,6 @@ def write_contact_sheet(
                     f"{path}: {sheet.height} rows are too many for a picture; write .html, or fewer images"
                 )
             sheet.save(partial, "PNG" if suffix == ".png" else "JPEG", quality=88)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
 
 
 def _page(

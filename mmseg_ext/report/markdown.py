@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError
+from ..writing import complete_file
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,7 +53,6 @@ def update_blocks(path: str, blocks: dict[str, str], check: bool = False) -> boo
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     if after != before and not check:
-        partial = f"{path}.partial"
-        Path(partial).write_text(after, encoding="utf-8")
-        os.replace(partial, path)
+        with complete_file(path) as partial:
+            Path(partial).write_text(after, encoding="utf-8")
     return after == before

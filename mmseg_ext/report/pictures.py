@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import ConfigError
+from ..writing import complete_file
 
 HATCH_CSS = "repeating-linear-gradient(135deg, #5f5f5f 0 3px, #e1e1e1 3px 6px)"
 _HATCH_GREYS = (225, 95)
@@ -40,12 +39,8 @@ def save_picture(path: str, picture: np.ndarray) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    partial = f"{path}.partial"
-    try:
+    with complete_file(path) as partial:
         Image.fromarray(picture).save(partial, "PNG", optimize=True)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
 
 
 def data_url(data: bytes, media_type: str) -> str:

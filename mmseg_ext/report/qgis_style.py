@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from ..errors import ConfigError
+from ..writing import complete_file
 
 RGB = tuple[int, int, int]
 _QGIS_VERSION = "3.22.0"
@@ -27,14 +26,9 @@ def _write(path: str, renderer: ElementTree.Element) -> None:
     ElementTree.SubElement(pipe, "rasterresampler", maxOversampling="2")
     ElementTree.SubElement(root, "blendMode").text = "0"
     ElementTree.indent(root)
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write("<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n")
-            file.write(ElementTree.tostring(root, encoding="unicode") + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write("<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n")
+        file.write(ElementTree.tostring(root, encoding="unicode") + "\n")
 
 
 def _renderer(kind: str, **attributes: str) -> ElementTree.Element:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +11,7 @@ from itertools import groupby
 import numpy as np
 
 from ..errors import ConfigError
+from ..writing import complete_file
 from .pictures import HATCH_CSS, fitted, picture_url
 from .road_report_charts import (
     Calibration,
@@ -165,14 +165,9 @@ def write_road_report(path: str, report: Report) -> None:
         raise ConfigError(f"{path}: a road report is a page; give a name that ends in .html")
     parts = (_header(report), _summary(report), _curves(report), _images(report), _examples(report))
     text = page(report.title, "\n".join(part for part in parts if part))
-    partial = f"{path}.partial"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(partial, "w", encoding="utf-8", errors="replace") as file:  # file names may be no proper text
-            file.write(text)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    # file names may be no proper text
+    with complete_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
+        file.write(text)
 
 
 def _header(report: Report) -> str:

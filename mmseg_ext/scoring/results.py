@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..metrics.probability import (
     best_threshold,
     calibration_curve,
@@ -22,6 +22,7 @@ from ..metrics.probability import (
 )
 from ..report import road_report
 from ..roads import graph_lines
+from ..writing import complete_file
 from .image_scores import ImageScores, graphs_of
 from .measures import BY_KEY
 from .settings import ScoringSettings
@@ -252,11 +253,5 @@ def _known_of(tree: dict) -> dict:
 
 
 def _write(path: str, text: str) -> None:
-    partial = f"{path}.partial"
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -44,5 +44,6 @@ def test_probabilities_rise_from_nothing_to_all(certain, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "nowhere").write_text("no folder")
     with pytest.raises(ConfigError, match=r"nowhere/a.qml: cannot be written"):
         write_qgis_style(str(tmp_path / "nowhere" / "a.qml"), {})
