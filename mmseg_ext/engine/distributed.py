@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -100,6 +101,30 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
+def total_loss(losses: Mapping[str, torch.Tensor | Sequence[torch.Tensor]]) -> tuple[torch.Tensor, dict[str, float]]:
+    """Return the sum of all terms named ``loss``, and every term and the sum as means over all processes.
+
+    As MMSegmentation's ``_parse_losses``, but the host waits for the device once, not once for each term.
+
+    Raises:
+        ConfigError: the processes have different numbers of terms.
+    """
+    terms = {
+        name: reduce(torch.add, [part.mean() for part in ([value] if isinstance(value, torch.Tensor) else value)])
+        for name, value in losses.items()
+    }
+    loss = reduce(torch.add, [value for name, value in terms.items() if "loss" in name])
+    terms["loss"] = loss
+    values = torch.stack([value.detach().float() for value in terms.values()])
+    if dist.is_initialized():
+        counts = torch.tensor(len(terms), device=loss.device)
+        dist.all_reduce(counts)
+        if counts != len(terms) * dist.get_world_size():
+            raise ConfigError(f"process {dist.get_rank()} has the losses {', '.join(terms)}, another has others")
+        dist.all_reduce(values.div_(dist.get_world_size()))
+    return loss, dict(zip(terms, values.tolist(), strict=True))
+
+
 class _Steps(nn.Module):
     """What mmcv's runner and our evaluation ask of a wrapped segmentor.
 
@@ -122,7 +147,7 @@ class _Steps(nn.Module):
         batch = self._prepare(batch)
         with self._autocast():
             losses = self(**batch)
-        loss, log_vars = self.module._parse_losses(losses)
+        loss, log_vars = total_loss(losses)
         return dict(loss=loss, log_vars=log_vars, num_samples=len(batch["img_metas"]))
 
     val_step = train_step

@@ -160,7 +160,7 @@ class SafeIterRunner(IterBasedRunner):
         self.accumulated = content.get("accumulated", 0)
         for name, parameter in self.network.named_parameters():
             if name in content.get("gradients", {}):
-                parameter.grad = content["gradients"][name].to(parameter.device)
+                parameter.grad = torch.empty_like(parameter).copy_(content["gradients"][name])
         self._logged_before = content.get("log_buffer")
         if resume_optimizer:
             self._resume_optimizer(content["optimizer"])

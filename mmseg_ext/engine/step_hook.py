@@ -39,13 +39,14 @@ class StepHook(OptimizerHook):
         runner.accumulated += 1
         if runner.accumulated < self.accumulate and not self.is_last_iter(runner):
             return
+        grad_norm = None
         if self.grad_clip is not None:
             self.scaler.unscale_(runner.optimizer)
             grad_norm = self.clip_grads(runner.model.parameters())
-            if grad_norm is not None:
-                runner.log_buffer.update({"grad_norm": float(grad_norm)}, runner.outputs["num_samples"])
         self.scaler.step(runner.optimizer)
         self.scaler.update()
+        if grad_norm is not None:  # read after the step is under way: it waits for the device
+            runner.log_buffer.update({"grad_norm": float(grad_norm)}, runner.outputs["num_samples"])
         runner.optimizer.zero_grad()
         runner.accumulated = 0
         if self.scaled and runner.meta is not None:

@@ -20,7 +20,7 @@ import cv2
 import torch
 from mmcv import Config
 from mmcv.parallel import collate
-from mmcv.runner import HOOKS, build_optimizer, build_runner
+from mmcv.runner import HOOKS, build_runner
 from mmcv.utils import build_from_cfg
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
@@ -35,10 +35,11 @@ from ..datasets import RoadDataset
 from ..errors import ConfigError
 from .checkpoint import latest_checkpoint
 from .config import config_mistakes
-from .distributed import Process, on_first_process, start_process, wrap
+from .distributed import DistributedSegmentor, LocalSegmentor, Process, on_first_process, start_process, to_device, wrap
 from .evaluation import EvalHook, evaluation_loader
 from .network import build_network, check_classes
 from .non_finite_guard import NonFiniteGuard
+from .optimizer import training_optimizer
 from .precision import DTYPES, choose_precision
 from .prediction_samples_hook import PredictionSamplesHook
 from .progress_bar import ProgressBar
@@ -74,6 +75,11 @@ def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> Non
     worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
 
 
+def collate_plainly(samples: list[dict]) -> dict:
+    """Return one batch without mmcv's containers, whose memory torch's loader would not pin."""
+    return to_device(collate(samples, samples_per_gpu=len(samples)), torch.device("cpu"))
+
+
 def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
     """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
     settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
@@ -83,7 +89,7 @@ def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed:
         batch_size=batch_size,
         sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
         num_workers=workers,
-        collate_fn=partial(collate, samples_per_gpu=batch_size),
+        collate_fn=collate_plainly,
         pin_memory=process.device.type == "cuda",
         worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
         persistent_workers=workers > 0,
@@ -167,6 +173,49 @@ def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -
     return settings
 
 
+def wrap_for_training(
+    model: nn.Module, cfg: Config, process: Process, precision: str
+) -> LocalSegmentor | DistributedSegmentor:
+    """Return ``model`` on this process's device, compiled where the config asks for it, and ready to train.
+
+    Args:
+        model: what `build_network` returned.
+        cfg: config with the settings of speed and memory.
+        process: this process.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+    if cfg.get("compile"):
+        encoder: nn.Module = model.backbone  # type: ignore[assignment]
+        encoder.compile(**(cfg.compile if isinstance(cfg.compile, dict) else {}))
+    return wrap(
+        model,
+        process,
+        DTYPES[precision],
+        channels_last=cfg.get("channels_last", False),
+        training=True,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+
+
+def register_step_hooks(runner: SafeIterRunner, cfg: Config, precision: str, log_config: dict | None = None) -> None:
+    """Register what makes a step: learning rate, guard, backward pass, optimizer, and the loggers of ``log_config``."""
+    optimizer_config = dict(cfg.get("optimizer_config") or {})
+    optimizer_config.setdefault("type", "StepHook")
+    if precision == "fp16" and optimizer_config["type"] == "StepHook":
+        optimizer_config["scaled"] = True
+    runner.register_training_hooks(copy.deepcopy(cfg.lr_config), optimizer_config, None, log_config)
+    # before the optimizer takes its step
+    runner.register_hook(NonFiniteGuard(**cfg.get("non_finite", {})), priority="HIGH")
+
+
+def register_custom_hooks(runner: SafeIterRunner, cfg: Config) -> None:
+    """Register the config's ``custom_hooks``."""
+    for hook_cfg in cfg.get("custom_hooks") or []:
+        hook_cfg = hook_cfg.copy()
+        priority = hook_cfg.pop("priority", "NORMAL")
+        runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
+
+
 def _prepare(
     cfg: Config,
     process: Process,
@@ -226,23 +275,12 @@ def _prepare(
     if cfg.get("load_from") and not resume_from:
         load_start_weights(model, cfg.load_from, cfg.get("min_loaded_share", MIN_SHARE))
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
-    if cfg.get("compile"):
-        encoder: nn.Module = model.backbone  # type: ignore[assignment]
-        encoder.compile(**(cfg.compile if isinstance(cfg.compile, dict) else {}))
-    wrapped = wrap(
-        model,
-        process,
-        DTYPES[precision],
-        channels_last=cfg.get("channels_last", False),
-        training=True,
-        find_unused_parameters=cfg.get("find_unused_parameters", False),
-    )
-
+    wrapped = wrap_for_training(model, cfg, process, precision)
     runner = build_runner(
         cfg.runner,
         dict(
             model=wrapped,
-            optimizer=build_optimizer(model, _optimizer_settings(cfg, process, logger)),
+            optimizer=training_optimizer(model, _optimizer_settings(cfg, process, logger)),
             work_dir=work_dir,
             logger=logger,
             meta=checkpoint_meta(cfg, dataset, seed),
@@ -251,13 +289,7 @@ def _prepare(
     runner.timestamp = timestamp
     runner.seed = seed
     runner.draws_per_iter = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"] * process.world_size
-    optimizer_config = dict(cfg.get("optimizer_config") or {})
-    optimizer_config.setdefault("type", "StepHook")
-    if precision == "fp16" and optimizer_config["type"] == "StepHook":
-        optimizer_config["scaled"] = True
-    runner.register_training_hooks(copy.deepcopy(cfg.lr_config), optimizer_config, None, cfg.log_config)
-    # before the optimizer takes its step
-    runner.register_hook(NonFiniteGuard(**cfg.get("non_finite", {})), priority="HIGH")
+    register_step_hooks(runner, cfg, precision, cfg.log_config)
     if val_dataset is not None:
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
         hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})
@@ -270,10 +302,7 @@ def _prepare(
     if threading.current_thread() is threading.main_thread():
         # last of all, so that the iteration is logged, evaluated and saved as usual first
         runner.register_hook(StopOnSignal(), priority="LOWEST")
-    for hook_cfg in cfg.get("custom_hooks") or []:
-        hook_cfg = hook_cfg.copy()
-        priority = hook_cfg.pop("priority", "NORMAL")
-        runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
+    register_custom_hooks(runner, cfg)
     if resume_from:
         runner.resume(resume_from)
         on_first_process(process, lambda: trim_logs(work_dir, runner.iter))

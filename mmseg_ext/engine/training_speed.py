@@ -16,9 +16,11 @@ from ..errors import ConfigError
 from .config import config_mistakes
 from .distributed import Process, start_process, wrap
 from .network import build_network
+from .optimizer import training_optimizer
 from .precision import DTYPES, choose_precision
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+_EXTRAS = {"channels_last", "compile", "loop"}
 _WARM_UP = 2
 
 
@@ -41,19 +43,20 @@ def _stepper(cfg: Config, setting: str, crop_px: int, batch: int, process: Proce
     """Return a function that takes one training step and returns its seconds."""
     parts = setting.split("+")
     precision, extras = parts[0], set(parts[1:])
-    if precision not in PRECISIONS or extras - {"channels_last", "compile"}:
+    if precision not in PRECISIONS or extras - _EXTRAS:
         raise ConfigError(
-            f"setting {setting}: give fp32, bf16 or fp16, and after it +channels_last or +compile or both"
+            f"setting {setting}: give fp32, bf16 or fp16, and after it any of +{', +'.join(sorted(_EXTRAS))}"
         )
     cfg = copy.deepcopy(cfg)
     bands = cfg.model.backbone.get("in_channels", 3)
     with config_mistakes(cfg):
         network = build_network(cfg, pretrained=False)
-        optimizer = build_optimizer(network, cfg.optimizer)
     if "compile" in extras:
         network.backbone.compile()  # type: ignore[union-attr]
     dtype = DTYPES[choose_precision(precision, process.device)]
     wrapped = wrap(network, process, dtype, channels_last="channels_last" in extras).train()
+    with config_mistakes(cfg):
+        optimizer = (build_optimizer if "loop" in extras else training_optimizer)(network, cfg.optimizer)
     generator = torch.Generator().manual_seed(0)
     content = dict(
         img=torch.randn(batch, bands, crop_px, crop_px, generator=generator),
@@ -81,8 +84,8 @@ def measure_training(
 
     Args:
         cfg: what `load_config` returned.
-        settings: ``fp32``, ``bf16`` or ``fp16``, then ``+channels_last`` and ``+compile`` where wanted; ratios are to
-            the first.
+        settings: ``fp32``, ``bf16`` or ``fp16``, then ``+channels_last``, ``+compile`` and ``+loop`` (the optimizer
+            updates one parameter after the other, as mmcv builds it) where wanted; ratios are to the first.
         crop_px: rows and columns of the training crops.
         batch: images of a step.
         rounds: steps that count, after two that warm up.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmcv.runner import HOOKS, Hook
+from torch import Tensor
 
 from ..errors import ConfigError
 from .runner import SafeIterRunner
@@ -27,19 +28,25 @@ class WeightAverageHook(Hook):
         if not 0 < momentum <= 1:
             raise ConfigError(f"WeightAverageHook: momentum {momentum} must be above 0 and at most 1")
         self.momentum = momentum
+        self._averages: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        self._counts: list[tuple[Tensor, Tensor]] = []
 
     def before_run(self, runner: SafeIterRunner) -> None:
         """Begin with the weights as they are, or with the average of a resumed run."""
+        own = runner.network.state_dict()
         if runner.average is None:
-            runner.average = {key: value.detach().clone() for key, value in runner.network.state_dict().items()}
+            runner.average = {key: value.clone() for key, value in own.items()}
+        pairs = [(runner.average[key], value) for key, value in own.items()]
+        self._averages = [average for average, value in pairs if value.is_floating_point()]
+        self._weights = [value for _, value in pairs if value.is_floating_point()]
+        self._counts = [(average, value) for average, value in pairs if not value.is_floating_point()]
 
     @torch.no_grad()
     def after_train_iter(self, runner: SafeIterRunner) -> None:
         """Move the average towards the weights, after a step of the optimizer."""
-        if runner.accumulated or runner.average is None:
+        if runner.accumulated:
             return
-        for key, value in runner.network.state_dict().items():
-            if value.is_floating_point():
-                runner.average[key].lerp_(value, self.momentum)
-            else:
-                runner.average[key].copy_(value)
+        torch._foreach_lerp_(self._averages, self._weights, self.momentum)
+        for average, value in self._counts:
+            average.copy_(value)

@@ -62,7 +62,7 @@ def test_loader_with_a_worker(cfg):
 
 
 def test_training_speed(cfg):
-    speeds = measure_training(cfg, ("fp32", "bf16+channels_last"), crop_px=64, batch=2, rounds=2)
+    speeds = measure_training(cfg, ("fp32", "fp32+loop", "bf16+channels_last"), crop_px=64, batch=2, rounds=2)
     assert speeds["fp32"].ratio == 1
     assert all(speed.images_per_s > 0 and speed.peak_gib is None for speed in speeds.values())
     with pytest.raises(ConfigError, match="setting fp64: give fp32, bf16 or fp16, and after it"):

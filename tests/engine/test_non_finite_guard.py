@@ -26,8 +26,8 @@ class SpoilImages(Hook):
 
     def before_train_iter(self, runner):
         if runner.iter + 1 in self.at:
-            runner.data_batch["img"].data[0].fill_(float("nan"))
-            self.names = [meta["ori_filename"] for meta in runner.data_batch["img_metas"].data[0]]
+            runner.data_batch["img"].fill_(float("nan"))
+            self.names = [meta["ori_filename"] for meta in runner.data_batch["img_metas"]]
             type(self).last = self
 
 
@@ -152,9 +152,9 @@ from mmseg_ext.errors import run_tool
 class SpoilOne(Hook):
     def before_train_iter(self, runner):
         if runner.rank == 1 and runner.iter in (1, 3, 4):
-            runner.data_batch["img"].data[0].fill_(float("nan"))
+            runner.data_batch["img"].fill_(float("nan"))
         if runner.iter == 4:
-            names = [meta["ori_filename"] for meta in runner.data_batch["img_metas"].data[0]]
+            names = [meta["ori_filename"] for meta in runner.data_batch["img_metas"]]
             sys.stdout.write(f"{', '.join(names)}\\n")
 
 cfg = load_config(sys.argv[1], {"non_finite.skip": True, "non_finite.max_skips": 1, "runner.max_iters": 6})

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_ext.models.layers import HDMSCA, MSCA, Hamburger, nmf_reconstruct
+from mmseg_ext.models.layers import HDMSCA, MSCA, Hamburger, nmf, nmf_reconstruct
 
 
 def nmf_in_numpy(x, bases, steps):
@@ -139,3 +139,80 @@ def test_groups_decompose_the_channels_apart():
     bases = F.normalize(torch.rand(4, 16, 4), dim=1)
     assert unit(torch.randn(2, 32, 6, 6), bases).shape == (2, 32, 6, 6)
     assert unit.fixed_bases.shape == (1, 16, 4)
+
+
+def nmf_by_autograd(x, bases, steps):
+    """The plain path, whose every operation autograd records."""
+    bases, coefficients = nmf._factorise(x, bases, steps)
+    return bases @ coefficients.transpose(1, 2)
+
+
+def bytes_kept(function, x, *args):
+    """Return the bytes that autograd keeps for the backward pass, without those of ``x``."""
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = function(x, *args)
+    kept.pop(x.untyped_storage().data_ptr(), None)
+    del result
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_the_backward_of_nmf_is_that_of_finite_differences_and_of_autograd(steps):
+    generator = torch.Generator().manual_seed(steps)
+    x = torch.rand(2, 5, 9, dtype=torch.float64, generator=generator).requires_grad_()
+    bases = torch.rand(2, 5, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, bases: nmf._Reconstruction.apply(x, bases, steps), (x, bases))
+    weights = torch.rand(2, 5, 9, dtype=torch.float64, generator=generator)
+    ours = torch.autograd.grad((nmf._Reconstruction.apply(x, bases, steps) * weights).sum(), (x, bases))
+    plain = torch.autograd.grad((nmf_by_autograd(x, bases, steps) * weights).sum(), (x, bases))
+    torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_nmf_in_training_gives_the_bits_of_evaluation_and_autograds_gradient():
+    torch.manual_seed(0)
+    x, bases = torch.rand(2, 16, 60).relu().requires_grad_(), F.normalize(torch.rand(1, 16, 4), dim=1).requires_grad_()
+    rebuilt = nmf_reconstruct(x, bases, 6)
+    with torch.no_grad():
+        assert torch.equal(rebuilt, nmf_reconstruct(x, bases, 6))
+    ours = torch.autograd.grad(rebuilt.square().sum(), (x, bases))
+    plain = torch.autograd.grad(nmf_by_autograd(x, bases.expand(2, -1, -1), 6).square().sum(), (x, bases))
+    for one, other in zip(ours, plain, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+
+
+def test_nmf_trains_under_autocast_with_the_gradient_of_float32():
+    torch.manual_seed(0)
+    half = torch.rand(2, 16, 60).bfloat16().requires_grad_()
+    single = half.detach().float().requires_grad_()
+    bases = F.normalize(torch.rand(1, 16, 4), dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        nmf_reconstruct(half, bases, 6).square().sum().backward()
+    nmf_reconstruct(single, bases, 6).square().sum().backward()
+    assert torch.equal(half.grad, single.grad.bfloat16())
+
+
+def test_nmf_keeps_little_more_than_half_for_the_backward_pass():
+    bases = F.normalize(torch.rand(1, 32, 8), dim=1)
+    x = torch.rand(1, 32, 1024).requires_grad_()
+    plain, ours = (bytes_kept(function, x, bases, 6) for function in (nmf_by_autograd, nmf_reconstruct))
+    assert ours < 0.55 * plain
+    # coefficients before and after each of 7 updates, and the numerators between: 15 matrices, and small ones
+    assert 15 * 4 * 1024 * 8 <= ours < 16 * 4 * 1024 * 8
+    # half precision: the matrix is kept as it came, not in float32
+    assert bytes_kept(nmf_reconstruct, x.detach().bfloat16().requires_grad_(), bases, 6) == ours
+
+
+def test_nmf_is_one_graph_for_torch_compile():
+    torch.manual_seed(0)
+    x, bases = torch.rand(2, 5, 9).requires_grad_(), torch.rand(1, 5, 3)
+    compiled = torch.compile(nmf_reconstruct, fullgraph=True, backend="aot_eager")
+    (ours,) = torch.autograd.grad(compiled(x, bases, 2).square().sum(), x)
+    (plain,) = torch.autograd.grad(nmf_reconstruct(x, bases, 2).square().sum(), x)
+    torch.testing.assert_close(ours, plain)
