@@ -33,7 +33,8 @@ class Brightness:
     """Stands in for a network: the brighter, the more road."""
 
     classes, palette = ("background", "road"), ((0, 0, 0), (128, 0, 0))
-    reading, threshold, precision, weights_sha256, stride = ImageReading(), None, "fp32", "none", 32
+    reading, threshold, weights_sha256, stride = ImageReading(), None, "none", 32
+    backend, precision = "none", "fp32"
     normalize = BandNormalize([0.0] * 3, [1.0] * 3)
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:
@@ -101,7 +102,7 @@ def measure_memory(args: argparse.Namespace) -> None:
 def measure_speed(args: argparse.Namespace) -> None:
     """Print megapixels a minute of both ways, turn by turn, and what is lost around the network."""
     network = RoadNetwork.load(args.checkpoint, args.config)
-    model = network.model.module
+    model = network.model
     stride = args.tile - args.overlap
     model.test_cfg.update(mode="slide", crop_size=(args.tile, args.tile), stride=(stride, stride))
     height, width = 1500, 2000

@@ -3,11 +3,13 @@
 
 import argparse
 import logging
+import os
 import sys
 
+from mmseg_ext.backends import add_backend_options, backend_settings
 from mmseg_ext.engine import add_config_options
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.inference import MapSettings, RoadNetwork, find_rasters, map_raster
+from mmseg_ext.inference import MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,9 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--threshold", type=float, help="probability from which it is road (default: the likelier)")
     parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
     parser.add_argument("--bands", metavar="1,2,3", help="bands to read, red first (default: as in training)")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best"
-    )
+    add_backend_options(parser, "auto")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace maps that are there")
     add_config_options(parser)
@@ -47,12 +47,18 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
 def main() -> None:
     """Map as the command line says."""
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, read_bands(args.bands)
     )
     rasters = find_rasters(args.inputs)
-    network = RoadNetwork.load(args.checkpoint, args.config, args.cfg_options, args.precision, args.gpu_id)
+    backend = backend_settings(args)
+    network = RoadNetwork.load(
+        args.checkpoint, args.config, args.cfg_options, backend, args.gpu_id, args.tile, args.batch
+    )
+    check_rasters(rasters, network, settings)
     for raster in rasters:
         map_raster(raster, network, args.out, settings, args.overwrite)
 

@@ -3,8 +3,15 @@
 
 import argparse
 import os
+import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+from mmcv import Config
+from torch import nn
+
+from mmseg_ext.backends import BackendSettings, add_backend_options, backend_settings, run_on
 from mmseg_ext.engine import (
     AUGMENTATIONS,
     PredictionWriter,
@@ -15,7 +22,9 @@ from mmseg_ext.engine import (
     use_augmentations,
 )
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
+from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import run_tool
+from mmseg_ext.export.facts import image_bands
 from mmseg_ext.report import save_metrics
 
 if TYPE_CHECKING:
@@ -45,9 +54,7 @@ def parse_args() -> argparse.Namespace:
     text = "average over: flips, scales (0.5 to 1.75), rotations (by 90 degrees)"
     parser.add_argument("--tta", nargs="+", default=[], choices=AUGMENTATIONS, help=text)
     parser.add_argument("--aug-test", action="store_true", help="MMSegmentation's name for --tta flips scales")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best"
-    )
+    add_backend_options(parser, None)
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     add_config_options(parser)
     args = parser.parse_args()
@@ -71,12 +78,18 @@ def road_scorer(args: argparse.Namespace) -> "RoadScorer":
     )
 
 
+def prepared(settings: BackendSettings, cfg: Config, network: nn.Module, device: torch.device) -> nn.Module:
+    """Return ``network`` on its backend."""
+    shape = (1, image_bands(network), *step_arguments(cfg.data.test, "MultiScaleFlipAug")["img_scale"][::-1])
+    network, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)
+    sys.stdout.write(f"backend {backend}, {precision}\n")
+    return network
+
+
 def main() -> None:
     """Evaluate as the command line says."""
     args = parse_args()
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
-    if args.precision:
-        cfg.precision = args.precision
     use_augmentations(cfg, ["flips", "scales"] if args.aug_test else args.tta)
     scorer = road_scorer(args) if "road" in args.eval else None
     writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
@@ -85,7 +98,12 @@ def main() -> None:
         weights = weights_sha256(read_checkpoint(args.checkpoint)["state_dict"])
         split = os.path.join(cfg.data.test.get("data_root") or "", cfg.data.test.split)
         facts = dict(config=args.config, checkpoint=args.checkpoint, weights_sha256=weights, split=split)
-    scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer, scorer, facts)
+    prepare = None
+    if args.backend or args.exported:
+        prepare = partial(prepared, backend_settings(args), cfg)
+    elif args.precision:
+        cfg.precision = args.precision
+    scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer, scorer, facts, prepare)
     if args.out and is_first_process():
         save_metrics(args.out, scores, **facts)
 

@@ -16,6 +16,7 @@ from mmcv.utils import print_log
 from mmseg.core import EvalHook as MMSegEvalHook
 from mmseg.datasets import build_dataset
 from mmseg.datasets.custom import CustomDataset
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -137,6 +138,7 @@ def evaluate_checkpoint(
     on_prediction: Callable[[CustomDataset, Prediction], None] | None = None,
     road_scorer: RoadScorer | None = None,
     facts: Mapping[str, object] | None = None,
+    prepare: Callable[[nn.Module, torch.device], nn.Module] | None = None,
 ) -> dict[str, float]:
     """Evaluate ``checkpoint`` on the test split of ``cfg`` and return the metrics, 0 to 1, in every process.
 
@@ -149,6 +151,8 @@ def evaluate_checkpoint(
         road_scorer: takes the road scores of every image; with ``road`` in ``metrics`` one is made where none is given.
             Scores and report go to its folder.
         facts: what the files in that folder say beside the scores.
+        prepare: called with the network and the device, returns a segmentor that predicts on a backend, which then
+            says the precision; None: eager, as in training.
 
     Raises:
         UserError: data, config, weights or machine do not fit; the message says what to do.
@@ -166,6 +170,8 @@ def evaluate_checkpoint(
     with config_mistakes(cfg):
         model = build_network(cfg, initialise=False)
     load_weights(model, checkpoint)
+    if prepare is not None:
+        model, precision = prepare(model, process.device), "fp32"
     model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
     loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
 

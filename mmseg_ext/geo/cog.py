@@ -232,6 +232,8 @@ def write_cog(
     if colours is not None and bands > 1:
         raise ValueError(f"a colour table is for one band, not {bands}")
     profile = _PLAIN | dict(height=height, width=width, count=bands, dtype=dtype, nodata=nodata)
+    if bands == 3 and dtype == "uint8":
+        profile["photometric"] = "RGB"
     block_rows = _block_rows(itertools.chain(first, strips), height, width, bands, np.dtype(dtype))
     partial = f"{path}.partial"
     plain, final = os.path.join(partial, "strips.tif"), os.path.join(partial, "final.tif")

@@ -1,9 +1,18 @@
 """A trained network on rasters of any size."""
 
 from .inputs import find_rasters
-from .road_map import MapSettings, map_raster
+from .road_map import MapSettings, check_rasters, map_raster
 from .road_network import RoadNetwork
 from .strip_mapper import Strip, map_strips
 from .tile_plan import TilePlan
 
-__all__ = ["MapSettings", "RoadNetwork", "Strip", "TilePlan", "find_rasters", "map_raster", "map_strips"]
+__all__ = [
+    "MapSettings",
+    "RoadNetwork",
+    "Strip",
+    "TilePlan",
+    "check_rasters",
+    "find_rasters",
+    "map_raster",
+    "map_strips",
+]

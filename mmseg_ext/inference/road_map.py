@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +20,12 @@ from tqdm import tqdm
 from .. import __version__
 from ..datasets.image_reading import ImageReading
 from ..datasets.road_dataset import road_labels
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, UserError
 from ..geo import Georeference, RasterInfo, RasterSource, disk_needed, ground_sampling_distance, write_cog
 from ..metrics.probability import entropy
 from ..report.contact_sheet import paint_labels
 from ..report.pictures import save_picture
-from ..report.qgis_style import write_qgis_probability_style, write_qgis_style
+from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
 from ..writing import complete_file
 from .road_network import RoadNetwork
 from .strip_mapper import Strip, map_strips
@@ -121,6 +122,39 @@ def _barrier() -> None:
         dist.barrier()
 
 
+def check_rasters(paths: Sequence[str], network: RoadNetwork, settings: MapSettings) -> None:
+    """Look at all rasters before the first is mapped.
+
+    Raises:
+        DataError: names every raster that cannot be mapped, one a line.
+    """
+    problems = []
+    for path in paths:
+        try:
+            with RasterSource(path) as source:
+                _reading_of(source.info, network, settings)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        count = f"{len(problems)} of {len(paths)} rasters cannot be mapped:\n" if len(paths) > 1 else ""
+        raise DataError(count + "\n".join(problems))
+
+
+def _reading_of(info: RasterInfo, network: RoadNetwork, settings: MapSettings) -> ImageReading:
+    """Return how the raster is read.
+
+    Raises:
+        DataError: its bands or its depth do not fit the network.
+    """
+    reading = network.reading.with_settings(bands=settings.bands)
+    _check_depth(info, reading)
+    read = reading.select(np.empty((1, 1, info.bands), np.uint8), info.path).shape[2]
+    needed = len(network.normalize.mean)
+    if read != needed:
+        raise DataError(f"{info.path}: {read} band(s) to read, but the network takes {needed}; say which: --bands")
+    return reading
+
+
 def _check_depth(info: RasterInfo, reading: ImageReading) -> None:
     """Refuse what has more than 8 bits where the network knows no scaling."""
     if info.dtype != "uint8" and reading.low is None:
@@ -155,7 +189,8 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
 
     Writes ``NAME_roads.tif`` (classes, `NODATA` where the raster holds nothing), ``NAME_probability.tif`` (of road,
     uint8 with scale 1/`PROBABILITY_STEPS`), on request ``NAME_uncertainty.tif`` (entropy in bits, likewise), QGIS
-    styles, a preview and at last ``NAME.json``. A run that was killed goes on with its finished strips.
+    styles, a preview and at last ``NAME.json``. A run that was killed goes on with its finished strips; a finished map
+    of the same raster, weights and settings is kept.
 
     Args:
         path: the raster.
@@ -175,13 +210,19 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
     rank, size = _rank_and_size()
     started = time.time()
     with RasterSource(path) as source:
-        reading = network.reading.with_settings(bands=settings.bands)
-        _check_depth(source.info, reading)
+        reading = _reading_of(source.info, network, settings)
         scale = chosen_scale(source.info, reading, settings)
         shape = source.info.height, source.info.width
         plan = TilePlan(*shape, settings.tile_px, settings.overlap_px, scale, network.stride)
+        key = _key(source.info, network, settings, scale)
+        kept = None if overwrite else _finished(files, key)
+        _barrier()
+        if kept is not None:
+            if rank == 0:
+                logger.info("%s: is there already and kept", files.path(".json"))
+            return kept
         if rank == 0:
-            _prepare(files, source.info, network, settings, scale, overwrite)
+            _prepare(files, source.info, settings, key)
         _barrier()
         missing = [index for index in plan.rows if not os.path.isfile(files.strip(index))]
         mine = missing[len(missing) * rank // size : len(missing) * (rank + 1) // size]
@@ -189,7 +230,8 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
             _announce(source.info, network, plan, settings, missing)
         columns = len(plan.column_starts)
         rows = {row for index in mine for row in plan.tile_rows_of(index)}
-        bar = tqdm(total=len(rows) * columns, desc=files.name, unit="tile", disable=None if rank == 0 else True)
+        pause_s = 0.1 if sys.stderr.isatty() else 30
+        bar = tqdm(total=len(rows) * columns, desc=files.name, unit="tile", disable=rank > 0, mininterval=pause_s)
         with bar:
             counted = _Counted(network, bar)
             for strip in map_strips(source, counted, plan, batch=settings.batch, strips=mine, reading=reading):
@@ -198,7 +240,9 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
         record = {}
         if rank == 0:
             seconds = dict(total=round(time.time() - started, 2), network=round(counted.seconds, 2))
-            record = _finish(files, source, plan, network, settings, scale, seconds, reading)
+            record = _finish(files, source, plan, network, settings, scale, seconds, reading, key)
+            road = sum(record["class_share"][network.classes[i]] or 0 for i in road_labels(network.classes))
+            logger.info("%s: %.1f %% road, %.0f s", files.path("_roads.tif"), 100 * road, seconds["total"])
         _barrier()
     return record
 
@@ -208,17 +252,35 @@ def _key(info: RasterInfo, network: RoadNetwork, settings: MapSettings, scale: f
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.weights_sha256]
     # other numbers of threads sum in another order
-    facts += [asdict(settings), scale, network.precision, torch.get_num_threads(), asdict(network.reading)]
+    facts += [asdict(settings), scale, network.backend, network.precision]
+    facts += [torch.get_num_threads(), asdict(network.reading)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _prepare(
-    files: MapFiles, info: RasterInfo, network: RoadNetwork, settings: MapSettings, scale: float, overwrite: bool
-) -> None:
+def _finished(files: MapFiles, key: str) -> dict | None:
+    """Return the record of the finished map, None where there is none.
+
+    Raises:
+        ConfigError: it is of another raster, or was made otherwise.
+    """
+    path = files.path(".json")
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        record = {}
+    if record.get("key") != key:
+        raise ConfigError(
+            f"{path}: is there already, of another raster, checkpoint or setting; give --overwrite, or another --out"
+        )
+    return record
+
+
+def _prepare(files: MapFiles, info: RasterInfo, settings: MapSettings, key: str) -> None:
     """Make the folders; parts of another mapping are removed."""
-    if os.path.exists(files.path(".json")) and not overwrite:
-        raise ConfigError(f"{files.path('.json')}: is there already; give --overwrite, or another --out")
-    key, key_file = _key(info, network, settings, scale), os.path.join(files.parts, "key")
+    key_file = os.path.join(files.parts, "key")
     try:
         if os.path.isdir(files.parts) and _text(key_file) != key:
             shutil.rmtree(files.parts)
@@ -255,21 +317,30 @@ def _announce(
     network.predict([tile])
     one = time.perf_counter() - start
     tiles = len({row for index in missing for row in plan.tile_rows_of(index)}) * len(plan.column_starts)
+    if len(missing) < len(plan.rows):
+        logger.info("%s: going on, %d of %d strips are there", info.path, len(plan.rows) - len(missing), len(plan.rows))
     height = plan.tile_shape[0]
     memory = len(network.classes) * 4 * height * info.width * 2 + 2**30
     disk = (3 if settings.uncertainty else 2) * disk_needed(info.height, info.width, 1)
     logger.info(
-        "%s: %d x %d px%s; %d tiles of %d px to map, about %.1f min, %.1f GiB of memory and at most %.1f GiB of disk",
+        "%s: %d x %d px%s; %d tile(s) of %d px to map by %s %s, about %s, %s of memory and at most %s of disk",
         info.path,
         info.width,
         info.height,
         "" if info.crs else ", no coordinate reference system: the map is in pixels",
         tiles,
         plan.tile_px,
-        tiles * one / 60,
-        memory / 2**30,
-        disk / 2**30,
+        network.backend,
+        network.precision,
+        f"{tiles * one:.0f} s" if tiles * one < 90 else f"{tiles * one / 60:.0f} min",
+        _size(memory),
+        _size(disk),
     )
+
+
+def _size(count: float) -> str:
+    """Return bytes in words."""
+    return f"{count / 2**30:.1f} GiB" if count > 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _save_strip(files: MapFiles, strip: Strip, network: RoadNetwork, settings: MapSettings) -> None:
@@ -307,6 +378,7 @@ def _finish(
     scale: float,
     seconds: dict[str, float],
     reading: ImageReading,
+    key: str,
 ) -> dict:
     """Put the strips together, and write everything else beside them."""
     place: Georeference = source.georeference
@@ -338,7 +410,9 @@ def _finish(
             scale=1 / PROBABILITY_STEPS,
             band_names=(layer,),
         )
-        write_qgis_probability_style(files.path(f"_{layer}.qml"))
+    write_qgis_probability_style(files.path("_probability.qml"))
+    if settings.uncertainty:
+        write_qgis_uncertainty_style(files.path("_uncertainty.qml"))
     counts = np.zeros(256, np.int64)
     for _, labels in _strips(files, plan, "labels"):
         counts += np.bincount(labels.ravel(), minlength=256)
@@ -348,13 +422,20 @@ def _finish(
         raster=dict(asdict(source.info), path=source.info.path),
         weights_sha256=network.weights_sha256,
         classes=list(network.classes),
-        settings=dict(asdict(settings), scale=scale, precision=network.precision, threads=torch.get_num_threads()),
+        settings=dict(
+            asdict(settings),
+            scale=scale,
+            backend=network.backend,
+            precision=network.precision,
+            threads=torch.get_num_threads(),
+        ),
         reading=asdict(reading),
         version=__version__,
         torch=str(torch.__version__),
         valid_share=valid / (plan.height * plan.width),
-        class_share={name: counts[i] / valid if valid else None for i, name in enumerate(network.classes)},
+        class_share={name: float(counts[i] / valid) if valid else None for i, name in enumerate(network.classes)},
         seconds=seconds,
+        key=key,
     )
     if not valid:
         logger.warning("%s: holds no valid pixel; its map is empty", source.info.path)
@@ -374,7 +455,7 @@ def _preview(files: MapFiles, source: RasterSource, reading: ImageReading, netwo
     image = plain.as_read(values, valid, info.path)
     image = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
     with RasterSource(files.path("_roads.tif")) as roads:
-        labels = np.zeros(shape, np.uint8)
+        labels, holes = np.zeros(shape, np.uint8), np.zeros(shape, bool)
         # a road thinner than a pixel of the preview shows: the largest of the labels below it counts
         for row in range(shape[0]):
             top = row * info.height // shape[0]
@@ -383,4 +464,7 @@ def _preview(files: MapFiles, source: RasterSource, reading: ImageReading, netwo
             rows = np.where(band[:, :, 0] == NODATA, 0, band[:, :, 0]).max(axis=0)
             starts = np.arange(shape[1]) * info.width // shape[1]
             labels[row] = np.maximum.reduceat(rows, starts)
-    save_picture(files.path("_preview.png"), paint_labels(image, labels, network.palette))
+            holes[row] = np.minimum.reduceat(band[:, :, 0].min(axis=0), starts) == NODATA
+    picture = paint_labels(image, labels, network.palette)
+    picture[holes] = 255
+    save_picture(files.path("_preview.png"), picture)

@@ -4,51 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from mmcv import Config
 
+from ..backends import BackendSettings, run_on
 from ..datasets.image_reading import ImageReading
 from ..datasets.pipelines.band_normalize import BandNormalize
 from ..datasets.pipelines.load_road_image import to_bgr
-from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
-from ..engine.checkpoint import weights_sha256
-from ..engine.config import config_mistakes, step_arguments
-from ..engine.distributed import DistributedSegmentor, LocalSegmentor, start_process, wrap
+from ..engine.config import config_mistakes
+from ..engine.distributed import start_process
 from ..engine.embedded_config import config_for
 from ..engine.network import build_network
-from ..engine.precision import DTYPES, choose_precision
 from ..engine.weights import load_weights
-from ..errors import ConfigError
-from ..models.scores import network_stride
-
-
-def _normalize(cfg: Config) -> BandNormalize:
-    """Return the normalisation of the test pipeline.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    try:
-        arguments = step_arguments(cfg.data.test, "Normalize")
-    except KeyError:
-        raise ConfigError(f"{cfg.filename}: data.test has no Normalize, so mean and std are unknown; add it") from None
-    with config_mistakes(cfg):
-        return BandNormalize(**{key: value for key, value in arguments.items() if key != "type"})
-
-
-def _image_reading(cfg: Config, meta: dict) -> ImageReading:
-    """Return how the training images were read: what the checkpoint says, and above that the config's LoadRoadImage."""
-    try:
-        step = step_arguments(cfg.data.test, "LoadRoadImage")
-    except KeyError:
-        step = {}
-    settings = {key: value for key, value in step.items() if key != "type"}
-    with config_mistakes(cfg):
-        reading = ImageReading().with_settings(**(meta.get("image") or {})).with_settings(gsd_m=meta.get("gsd_m"))
-        return reading.with_settings(**settings)
+from ..export.facts import NetworkFacts
 
 
 @dataclass(frozen=True)
@@ -56,27 +27,18 @@ class RoadNetwork:
     """A network with its weights, ready to predict.
 
     Attributes:
-        model: the wrapped segmentor, in evaluation mode.
-        normalize: the test pipeline's step.
-        classes: class names in the order of the probabilities.
-        palette: one RGB colour (0-255) per class.
-        reading: bands, scaling to 8 bits and ground sampling distance of the images it was trained on.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        channels_last: memory format of the network.
-        threshold: of networks with a single output, the probability above which a pixel is road; None where the
-            class with the highest probability is taken.
-        weights_sha256: hash of the weights, that of published checkpoints.
+        model: the segmentor, in evaluation mode; its ``encode_decode`` runs on the backend.
+        facts: classes, normalisation, how images are read, hash of the weights.
+        device: where the images go.
+        backend: what runs the network.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
     """
 
-    model: LocalSegmentor | DistributedSegmentor
-    normalize: BandNormalize
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, ...], ...]
-    reading: ImageReading
+    model: Any
+    facts: NetworkFacts
+    device: torch.device
+    backend: str
     precision: str
-    channels_last: bool
-    threshold: float | None
-    weights_sha256: str
 
     @classmethod
     def load(
@@ -84,9 +46,10 @@ class RoadNetwork:
         checkpoint: str,
         config: str | None = None,
         options: dict | None = None,
-        precision: str | None = None,
+        settings: BackendSettings | None = None,
         gpu_id: int = 0,
-        channels_last: bool | None = None,
+        tile_px: int = 1024,
+        batch: int = 1,
     ) -> RoadNetwork:
         """Return the network of ``checkpoint`` on this process's device.
 
@@ -94,52 +57,59 @@ class RoadNetwork:
             checkpoint: weights of a segmentation network (.pth or .safetensors).
             config: the config they fit; None takes the one inside ``checkpoint``.
             options: dotted keys to merge over the config.
-            precision: ``fp32``, ``bf16``, ``fp16`` or ``auto``; None takes the config's.
+            settings: backend and precision; None: PyTorch in its fastest form, with the config's precision.
             gpu_id: the GPU of a single process.
-            channels_last: memory format of the network; None takes the config's.
+            tile_px: rows and columns of the images to come, for the backend ``auto``, which measures.
+            batch: how many of them at a time, likewise.
 
         Raises:
             UserError: checkpoint, config or machine do not fit; the message says what to do.
         """
         cfg = config_for(config, checkpoint, options)
-        normalize = _normalize(cfg)
-        process = start_process(gpu_id)
-        chosen = choose_precision(precision or cfg.get("precision", "fp32"), process.device)
-        if channels_last is None:
-            channels_last = cfg.get("channels_last", False)
+        device = start_process(gpu_id).device
         with config_mistakes(cfg):
             network = build_network(cfg, initialise=False)
         meta = load_weights(network, checkpoint)
-        digest = weights_sha256(network.state_dict())
-        head: Any = network.decode_head
-        classes = tuple(cfg.data.test.get("classes", meta.get("CLASSES", ROAD_CLASSES)))
-        palette = tuple(map(tuple, cfg.data.test.get("palette", meta.get("PALETTE", ROAD_PALETTE))))
-        if not len(classes) == len(palette) == head.num_classes:
-            raise ConfigError(
-                f"{cfg.filename}: the network has {head.num_classes} classes, but there are {len(classes)} names and "
-                f"{len(palette)} colours; give as many as classes and palette of data.test"
-            )
-        return cls(
-            wrap(network, process, DTYPES[chosen], channels_last).eval(),
-            normalize,
-            classes,
-            palette,
-            _image_reading(cfg, meta),
-            chosen,
-            channels_last,
-            head.threshold if head.out_channels == 1 else None,
-            digest,
-        )
+        facts = NetworkFacts.of(cfg, meta, network)
+        shape = (batch, len(facts.mean), tile_px, tile_px)
+        settings = settings or BackendSettings()
+        model, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)
+        return cls(model, facts, device, backend, precision)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities."""
+        return self.facts.classes
+
+    @property
+    def palette(self) -> tuple[tuple[int, ...], ...]:
+        """One RGB colour (0-255) per class."""
+        return self.facts.palette
+
+    @property
+    def reading(self) -> ImageReading:
+        """Bands, scaling to 8 bits and ground sampling distance of the images it was trained on."""
+        return self.facts.reading
+
+    @property
+    def threshold(self) -> float | None:
+        """Of networks with a single output, the probability above which a pixel is road."""
+        return self.facts.threshold
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hash of the weights, that of published checkpoints."""
+        return self.facts.weights_sha256
 
     @property
     def stride(self) -> int:
         """Pixels of the image, in each direction, that the network's coarsest features stand for."""
-        return network_stride(self.model.module)
+        return self.facts.stride
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return self.model.device_used
+    @cached_property
+    def normalize(self) -> BandNormalize:
+        """The test pipeline's step."""
+        return self.facts.normalize()
 
     def _input(self, image: np.ndarray) -> np.ndarray:
         """Return ``image`` as the network takes it: normalised as in training, mirrored to a multiple of its stride."""
@@ -165,11 +135,7 @@ class RoadNetwork:
         """
         height, width = images[0].shape[:2]
         stacked = torch.from_numpy(np.stack([self._input(image) for image in images])).permute(0, 3, 1, 2)
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        batch = stacked.contiguous(memory_format=layout).to(self.device)
-        dtype = DTYPES[self.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            scores = self.model.module.encode_decode(batch, [{}] * len(images))
+        scores = self.model.encode_decode(stacked.to(self.device), [{}] * len(images))
         scores = scores[:, :, :height, :width].float()
         if scores.shape[1] == 1:
             road = scores.sigmoid()

@@ -43,8 +43,13 @@ class Source(Protocol):
 class Network(Protocol):
     """What maps; `RoadNetwork`, or anything that predicts as it does."""
 
-    classes: tuple[str, ...]
-    reading: ImageReading
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities."""
+
+    @property
+    def reading(self) -> ImageReading:
+        """Bands to read and their scaling to 8 bits."""
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return (N, classes, h, w) float32 for uint8 images (h, w, B) of one size."""

@@ -27,4 +27,4 @@ class Scores(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (N, K, H, W) of a normalised image (N, C, H, W)."""
-        return self.network.encode_decode(image, [{}] * image.shape[0])
+        return self.network.encode_decode(image, [{}])  # no network reads the metadata

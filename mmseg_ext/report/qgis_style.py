@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from ..writing import complete_file
@@ -10,7 +10,9 @@ from ..writing import complete_file
 RGB = tuple[int, int, int]
 _QGIS_VERSION = "3.22.0"
 _NOTHING = 0.05
-_RAMP: tuple[tuple[float, RGB], ...] = ((0.5, (252, 166, 54)), (0.75, (225, 100, 98)), (1.0, (177, 42, 144)))
+_Ramp = tuple[tuple[float, RGB], ...]
+_RAMP: _Ramp = ((0.5, (252, 166, 54)), (0.75, (225, 100, 98)), (1.0, (177, 42, 144)))
+_UNSURE_RAMP: _Ramp = ((0.5, (189, 215, 231)), (0.75, (66, 146, 198)), (1.0, (8, 48, 107)))
 
 
 def _hex(rgb: RGB) -> str:
@@ -70,18 +72,40 @@ def write_qgis_probability_style(path: str, certain: float = 1.0) -> None:
     Raises:
         ConfigError: it cannot be written there.
     """
+    _write_ramp(path, _RAMP, certain, [f"{share:.0%}" for share in _shares(_RAMP)])
+
+
+def write_qgis_uncertainty_style(path: str) -> None:
+    """Write the style of a map of entropies in bits, 0 to 1: white to blue, the lower the more transparent.
+
+    Args:
+        path: file to write, .qml.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    _write_ramp(path, _UNSURE_RAMP, 1.0, [f"{share:g} bit" for share in _shares(_UNSURE_RAMP)])
+
+
+def _shares(ramp: _Ramp) -> list[float]:
+    return [0.0, _NOTHING, *(share for share, _ in ramp)]
+
+
+def _write_ramp(path: str, colours: _Ramp, certain: float, labels: Sequence[str]) -> None:
+    """Write the style of a band from 0 to ``certain`` with ``colours`` by share of it."""
     renderer = _renderer("singlebandpseudocolor", classificationMin="0", classificationMax=f"{certain:.17g}")
     shader = ElementTree.SubElement(renderer, "rastershader")
     ramp = ElementTree.SubElement(
         shader, "colorrampshader", colorRampType="INTERPOLATED", classificationMode="1", clip="0"
     )
-    lowest = _RAMP[0][1]
-    for share, rgb in ((0.0, lowest), (_NOTHING, lowest), *_RAMP):
+    lowest = colours[0][1]
+    points = ((0.0, lowest), (_NOTHING, lowest), *colours)
+    for (share, rgb), label in zip(points, labels, strict=True):
         ElementTree.SubElement(
             ramp,
             "item",
             value=f"{share * certain:.17g}",
-            label=f"{share:.0%}",
+            label=label,
             color=_hex(rgb),
             alpha="0" if share <= _NOTHING else str(round(255 * min(1.0, 0.25 + share))),
         )

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
@@ -13,7 +15,7 @@ from mmcv import Config
 from mmseg_ext.engine import train
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
-from mmseg_ext.inference import MapSettings, RoadNetwork, find_rasters, map_raster, map_strips, road_map
+from mmseg_ext.inference import MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster, map_strips, road_map
 from mmseg_ext.inference.road_map import chosen_scale
 
 UTM, PLACE = "EPSG:32719", (0.5, 0.1, 400_000.25, 0.1, -0.5, 7_400_000.75)
@@ -126,10 +128,11 @@ def test_every_size_is_mapped(network, tmp_path, height, width):
 
 def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
     path = raster(tmp_path / "pit.tif", 300, 90)
-    options = ["--tile", 64, "--overlap", 16]
+    options = ["--tile", 64, "--overlap", 16, "--backend", "torch"]
     one = run_tool("predict.py", checkpoint, path, "--out", tmp_path / "one", *options)
     assert one.returncode == 0, one.stderr
-    assert "pit.tif: 90 x 300 px, no coordinate reference system: the map is in pixels; 18 tiles of 64 px" in one.stderr
+    assert "pit.tif: 90 x 300 px, no coordinate reference system: the map is in pixels" in one.stderr
+    assert "18 tile(s) of 64 px to map by torch fp32" in one.stderr and "pit_roads.tif: " in one.stderr
     launcher = [sys.executable, "-m", "mmseg_ext.engine.launch", "2", "tools/predict.py"]
     two = subprocess.run(
         [*launcher, checkpoint, path, "--out", str(tmp_path / "two"), *map(str, options)],
@@ -153,9 +156,10 @@ def test_the_scale_follows_the_metres_of_raster_and_training(network, tmp_path, 
 def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):
     path = raster(tmp_path / "pit.tif")
     map_raster(path, network, str(tmp_path / "out"), SMALL)
-    with pytest.raises(ConfigError, match=r"pit.json: is there already; give --overwrite, or another --out"):
-        map_raster(path, network, str(tmp_path / "out"), SMALL)
-    map_raster(path, network, str(tmp_path / "out"), SMALL, overwrite=True)
+    other = replace(SMALL, batch=3)
+    with pytest.raises(ConfigError, match="pit.json: is there already, of another raster, checkpoint or setting"):
+        map_raster(path, network, str(tmp_path / "out"), other)
+    map_raster(path, network, str(tmp_path / "out"), other, overwrite=True)
     monkeypatch.setattr(road_map.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ConfigError, match="0.0 GiB are free, but mapping .*pit.tif may need"):
         map_raster(path, network, str(tmp_path / "full"), SMALL)
@@ -163,6 +167,12 @@ def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):
     write_geotiff(str(tmp_path / "five.tif"), np.zeros((70, 70, 5), np.uint8))
     with pytest.raises(DataError, match="five.tif: has 5 bands"):
         map_raster(str(tmp_path / "five.tif"), network, str(tmp_path / "five"), SMALL)
+    with pytest.raises(DataError, match=r"1 band\(s\) to read, but the network takes 3; say which: --bands"):
+        map_raster(path, network, str(tmp_path / "one"), replace(SMALL, bands=(1,)))
+    # all are looked at before the first is mapped
+    with pytest.raises(DataError, match=r"(?s)2 of 3 rasters cannot be mapped:\n.*five.tif: has 5.*\n.*none.tif"):
+        check_rasters([str(tmp_path / "five.tif"), path, str(tmp_path / "none.tif")], network, SMALL)
+    check_rasters([path], network, SMALL)
     write_geotiff(str(tmp_path / "deep.tif"), np.zeros((70, 70, 3), np.uint16))
     with pytest.raises(DataError, match="deep.tif: uint16 pixels, but the network was trained on 8-bit images"):
         map_raster(str(tmp_path / "deep.tif"), network, str(tmp_path / "deep"), SMALL)
@@ -170,6 +180,19 @@ def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):
     (tmp_path / "text.tif").write_text("no raster")
     with pytest.raises(DataError, match="text.tif: cannot be read as a raster"):
         map_raster(str(tmp_path / "text.tif"), network, str(tmp_path / "text"), SMALL)
+
+
+def test_a_finished_map_is_kept(network, tmp_path, caplog):
+    path = raster(tmp_path / "pit.tif", valid=np.arange(150 * 130).reshape(150, 130) >= 150 * 30)
+    record = map_raster(path, network, str(tmp_path / "out"), SMALL)
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    with caplog.at_level("INFO"):
+        assert map_raster(path, network, str(tmp_path / "out"), SMALL) == record
+    assert "pit.json: is there already and kept" in caplog.text
+    assert before == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    # what the raster does not hold is white in the preview
+    preview, labels = cv2.imread(str(tmp_path / "out" / "pit_preview.png")), pixels(tmp_path / "out" / "pit_roads.tif")
+    assert (preview[labels == 255] == 255).all() and (preview[labels != 255] != 255).any(axis=-1).mean() > 0.99
 
 
 def test_a_raster_that_holds_nothing_gives_an_empty_map(network, tmp_path, caplog):

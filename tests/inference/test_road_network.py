@@ -3,10 +3,11 @@ import pytest
 import torch
 from mmseg.datasets import build_dataset
 
+from mmseg_ext.backends import BackendSettings
 from mmseg_ext.datasets import ImageReading
 from mmseg_ext.engine import build_network, load_config, publish_checkpoint
 from mmseg_ext.engine.checkpoint import write_checkpoint
-from mmseg_ext.engine.distributed import Process
+from mmseg_ext.engine.distributed import LocalSegmentor, Process
 from mmseg_ext.engine.evaluation import evaluation_loader, predict_dataset
 from mmseg_ext.engine.seeding import seed_everything
 from mmseg_ext.errors import ConfigError
@@ -46,9 +47,13 @@ def test_predicts_what_evaluation_predicts(checkpoint, network, one_config):
     size = {"data.test.step_args.MultiScaleFlipAug.img_scale": (128, 128)}  # the image's own: no resizing
     dataset = build_dataset(load_config(str(one_config), size).data.test, dict(test_mode=True))
     loader = evaluation_loader(dataset, Process(0, 1, network.device), workers=0)
-    (expected,) = predict_dataset(network.model, loader, progress=False)
-    (found,) = network.predict([dataset.picture(0)])
+    plain = RoadNetwork.load(checkpoint, settings=BackendSettings("plain"))
+    local = LocalSegmentor(plain.model, plain.device, None)
+    (expected,) = predict_dataset(local, loader, progress=False)
+    (found,) = plain.predict([dataset.picture(0)])
     assert np.array_equal(found, expected.probabilities.cpu().numpy())
+    (fast,) = network.predict([dataset.picture(0)])
+    assert np.abs(fast - found).max() < 1e-5
 
 
 def test_images_of_a_batch_do_not_change_each_other(network):
@@ -106,14 +111,14 @@ def test_a_single_output_gives_two_classes(tmp_path, one_config):
     assert network.threshold == 0.4 and found.shape == (1, 2, 64, 64)
     with torch.no_grad():
         batch = torch.from_numpy(network.normalize(dict(img=noise(64, 64, 3)[:, :, ::-1].copy()))["img"])
-        score = network.model.module.encode_decode(batch.permute(2, 0, 1)[None].contiguous(), [{}])
+        score = network.model.encode_decode(batch.permute(2, 0, 1)[None].contiguous(), [{}])
     assert np.allclose(found[:, 1:], score.sigmoid().numpy(), atol=1e-6) and np.allclose(found.sum(axis=1), 1)
 
 
 def test_bf16_is_close(checkpoint, network):
-    halved = RoadNetwork.load(checkpoint, precision="bf16", channels_last=True)
+    halved = RoadNetwork.load(checkpoint, settings=BackendSettings("torch", "bf16"))
     image = noise(64, 64, 3)
-    assert halved.precision == "bf16" and halved.channels_last
+    assert (halved.backend, halved.precision) == ("torch", "bf16") and network.precision == "fp32"
     found, exact = halved.predict([image]), network.predict([image])
     assert found.dtype == np.float32 and 0 < np.abs(found - exact).max() < 0.05
 

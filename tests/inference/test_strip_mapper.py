@@ -321,17 +321,17 @@ def test_a_convolutional_network_says_the_same_in_tiles_and_as_a_whole(tmp_path,
     cfg = load_config(
         str(root / "myconfigs/linknets/linknet34.256x256.EPFL.1.5k.py"), {"model.backbone.init_cfg": None}
     )
-    state = build_network(cfg).state_dict()
-    path = str(tmp_path / "linknet.pth")
-    write_checkpoint(dict(state_dict=state, meta=dict(config=cfg.pretty_text)), path)
-    network = RoadNetwork.load(path)
+    model = build_network(cfg)
     image = cv2.normalize(cv2.GaussianBlur(noise(704, 608), (0, 0), 8), None, 0, 255, cv2.NORM_MINMAX)
-    norms = [module for module in network.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:  # statistics of this image, without which random weights saturate
-        norm.momentum = 1.0
-        norm.train()
-    network.predict([image])
-    network.model.eval()
+    for norm in model.modules():  # statistics of this image, without which random weights saturate
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = 1.0
+    path = str(tmp_path / "linknet.pth")
+    write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
+    with torch.no_grad():
+        model.train().encode_decode(torch.from_numpy(RoadNetwork.load(path)._input(image)).permute(2, 0, 1)[None], [{}])
+    write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
+    network = RoadNetwork.load(path)
     (whole,) = network.predict([image])
 
     plan = TilePlan(704, 608, 576, 288, stride=network.stride)

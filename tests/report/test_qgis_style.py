@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.report.qgis_style import write_qgis_probability_style, write_qgis_style
+from mmseg_ext.report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
 
 
 def renderer(path):
@@ -41,6 +41,16 @@ def test_probabilities_rise_from_nothing_to_all(certain, tmp_path):
     assert [value for value, _, _ in items] == pytest.approx([share * certain for share in shares])
     assert [label for _, _, label in items] == ["0%", "5%", "50%", "75%", "100%"]
     assert [alpha for _, alpha, _ in items] == [0, 0, 191, 255, 255]  # 255 * (0.25 + 0.5), then all
+
+
+def test_uncertainty_is_in_bits_and_looks_otherwise(tmp_path):
+    colours = {}
+    for name, write in (("sure", write_qgis_probability_style), ("unsure", write_qgis_uncertainty_style)):
+        write(str(tmp_path / f"{name}.qml"))
+        colours[name] = [item.get("color") for item in renderer(tmp_path / f"{name}.qml").iter("item")]
+    labels = [item.get("label") for item in renderer(tmp_path / "unsure.qml").iter("item")]
+    assert labels == ["0 bit", "0.05 bit", "0.5 bit", "0.75 bit", "1 bit"]
+    assert not set(colours["sure"]) & set(colours["unsure"])
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Write a network for other runtimes: ``python tools/export.py CHECKPOINT --out FILE-OR-FOLDER --format onnx``."""
+
+import argparse
+import logging
+import sys
+
+from mmseg_ext.engine import add_config_options
+from mmseg_ext.errors import run_tool
+from mmseg_ext.export import FORMATS, export_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
+    parser.add_argument("--out", required=True, metavar="PATH", help="a file, or with several formats a folder")
+    parser.add_argument("--format", nargs="+", required=True, choices=FORMATS, help="one or several")
+    text = "of the file (default: fp32); int8 needs images to calibrate with"
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"], help=text)
+    parser.add_argument("--config", help="what the checkpoint was trained with (default: the one inside it)")
+    text = "for int8: folder of images, or a config whose training images are taken (default: the network's config)"
+    parser.add_argument("--calibration", metavar="DIR", help=text)
+    text = "of the images that the file is checked with (default: four strides of the network); the file takes any"
+    parser.add_argument("--shape", type=int, nargs=2, metavar=("H", "W"), help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    add_config_options(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export as the command line says."""
+    args = parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mmseg_ext").setLevel(logging.INFO)
+    export_checkpoint(
+        args.checkpoint,
+        args.out,
+        list(dict.fromkeys(args.format)),
+        args.precision,
+        args.config,
+        args.cfg_options,
+        args.calibration,
+        tuple(args.shape) if args.shape else None,
+        args.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    run_tool(main)
