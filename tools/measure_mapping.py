@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from mmseg.datasets import build_dataset
 
+from mmseg_ext.backends import add_backend_options, backend_settings
 from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import DataError, run_tool
@@ -58,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     speed.add_argument("--tile", type=int, default=512)
     speed.add_argument("--overlap", type=int, default=128)
     speed.add_argument("--rounds", type=int, default=3)
+    add_backend_options(speed, "torch")
     seams = kinds.add_parser("seams")
     seams.add_argument("checkpoint")
     seams.add_argument("config")
@@ -101,7 +103,7 @@ def measure_memory(args: argparse.Namespace) -> None:
 
 def measure_speed(args: argparse.Namespace) -> None:
     """Print megapixels a minute of both ways, turn by turn, and what is lost around the network."""
-    network = RoadNetwork.load(args.checkpoint, args.config)
+    network = RoadNetwork.load(args.checkpoint, args.config, settings=backend_settings(args), tile_px=args.tile)
     model = network.model
     stride = args.tile - args.overlap
     model.test_cfg.update(mode="slide", crop_size=(args.tile, args.tile), stride=(stride, stride))

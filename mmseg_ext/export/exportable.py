@@ -92,12 +92,16 @@ def exported_program(network: nn.Module, precision: str = "fp32") -> ExportedPro
     return torch.export.export(module, (example_image(network),), dynamic_shapes=({0: free, 2: free, 3: free},))
 
 
-def check_precision(precision: str, allowed: Sequence[str] = PRECISIONS, what: str = "export") -> None:
-    """Refuse a precision that a format has not.
+def check_precision(
+    precision: str, allowed: Sequence[str] = PRECISIONS, what: str = "export", calibration: Sequence | None = None
+) -> None:
+    """Refuse a precision that a format has not, and int8 with an empty ``calibration``.
 
     Raises:
-        ConfigError: names those it has.
+        ConfigError: says what to do.
     """
     if precision not in allowed:
         hint = "; bf16 is chosen where an fp32 file is run" if precision == "bf16" else ""
         raise ConfigError(f"{what}: --precision {precision} is not possible, take {' or '.join(allowed)}{hint}")
+    if precision == "int8" and calibration is not None and not len(calibration):
+        raise ConfigError("int8 needs images to calibrate with; give --calibration, a folder or a config")

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -150,7 +151,8 @@ def _export(
     folder = os.path.dirname(target) or "."
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as unfinished:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as unfinished, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of PyTorch about its own exporters
             draft = os.path.join(unfinished, os.path.basename(target))
             FORMATS[name].write(network, draft, precision, metadata, **further)
             run = runner_of(draft)

@@ -35,7 +35,7 @@ def calibration_images(source: str | None, cfg: Config, facts: NetworkFacts) -> 
     if source is not None and not source.endswith(".py"):
         return _of_folder(source, facts)
     data = load_config(source) if source else cfg
-    split = copy.deepcopy(data.data.test)
+    split = copy.deepcopy(data.data.val)
     split.update({key: data.data.train[key] for key in ("data_root", "split") if key in data.data.train})
     try:
         with config_mistakes(data):

@@ -42,7 +42,7 @@ def export_onnx(
         ConfigError: another precision, or int8 without calibration images.
         MissingExtraError: packages of the extra 'export' are not installed.
     """
-    check_precision(precision, what="ONNX")
+    check_precision(precision, what="ONNX", calibration=calibration)
     require(["onnx", "onnxscript"], "export", "exporting to ONNX")
     import onnx
     import torch

@@ -39,7 +39,7 @@ def export_openvino(
         ConfigError: another precision, or int8 without calibration images.
         MissingExtraError: packages of the extra 'export' are not installed.
     """
-    check_precision(precision, what="OpenVINO")
+    check_precision(precision, what="OpenVINO", calibration=calibration)
     require(["openvino"], "export", "exporting to OpenVINO")
     import openvino
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, require
+from ..errors import require
 from ..models.layers.hamburger import Hamburger
 
 
@@ -21,11 +21,8 @@ def quantized(model: Any, network: Any, calibration: Sequence[np.ndarray]) -> An
         calibration: normalised images (N, C, H, W) like those that the network will see.
 
     Raises:
-        ConfigError: no calibration images.
         MissingExtraError: NNCF is not installed.
     """
-    if not calibration:
-        raise ConfigError("int8 needs images to calibrate with; give --calibration, a folder or a config")
     require(["nncf"], "export", "int8")
     import nncf
 

@@ -82,7 +82,7 @@ def batches_for(network):
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ["onnx", "openvino", pytest.param("torch", marks=pytest.mark.slow), "torchscript"])
 def test_a_file_agrees_with_pytorch_and_says_what_it_is(tiny, name, tmp_path):
     network, facts = tiny
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -136,7 +136,7 @@ def test_what_is_exported_computes_the_same(root, method):
     assert torch.allclose(found, wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["openvino", "torchscript"])
+@pytest.mark.parametrize("name", [pytest.param("openvino", marks=pytest.mark.slow), "torchscript"])
 def test_half_precision_halves_the_file(tiny, name, tmp_path):
     network, _ = tiny
     write, suffix = WRITERS[name]
