@@ -12,8 +12,10 @@ _NEVER = 2**31 - 1
 
 @cache
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks: new ones from the system are cleared page by page, which takes as long as a third
-    of a forward pass on a CPU. The process then holds its peak until it ends. Elsewhere than on glibc nothing changes.
+    """Let glibc reuse large blocks; the process then holds its peak until it ends.
+
+    New blocks from the system are cleared page by page, which is a large part of a forward pass on a CPU. Without glibc
+    nothing changes.
     """
     if platform.libc_ver()[0] != "glibc":
         return
