@@ -11,7 +11,7 @@ from torch import Tensor
 from .pytorch import Runner
 
 _SHAPES = 4
-_ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}  # int8 is in the file, the rest of it in f32
+_ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16"}
 
 
 @cache
@@ -20,6 +20,13 @@ def has_bf16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _element_type(precision: str) -> str:
+    """Return OpenVINO's name of the type; int8 is in the file, and this is that of the rest."""
+    if precision == "int8":
+        return "bf16" if has_bf16() else "f32"
+    return _ELEMENT_TYPES[precision]
 
 
 def openvino_runner(path: str, precision: str) -> Runner:
@@ -38,7 +45,7 @@ def openvino_runner(path: str, precision: str) -> Runner:
     model = core.read_model(path)
     settings = {
         # OpenVINO's own choice where the hardware has bf16 is bf16
-        "INFERENCE_PRECISION_HINT": _ELEMENT_TYPES[precision],
+        "INFERENCE_PRECISION_HINT": _element_type(precision),
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }

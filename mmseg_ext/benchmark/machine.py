@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ def machine_facts(threads: int | None = None) -> dict[str, Any]:
         load=round(os.getloadavg()[0], 2),
         python=platform.python_version(),
         cuda=torch.version.cuda if gpu else None,
+        limits=_limits(torch.device("cuda" if gpu else "cpu")),
         versions={name: found for name in (*_PACKAGES, *_PEERS) if (found := _version(name))},
     )
 
@@ -45,8 +49,40 @@ def machine_line(facts: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     return (
         f"Machine: {facts['cpu']}{flags}, {facts['cores']} cores, {facts['threads']} threads, "
-        f"{facts['memory_gib']:g} GiB; {gpu}; load {facts['load']:g} before the start; Python {facts['python']}, "
+        f"{facts['memory_gib']:g} GiB; {gpu}; {_limits_in_words(facts['limits'])}; "
+        f"load {facts['load']:g} before the start; Python {facts['python']}, "
         f"{versions}."
+    )
+
+
+def _limits(device: torch.device) -> dict[str, float]:
+    """Return what no network can exceed: matrix products in 10^9 operations a second, copies in 10^9 bytes a second."""
+
+    def seconds(call: Callable[[], object]) -> float:
+        times = []
+        for _ in range(6):
+            begin = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times[1:])
+
+    size = 2048 if device.type == "cpu" else 8192
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        matrix = torch.ones(size, size, dtype=dtype, device=device)
+        found[name] = 2 * size**3 / seconds(partial(torch.mm, matrix, matrix)) / 1e9
+    block = torch.ones(2**26, device=device)
+    target = torch.empty_like(block)
+    found["copy"] = 2 * block.nbytes / seconds(partial(target.copy_, block)) / 1e9
+    return found
+
+
+def _limits_in_words(limits: Mapping[str, float]) -> str:
+    return (
+        f"matrix products of {limits['fp32']:.0f} (fp32) and {limits['bf16']:.0f} (bf16) GFLOP/s, "
+        f"copies of {limits['copy']:.0f} GB/s"
     )
 
 

@@ -84,6 +84,9 @@ def test_markdown_has_a_table_per_size_and_a_line_per_cell():
 def test_the_machine_is_stated():
     facts = json.loads(json.dumps(machine_facts(3)))
     assert facts["threads"] == 3 and facts["cores"] >= 1 and facts["memory_gib"] > 0.5
+    limits = facts["limits"]
+    assert limits.keys() == {"fp32", "bf16", "copy"} and all(0.1 < value < 1e6 for value in limits.values())
+    assert f"copies of {limits['copy']:.0f} GB/s" in machine_line(facts)
     assert "3 threads" in machine_line(facts) and f"torch {facts['versions']['torch']}" in machine_line(facts)
 
 
