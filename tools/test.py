@@ -7,10 +7,6 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-from mmcv import Config
-from torch import nn
-
 from mmseg_ext.backends import BackendSettings, add_backend_options, backend_settings, run_on
 from mmseg_ext.engine import (
     AUGMENTATIONS,
@@ -28,6 +24,10 @@ from mmseg_ext.export.facts import image_bands
 from mmseg_ext.report import save_metrics
 
 if TYPE_CHECKING:
+    import torch
+    from mmcv import Config
+    from torch import nn
+
     from mmseg_ext.engine.road_scorer import RoadScorer
 
 
@@ -78,7 +78,7 @@ def road_scorer(args: argparse.Namespace) -> "RoadScorer":
     )
 
 
-def prepared(settings: BackendSettings, cfg: Config, network: nn.Module, device: torch.device) -> nn.Module:
+def prepared(settings: BackendSettings, cfg: "Config", network: "nn.Module", device: "torch.device") -> "nn.Module":
     """Return ``network`` on its backend."""
     shape = (1, image_bands(network), *step_arguments(cfg.data.test, "MultiScaleFlipAug")["img_scale"][::-1])
     network, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)

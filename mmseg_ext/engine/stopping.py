@@ -30,6 +30,7 @@ class StopOnSignal(Hook):
         self.received = 0
         self._previous: dict[int, Any] = {}
         self._group: Any = None
+        self._end: threading.Timer | None = None
 
     def before_run(self, runner: IterBasedRunner) -> None:
         """Take over the signals."""
@@ -44,7 +45,8 @@ class StopOnSignal(Hook):
         self.received = number
         if dist.is_initialized():
             # where another process is gone, the iteration may never end; the launcher would wait for 30 s, then kill
-            threading.Timer(_PATIENCE_S, os._exit, (128 + number,)).start()
+            self._end = threading.Timer(_PATIENCE_S, os._exit, (128 + number,))
+            self._end.start()
 
     def _agreed(self) -> int:
         """Return the signal that any process received, 0 for none."""
@@ -70,7 +72,9 @@ class StopOnSignal(Hook):
         raise Stopped(number)
 
     def after_run(self, runner: IterBasedRunner) -> None:
-        """Give the signals back."""
+        """Give the signals back; a process that came this far is not to be ended."""
+        if self._end is not None:
+            self._end.cancel()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()

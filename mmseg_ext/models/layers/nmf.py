@@ -35,11 +35,9 @@ def _factorise(x: Tensor, bases: Tensor, steps: int, kept: list[Tensor] | None =
     ``kept`` takes in what the backward pass needs: for every step the coefficients, their numerator, the bases and
     their numerator (none for the last), then the last coefficients.
     """
-    numerator = x.transpose(1, 2) @ bases
-    coefficients = torch.softmax(numerator, dim=-1)
+    coefficients = torch.softmax(x.transpose(1, 2) @ bases, dim=-1)
     for step in range(steps + 1):
-        if step:
-            numerator = x.transpose(1, 2) @ bases
+        numerator = x.transpose(1, 2) @ bases
         if kept is not None:
             kept += [coefficients, numerator, bases]
         coefficients = _update(coefficients, bases, numerator)
