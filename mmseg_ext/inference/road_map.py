@@ -126,7 +126,7 @@ def check_rasters(paths: Sequence[str], network: RoadNetwork, settings: MapSetti
     """Look at all rasters before the first is mapped.
 
     Raises:
-        DataError: names every raster that cannot be mapped, one a line.
+        DataError: names every raster that cannot be mapped.
     """
     problems = []
     for path in paths:
@@ -136,8 +136,8 @@ def check_rasters(paths: Sequence[str], network: RoadNetwork, settings: MapSetti
         except UserError as error:
             problems.append(str(error))
     if problems:
-        count = f"{len(problems)} of {len(paths)} rasters cannot be mapped:\n" if len(paths) > 1 else ""
-        raise DataError(count + "\n".join(problems))
+        count = f"{len(problems)} of {len(paths)} rasters cannot be mapped: " if len(paths) > 1 else ""
+        raise DataError(count + "; ".join(problems))
 
 
 def _reading_of(info: RasterInfo, network: RoadNetwork, settings: MapSettings) -> ImageReading:
