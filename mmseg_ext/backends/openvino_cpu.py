@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..export.openvino_core import openvino_core
 from .pytorch import Runner
 
 _SHAPES = 4
@@ -17,9 +18,7 @@ _ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16"}
 @cache
 def has_bf16() -> bool:
     """Return whether OpenVINO computes bf16 on this CPU."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _element_type(precision: str) -> str:
@@ -39,9 +38,7 @@ def openvino_runner(path: str, precision: str) -> Runner:
         path: a file with the input ``image`` and the output ``scores``.
         precision: ``fp32``, ``bf16`` or ``int8``.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(path)
     settings = {
         # OpenVINO's own choice where the hardware has bf16 is bf16

@@ -20,6 +20,7 @@ from ..engine.checkpoint import weights_sha256
 from ..engine.config import config_mistakes, step_arguments
 from ..errors import ConfigError, UserError, require
 from ..models.scores import network_stride
+from .openvino_core import openvino_core
 
 # the group of OpenVINO's runtime information, and the file inside PyTorch's archives
 GROUP = "mmseg_ext"
@@ -184,10 +185,7 @@ def _of_onnx(path: str) -> dict[str, str]:
 
 
 def _of_openvino(path: str) -> dict[str, str]:
-    require(["openvino"], "export", "reading an OpenVINO file")
-    import openvino
-
-    return dict(openvino.Core().read_model(path).get_rt_info([GROUP]).value)
+    return dict(openvino_core().read_model(path).get_rt_info([GROUP]).value)
 
 
 def _of_exported_program(path: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import require
 from .exportable import check_precision, example_image, exportable
 from .facts import GROUP, image_bands
+from .openvino_core import openvino_core
 from .quantization import quantized
 
 
@@ -41,6 +42,7 @@ def export_openvino(
     """
     check_precision(precision, what="OpenVINO", calibration=calibration)
     require(["openvino"], "export", "exporting to OpenVINO")
+    openvino_core()  # outlives those that NNCF makes
     import openvino
 
     with warnings.catch_warnings():

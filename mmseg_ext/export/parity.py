@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..models.scores import Scores
+from .openvino_core import openvino_core
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -96,11 +97,9 @@ def _onnx(path: str) -> Run:
 
 
 def _openvino(path: str) -> Run:
-    import openvino
-
     # where the hardware has bf16, OpenVINO's default is bf16
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(path, "CPU", settings)
+    model = openvino_core().compile_model(path, "CPU", settings)
     return lambda image: model({"image": image})["scores"]
 
 

@@ -1,6 +1,8 @@
 import copy
+import gc
 import importlib.util
 import shutil
+import signal
 
 import pytest
 import torch
@@ -98,6 +100,21 @@ def test_more_shapes_than_openvino_compiles_for(runner, network):
         with torch.no_grad():
             wanted = network.encode_decode(image, [{}])
         assert (run(image) - wanted).abs().max() < 1e-3
+
+
+def test_signals_are_handled_after_openvino_networks_are_gone(network, images):
+    runners = [make_runner(network, "openvino") for _ in range(2)]
+    for run in runners:
+        run(images)
+    while runners:
+        runners.pop(0)
+    del run
+    gc.collect()
+    handled = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
+    signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert handled == [signal.SIGUSR1]
 
 
 def test_the_network_stays_as_it_is(network, images, plain):
