@@ -18,17 +18,17 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
+from .centreline import Centreline
 from .gaps import close_gaps
 from .merge import merge_junctions
 from .prune import prune_spurs
 from .simplify import simplify_lines
-from .skeleton import half_width, skeleton
 from .trace import trace
 from .width import measure_widths
 
 
 def road_graph(
-    mask: np.ndarray,
+    road: np.ndarray | Centreline,
     *,
     prune: bool = True,
     merge_px: float | None = None,
@@ -39,7 +39,7 @@ def road_graph(
     """Return the road graph of a mask.
 
     Args:
-        mask: road pixels, bool or uint8 (H, W), non-zero is road.
+        road: mask, bool or uint8 (H, W), non-zero is road; or the centreline of one.
         prune: remove dead ends shorter than the road that they branch off is wide.
         merge_px: junctions that an edge of at most this length links become one; None for the sum of the road's
             half widths at both, 0 to keep all.
@@ -47,12 +47,12 @@ def road_graph(
         simplify_px: farthest that a line may pass from a pixel of the centreline; 0 keeps every pixel.
         min_length_px: pieces of the network with less road than this in all are left out.
     """
-    halves = half_width(mask)
-    graph = trace(skeleton(mask))
+    centreline = road if isinstance(road, Centreline) else Centreline.of_mask(road)
+    graph = trace(centreline)
     if prune:
-        prune_spurs(graph, halves)
-    merge_junctions(graph, halves, merge_px)
-    measure_widths(graph, halves)
+        prune_spurs(graph, centreline)
+    merge_junctions(graph, centreline, merge_px)
+    measure_widths(graph, centreline)
     if close_gaps_px > 0:
         close_gaps(graph, close_gaps_px)
     simplify_lines(graph, simplify_px)

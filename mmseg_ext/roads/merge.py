@@ -5,11 +5,12 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
+from .centreline import Centreline
 from .edges import add_line, add_node, dissolve, line_from, position
-from .width import half_width_at
+from .width import half_widths_at
 
 
-def merge_junctions(graph: nx.MultiGraph, half_width: np.ndarray, merge_px: float | None) -> None:
+def merge_junctions(graph: nx.MultiGraph, centreline: Centreline, merge_px: float | None) -> None:
     """Make one junction, at their mean, of those that an edge of at most ``merge_px`` links; change ``graph``.
 
     The short edges vanish; longer ones between the same junctions become loops. The other edges run straight from the
@@ -17,11 +18,11 @@ def merge_junctions(graph: nx.MultiGraph, half_width: np.ndarray, merge_px: floa
 
     Args:
         graph: road graph in pixels.
-        half_width: (H, W), of the mask.
+        centreline: which it was traced from.
         merge_px: pixels along the edge; None for the two junctions' half widths together, so that their discs touch.
             That makes one junction of nearly every crossing at 60 degrees or more, of few at 45.
     """
-    junctions = {node: half_width_at(half_width, graph, node) for node in graph if graph.degree(node) >= 3}
+    junctions = half_widths_at(centreline, graph, (node for node in graph if graph.degree(node) >= 3))
     short = nx.Graph()
     removed = []
     for start, end, key, length in graph.edges(keys=True, data="length"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 
 import networkx as nx
-import numpy as np
 
+from .centreline import Centreline
 from .edges import dissolve
-from .width import half_width_at
+from .width import half_widths_at
 
 
-def prune_spurs(graph: nx.MultiGraph, half_width: np.ndarray) -> None:
+def prune_spurs(graph: nx.MultiGraph, centreline: Centreline) -> None:
     """Remove dead ends shorter than the road is wide where they branch off, shortest first; change ``graph``.
 
     Each removal joins the two edges that are left at a junction, so that the last branch at the end of a road is its
@@ -20,8 +20,9 @@ def prune_spurs(graph: nx.MultiGraph, half_width: np.ndarray) -> None:
 
     Args:
         graph: road graph in pixels.
-        half_width: (H, W), of the mask.
+        centreline: which it was traced from.
     """
+    halves = half_widths_at(centreline, graph, graph)
     queue = [(edge[2], tip) for tip in graph if graph.degree(tip) == 1 for edge in graph.edges(tip, data="length")]
     heapq.heapify(queue)
     while queue:
@@ -30,8 +31,8 @@ def prune_spurs(graph: nx.MultiGraph, half_width: np.ndarray) -> None:
         if length_now > length:  # joined to another edge since
             heapq.heappush(queue, (length_now, tip))
             continue
-        half = half_width_at(half_width, graph, junction)
-        limit = half if _at_border(graph, tip, half_width.shape) else 2 * half - 1
+        half = halves[junction]
+        limit = half if _at_border(graph, tip, centreline.shape) else 2 * half - 1
         if graph.degree(junction) >= 3 and length < limit:
             graph.remove_node(tip)
             dissolve(graph, junction)

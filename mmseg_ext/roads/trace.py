@@ -4,53 +4,78 @@ from __future__ import annotations
 
 import networkx as nx
 import numpy as np
-from scipy.ndimage import convolve
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from .centreline import Centreline
 from .edges import add_line, add_node
 
 
-def trace(skeleton: np.ndarray) -> nx.MultiGraph:
+def trace(centreline: Centreline) -> nx.MultiGraph:
     """Return the road graph of a skeleton, with all its pixels as points of the lines.
 
     Pixels of three or more neighbours that touch make one junction at their mean. A closed ring becomes a node with a
-    loop, a single pixel a node without edges. The walk along the pixels is skan's (Nunez-Iglesias et al., "A new
-    Python library to analyse skeleton images confirms malaria parasite remodelling of the red blood cell membrane
-    skeleton", PeerJ 2018).
-
-    Args:
-        skeleton: centrelines one pixel wide, bool (H, W).
+    loop, a single pixel a node without edges.
     """
-    neighbours = convolve(skeleton.astype(np.uint8), np.ones((3, 3), np.uint8), mode="constant") - skeleton
-    paths = _paths(skeleton & (neighbours > 0))
-    inside_junction = [bool((neighbours[tuple(path.T)] >= 3).all()) for path in paths]
-    pixels = nx.Graph()  # only those that will be nodes, and the links inside a junction
-    pixels.add_nodes_from(map(tuple, np.argwhere(skeleton & (neighbours == 0)).tolist()))
-    for path, inside in zip(paths, inside_junction, strict=True):
-        ends = tuple(path[0].tolist()), tuple(path[-1].tolist())
-        pixels.add_nodes_from(ends)
-        if inside:
-            pixels.add_edge(*ends)
-
     graph = nx.MultiGraph()
-    node_of = {}
-    for node, cluster in enumerate(nx.connected_components(pixels)):
-        add_node(graph, node, np.mean(list(cluster), axis=0)[::-1])
-        node_of.update(dict.fromkeys(cluster, node))
-    for path, inside in zip(paths, inside_junction, strict=True):
-        start, end = node_of[tuple(path[0].tolist())], node_of[tuple(path[-1].tolist())]
-        if inside or (start == end and len(path) <= 3):  # the latter goes around a corner of the junction
-            continue
-        line = path[:, ::-1].astype(np.float64)
+    if not len(centreline.rc):
+        return graph
+    near = centreline.neighbours()
+    count = (near >= 0).sum(axis=1)
+    xy = centreline.rc[:, ::-1].astype(np.float64)
+    node_of = _nodes(near, count)
+    members = np.flatnonzero(node_of >= 0)
+    for node, position in enumerate(_means(node_of[members], xy[members])):
+        add_node(graph, node, position)
+
+    places = node_of.tolist()
+    around = [[place for place in row if place >= 0] for row in near.tolist()]
+    walked = bytearray(len(places))
+
+    def walk(start: int, step: int) -> list[int]:
+        """Return the pixels from ``start`` by way of ``step`` to the next pixel of a node."""
+        path = [start, step]
+        while places[path[-1]] < 0:
+            walked[path[-1]] = 1
+            one, other = around[path[-1]]
+            path.append(other if one == path[-2] else one)
+        return path
+
+    def add(path: list[int]) -> None:
+        start, end = places[path[0]], places[path[-1]]
+        if start == end and len(path) == 3:
+            return  # it goes around a corner of the junction
+        line = xy[path]
         line[0], line[-1] = ([graph.nodes[node]["x"], graph.nodes[node]["y"]] for node in (start, end))
         add_line(graph, start, end, line)
+
+    for pixel in members.tolist():
+        for step in around[pixel]:
+            if places[step] < 0:
+                if not walked[step]:
+                    add(walk(pixel, step))
+            elif places[step] != places[pixel] and step > pixel:
+                add([pixel, step])
+    for pixel in np.flatnonzero(node_of < 0).tolist():
+        if not walked[pixel]:  # a closed ring
+            places[pixel] = graph.number_of_nodes()
+            add_node(graph, places[pixel], xy[pixel])
+            add(walk(pixel, around[pixel][0]))
     return graph
 
 
-def _paths(skeleton: np.ndarray) -> list[np.ndarray]:
-    """Return the (row, column) of the pixels from each end or junction to the next, int (N, 2) each."""
-    if not skeleton.any():
-        return []
-    from skan import Skeleton  # its import and first call compile for seconds
+def _nodes(near: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return the node that each pixel belongs to, (N,), -1 for those with two of the neighbours ``near`` (N, 8)."""
+    links = (near >= 0) & (count[:, None] >= 3) & (count[near] >= 3)
+    start = np.nonzero(links)[0]
+    touching = coo_array((np.ones(len(start)), (start, near[links])), shape=(len(near), len(near)))
+    _, group = connected_components(touching, directed=False)
+    nodes = np.full(len(near), -1)
+    _, nodes[count != 2] = np.unique(group[count != 2], return_inverse=True)
+    return nodes
 
-    walked = Skeleton(skeleton, keep_images=False)
-    return [walked.path_coordinates(path).astype(int) for path in range(walked.n_paths)]
+
+def _means(group: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Return the mean (M, 2) of the points ``xy`` (N, 2) of each ``group`` (N,), 0 to M - 1."""
+    size = np.bincount(group)
+    return np.stack([np.bincount(group, axis) / size for axis in xy.T], axis=1)

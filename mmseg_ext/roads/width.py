@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import networkx as nx
 import numpy as np
 
-
-def half_width_at(half_width: np.ndarray, graph: nx.MultiGraph, node: int) -> float:
-    """Return the ``half_width`` (H, W) of the mask at a node."""
-    return float(half_width[round(graph.nodes[node]["y"]), round(graph.nodes[node]["x"])])
+from .centreline import Centreline
+from .edges import position
 
 
-def measure_widths(graph: nx.MultiGraph, half_width: np.ndarray) -> None:
+def half_widths_at(centreline: Centreline, graph: nx.MultiGraph, nodes: Iterable[int]) -> dict[int, float]:
+    """Return the half width of the road at each of ``nodes``."""
+    nodes = list(nodes)
+    places = np.array([position(graph, node) for node in nodes]).reshape(-1, 2)
+    return dict(zip(nodes, centreline.half_width_at(places).tolist(), strict=True))
+
+
+def measure_widths(graph: nx.MultiGraph, centreline: Centreline) -> None:
     """Give each edge the median and the 10th and 90th percentile of the road's width over its points.
 
     Args:
         graph: road graph in pixels, with a point for each pixel of the skeleton.
-        half_width: (H, W), of the mask.
+        centreline: which it was traced from.
     """
     for *_, data in graph.edges(data=True):
-        columns, rows = data["line"].round().astype(int).T
-        halves = half_width[rows, columns]
+        halves = centreline.half_width_at(data["line"])
         on_road = halves[halves > 0] if halves.any() else np.ones(1)  # a merged junction may lie beside the road
         data.update(percentiles(2 * on_road - 1))
 
