@@ -29,7 +29,8 @@ setup(
     ],
     extras_require={
         "geo": ["rasterio>=1.4", "shapely>=2.0", "pyogrio>=0.10"],
-        "roads": ["scikit-image>=0.24", "skan>=0.12", "networkx>=3.2", "scipy>=1.11"],
+        "roads": ["scikit-image>=0.24", "networkx>=3.2", "scipy>=1.11"],
+        "gis": ["geopandas>=1.0", "pyarrow>=16", "shapely>=2.1", "mmseg_ext[geo,roads]"],
         "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "openvino>=2025.0", "nncf>=2.14"],
         "peers": ["segmentation-models-pytorch>=0.4"],
         "dev": [

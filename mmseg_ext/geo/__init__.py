@@ -2,6 +2,7 @@
 
 from .cog import disk_needed, write_cog
 from .georeference import disagreement, ground_sampling_distance
+from .pixel_frame import PixelFrame
 from .raster import RasterInfo, write_geotiff
 from .raster_source import Georeference, GroundControlPoint, RasterSource, raster_info, read_raster
 from .vector import VECTOR_SUFFIXES, RoadLines, burn_lines, clipped, joined, metric_crs, read_lines, reprojected
@@ -10,6 +11,7 @@ __all__ = [
     "VECTOR_SUFFIXES",
     "Georeference",
     "GroundControlPoint",
+    "PixelFrame",
     "RasterInfo",
     "RasterSource",
     "RoadLines",

@@ -29,6 +29,7 @@ class RasterInfo:
         crs: coordinate reference system as an authority code or WKT, None without one.
         transform: (a, b, c, d, e, f): map x = a * column + b * row + c, map y = d * column + e * row + f, of the
             pixel's upper left corner; None without georeference.
+        scale: what the values of the first band are to be multiplied with, as the file says.
     """
 
     path: str
@@ -40,6 +41,7 @@ class RasterInfo:
     nodata: float | None = None
     crs: str | None = None
     transform: Transform | None = None
+    scale: float = 1.0
 
     @property
     def may_have_holes(self) -> bool:

@@ -94,6 +94,7 @@ def _info(raster: Any, path: str) -> RasterInfo:
         nodata=raster.nodata,
         crs=_crs_name(raster.crs),
         transform=_transform(raster),
+        scale=raster.scales[0],
     )
 
 

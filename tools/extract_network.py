@@ -1,0 +1,78 @@
+#!/usr/bin/env python
+"""Turn a road map into lines: ``python tools/extract_network.py MASK-or-PROBABILITY --out roads.gpkg``."""
+
+import argparse
+import logging
+import sys
+
+from tqdm import tqdm
+
+from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.gis import NetworkSettings, check_layer_files, extract_network, write_layers
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("raster", help="road mask or probability map, such as those of tools/predict.py")
+    text = "roads.gpkg, or roads.geojson or roads.parquet, which become a file for each layer"
+    parser.add_argument("--out", required=True, help=text)
+    parser.add_argument("--threshold", type=float, default=0.5, help="probability from which it is road (default: 0.5)")
+    parser.add_argument("--road-values", metavar="1,2", help="values of a mask that are road (default: all but 0)")
+    text = "leave out pieces of the network with less road in all (default: 0)"
+    parser.add_argument("--min-length", type=float, default=0, metavar="M", help=text)
+    text = "leave out roads whose median width is smaller (default: 0)"
+    parser.add_argument("--min-width", type=float, default=0, metavar="M", help=text)
+    text = "close gaps up to this long between dead ends that face each other (default: 0)"
+    parser.add_argument("--close-gaps", type=float, default=0, metavar="M", help=text)
+    text = "farthest that lines and outlines may be from those of the pixels (default: one pixel)"
+    parser.add_argument("--simplify", type=float, metavar="M", help=text)
+    parser.add_argument("--tile", type=int, default=2048, metavar="PX", help="in memory at a time (default: 2048)")
+    text = "looked at around a tile; roads up to half as wide are found as in one piece (default: 256)"
+    parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    return parser.parse_args()
+
+
+def road_values(text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of a list with commas."""
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--road-values {text}: give whole numbers with commas, such as 1,2") from None
+
+
+def main() -> None:
+    """Extract as the command line says."""
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
+    logging.getLogger("pyogrio").setLevel(logging.ERROR)
+    settings = NetworkSettings(
+        args.threshold, road_values(args.road_values), args.min_length, args.min_width, args.close_gaps, args.simplify,
+        args.tile, args.halo,
+    )  # fmt: skip
+    check_layer_files(args.out, ("edges", "nodes", "surface"), args.overwrite)
+    with tqdm(desc="road network", unit="tile", mininterval=0.1 if sys.stderr.isatty() else 30) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        layers = extract_network(args.raster, settings, progress)
+    files = write_layers(args.out, layers.named())
+    unit = "m" if "length_m" in layers.edges else "px"
+    for x, y, width in layers.wide:
+        logging.warning(
+            "around %.2f %.2f: road %.0f %s wide, too wide to be seen whole; check the lines there, or give a larger "
+            "--halo", x, y, width, unit,
+        )  # fmt: skip
+    total = layers.edges[f"length_{unit}"].sum()
+    logging.info(
+        "%s: %d edges, %.2f %s of road, %d nodes", ", ".join(files), len(layers.edges),
+        total / 1000 if unit == "m" else total, "km" if unit == "m" else "px", len(layers.nodes),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_tool(main)
