@@ -1,6 +1,8 @@
 """Road extraction for open-pit mines on MMSegmentation 0.30; importing the package registers everything."""
 
 import logging
+import os
+import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 
@@ -36,6 +38,16 @@ def _quiet_imports() -> None:
     get_logger("mmcv", log_level=logging.WARNING)  # or it tells of every parameter how it was initialised
 
 
+def _keep_to_ourselves() -> None:
+    """Keep ONNX Runtime, OpenVINO and NNCF from reporting to their makers, which they do unless told otherwise.
+
+    ONNX Runtime sends names and hashes of networks. The other two report through a package that they can do without.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it is an ImportError
+
+
+_keep_to_ourselves()
 _check_versions()
 _quiet_imports()
 

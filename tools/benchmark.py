@@ -23,6 +23,7 @@ from mmseg_ext.benchmark import (
     Contender,
     Settings,
     figures,
+    layer_profile,
     machine_facts,
     measure,
     parse_contender,
@@ -47,6 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("cells", nargs="*", metavar="CELL", help="default: dsegnext-t@plain dsegnext-t@auto")
     parser.add_argument("--list", action="store_true", help="print the methods' names and configs")
     parser.add_argument("--scaling", action="store_true", help="time and memory against size (of dsegnext-t@auto)")
+    parser.add_argument("--profile", action="store_true", help="print where the time of cells on OpenVINO goes")
     parser.add_argument("--sizes", type=int, nargs="+", help=f"rows and columns, pixels (default: {SIZES})")
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images at a time (default: 1)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every cell (default: 7)")
@@ -120,6 +122,11 @@ def main() -> None:
         return
     check(args)
     settings = Settings(args.threads, args.checkpoint, args.int8)
+    if args.profile:
+        for contender in contenders(args, ["dsegnext-t@openvino"]):
+            for size in args.sizes or SIZES[-1:]:
+                sys.stdout.write(f"{layer_profile(contender, size, settings)}\n\n")
+        return
     facts = machine_facts(args.threads)
     if args.scaling:
         (contender,) = contenders(args, ["dsegnext-t@auto"])
@@ -138,6 +145,8 @@ def main() -> None:
     sys.stdout.write(f"{markdown}\n\n{args.out}: results.json, results.md{'' if args.scaling else ', chart.png'}\n")
     if not complete:
         raise KeyboardInterrupt
+    if all(record.failed for record in records):
+        raise ConfigError(f"nothing could be measured: {records[0].cell.contender}: {records[0].failed}")
 
 
 if __name__ == "__main__":

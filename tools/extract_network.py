@@ -4,11 +4,20 @@
 import argparse
 import logging
 import sys
+from functools import partial
 
 from tqdm import tqdm
 
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.gis import NetworkSettings, check_layer_files, extract_network, write_layers
+from mmseg_ext.gis import (
+    HeightSettings,
+    NetworkSettings,
+    add_heights,
+    check_dem,
+    check_layer_files,
+    extract_network,
+    write_layers,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +39,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--tile", type=int, default=2048, metavar="PX", help="in memory at a time (default: 2048)")
     text = "looked at around a tile; roads up to half as wide are found as in one piece (default: 256)"
     parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
+    text = "DEM or DSM in metres, of any resolution and map: lines in 3-D, grades, cross-falls, and a layer `grades`"
+    parser.add_argument("--dem", metavar="FILE", help=text)
+    text = "distance over which a grade is measured (default: 20)"
+    parser.add_argument("--grade-over", type=float, default=20, metavar="M", help=text)
+    text = "flag what is steeper (default: 10)"
+    parser.add_argument("--max-grade", type=float, default=10, metavar="PERCENT", help=text)
+    text = "flag roads that fall more to a side (default: 4)"
+    parser.add_argument("--max-cross-fall", type=float, default=4, metavar="PERCENT", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser.parse_args()
 
@@ -42,6 +59,17 @@ def road_values(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--road-values {text}: give whole numbers with commas, such as 1,2") from None
 
 
+def progress_bar(what: str, unit: str) -> tqdm:
+    """Return a bar, which is quiet in a log."""
+    return tqdm(desc=what, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30)
+
+
+def show(bar: tqdm, done: int, total: int) -> None:
+    """Show progress."""
+    bar.total = total
+    bar.update(done - bar.n)
+
+
 def main() -> None:
     """Extract as the command line says."""
     args = parse_args()
@@ -52,14 +80,15 @@ def main() -> None:
         args.threshold, road_values(args.road_values), args.min_length, args.min_width, args.close_gaps, args.simplify,
         args.tile, args.halo,
     )  # fmt: skip
-    check_layer_files(args.out, ("edges", "nodes", "surface"), args.overwrite)
-    with tqdm(desc="road network", unit="tile", mininterval=0.1 if sys.stderr.isatty() else 30) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        layers = extract_network(args.raster, settings, progress)
+    height_settings = HeightSettings(args.grade_over, args.max_grade, args.max_cross_fall)
+    check_layer_files(args.out, ("edges", "nodes", "surface", *(("grades",) if args.dem else ())), args.overwrite)
+    if args.dem:
+        check_dem(args.dem, args.raster)
+    with progress_bar("road network", "tile") as bar:
+        layers = extract_network(args.raster, settings, partial(show, bar))
+    if args.dem:
+        with progress_bar("heights", "edge") as bar:
+            layers = add_heights(layers, args.dem, height_settings, partial(show, bar))
     files = write_layers(args.out, layers.named())
     unit = "m" if "length_m" in layers.edges else "px"
     for x, y, width in layers.wide:
@@ -72,6 +101,12 @@ def main() -> None:
         "%s: %d edges, %.2f %s of road, %d nodes", ", ".join(files), len(layers.edges),
         total / 1000 if unit == "m" else total, "km" if unit == "m" else "px", len(layers.nodes),
     )  # fmt: skip
+    if args.dem:
+        logging.info(
+            "%d edges steeper than %g %% over %g m, %d with more than %g %% cross-fall",
+            layers.edges["grade_exceeded"].sum(), args.max_grade, args.grade_over,
+            layers.edges["cross_fall_exceeded"].sum(), args.max_cross_fall,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

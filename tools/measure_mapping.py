@@ -35,7 +35,7 @@ class Brightness:
 
     classes, palette = ("background", "road"), ((0, 0, 0), (128, 0, 0))
     reading, threshold, weights_sha256, stride = ImageReading(), None, "none", 32
-    backend, precision = "none", "fp32"
+    backend, precision, exported_sha256 = "none", "fp32", None
     normalize = BandNormalize([0.0] * 3, [1.0] * 3)
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:

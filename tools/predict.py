@@ -8,8 +8,8 @@ import sys
 
 from mmseg_ext.backends import add_backend_options, backend_settings
 from mmseg_ext.engine import add_config_options
-from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.inference import MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster
+from mmseg_ext.errors import ConfigError, require, run_tool
+from mmseg_ext.inference import MapFiles, MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help=text)
     parser.add_argument("--threshold", type=float, help="probability from which it is road (default: the likelier)")
     parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
+    text = "write centrelines, nodes and surfaces too, as NAME_network.gpkg (more settings: tools/extract_network.py)"
+    parser.add_argument("--network", action="store_true", help=text)
     parser.add_argument("--bands", metavar="1,2,3", help="bands to read, red first (default: as in training)")
     add_backend_options(parser, "auto")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
@@ -44,6 +46,18 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--bands {text}: give numbers from 1 with commas, such as 1,2,3") from None
 
 
+def write_network(files: MapFiles, settings: MapSettings, overwrite: bool) -> None:
+    """Write the road network of a map; one that is there is kept."""
+    from mmseg_ext.gis import NetworkSettings, extract_network, write_layers
+
+    path = files.path("_network.gpkg")
+    if overwrite or not os.path.exists(path):
+        chosen = NetworkSettings(threshold=settings.threshold or 0.5)
+        layers = extract_network(files.path("_probability.tif"), chosen)
+        write_layers(path, layers.named())
+        logging.info("%s: %d edges", path, len(layers.edges))
+
+
 def main() -> None:
     """Map as the command line says."""
     args = parse_args()
@@ -59,8 +73,12 @@ def main() -> None:
         args.checkpoint, args.config, args.cfg_options, backend, args.gpu_id, args.tile, args.batch
     )
     check_rasters(rasters, network, settings)
+    if args.network:
+        require(("geopandas",), "gis", "--network")  # before the work, not after it
     for raster in rasters:
         map_raster(raster, network, args.out, settings, args.overwrite)
+        if args.network and os.environ.get("RANK", "0") == "0":
+            write_network(MapFiles.of(raster, args.out), settings, args.overwrite)
 
 
 if __name__ == "__main__":

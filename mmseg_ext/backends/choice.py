@@ -86,7 +86,10 @@ def choose_backend(
         "candidates": candidates,
     }
 
+    measured = ["before"]
+
     def write(path: str) -> None:
+        measured[0] = "now"
         logger.info("measuring %s, once on this machine", ", ".join(map(" ".join, candidates)))
         runners = _runners(network, candidates, device)
         seconds = _measure(runners, torch.randn(fitted, device=device))
@@ -94,7 +97,8 @@ def choose_backend(
 
     choice = through_cache(facts, "choice.json", write, _read)
     figures = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in choice.seconds.items())
-    logger.info("fastest for %s: %s %s (%s)", "x".join(map(str, fitted)), choice.backend, choice.precision, figures)
+    size = "x".join(map(str, fitted))
+    logger.info("fastest for %s, measured %s: %s %s (%s)", size, *measured, choice.backend, choice.precision, figures)
     return choice
 
 

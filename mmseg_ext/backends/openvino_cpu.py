@@ -28,6 +28,16 @@ def _element_type(precision: str) -> str:
     return _ELEMENT_TYPES[precision]
 
 
+def compile_settings(precision: str) -> dict[str, Any]:
+    """Return what OpenVINO is told when it compiles a network for ``precision`` (``fp32``, ``bf16`` or ``int8``)."""
+    return {
+        # OpenVINO's own choice where the hardware has bf16 is bf16
+        "INFERENCE_PRECISION_HINT": _element_type(precision),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+
+
 def openvino_runner(path: str, precision: str) -> Runner:
     """Return a runner of the ONNX or OpenVINO file at ``path``.
 
@@ -40,12 +50,7 @@ def openvino_runner(path: str, precision: str) -> Runner:
     """
     core = openvino_core()
     model = core.read_model(path)
-    settings = {
-        # OpenVINO's own choice where the hardware has bf16 is bf16
-        "INFERENCE_PRECISION_HINT": _element_type(precision),
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
+    settings = compile_settings(precision)
     requests: dict[tuple[int, ...], Any] = {}
 
     def request(shape: tuple[int, ...]) -> Any:

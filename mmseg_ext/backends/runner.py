@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.precision import choose_precision
-from ..errors import ConfigError, require
+from ..errors import ConfigError, MissingExtraError, require
 from ..export import export_onnx
 from ..models.scores import network_stride
 from .cache import network_facts, through_cache
@@ -155,6 +155,8 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
         raise ConfigError(f"--backend {backend}: unknown; take one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision {precision}: unknown; take one of {', '.join(PRECISIONS)}")
+    if backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:  # no extra brings it
+        raise MissingExtraError("--backend tensorrt needs tensorrt; pip install onnxruntime-gpu tensorrt")
     require(_PACKAGES.get(backend, ()), "export", f"--backend {backend}")
     if reason := why_unavailable(backend, device):
         raise ConfigError(
@@ -169,7 +171,8 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
         choose_precision(precision, device)
     if model_file is None and precision == "int8":
         raise ConfigError(
-            "--precision int8 needs the file of a quantised network; make one with tools/export.py --precision int8"
+            "int8 needs the file of a quantised network: make one with tools/export.py --precision int8, and give it "
+            "as --exported (tools/benchmark.py: --int8)"
         )
     if model_file is not None and backend not in _PACKAGES:
         raise ConfigError(f"{model_file}: --backend {backend} runs no exported file; take onnxruntime or openvino")

@@ -20,7 +20,7 @@ from .accelerated import accelerated
 from .choice import choose_backend, fast_precisions
 from .runner import BACKENDS, PRECISIONS, possible_precisions
 
-_OF_SUFFIX = {".onnx": "onnxruntime", ".xml": "openvino"}
+_RUN_BY = {".onnx": ("onnxruntime", "openvino", "tensorrt"), ".xml": ("openvino",)}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def add_backend_options(parser: argparse.ArgumentParser, default: str | None) ->
 
 def backend_settings(args: argparse.Namespace) -> BackendSettings:
     """Return what the command line says."""
-    return BackendSettings(args.backend or "torch", args.precision, args.exported)
+    return BackendSettings(args.backend or ("auto" if args.exported else "torch"), args.precision, args.exported)
 
 
 def run_on(
@@ -97,13 +97,20 @@ def _of_file(settings: BackendSettings, network: nn.Module) -> tuple[str, str]:
     """Return backend and precision for an exported file.
 
     Raises:
-        ConfigError: it is of other weights, or no file that a backend runs.
+        ConfigError: it is of other weights or of another precision, or no file that the backend runs.
     """
     path = str(settings.exported)
     suffix = os.path.splitext(path)[1]
-    if suffix not in _OF_SUFFIX:
+    if suffix not in _RUN_BY:
         raise ConfigError(f"--exported {path}: give a .onnx or .xml file that tools/export.py wrote")
     if read_facts(path).weights_sha256 != weights_sha256(network.state_dict()):
         raise ConfigError(f"--exported {path}: was made from other weights; export this checkpoint")
-    backend = _OF_SUFFIX[suffix] if settings.backend == "auto" else settings.backend
-    return backend, settings.precision or json.loads(read_metadata(path)["precision"])
+    backend = _RUN_BY[suffix][0] if settings.backend == "auto" else settings.backend
+    if backend not in _RUN_BY[suffix]:
+        raise ConfigError(f"--exported {path}: runs on {' or '.join(_RUN_BY[suffix])}, not on --backend {backend}")
+    stored, wanted = json.loads(read_metadata(path)["precision"]), settings.precision
+    if wanted in (None, "auto"):
+        return backend, "fp32" if (backend, stored) == ("openvino", "fp16") else stored
+    if wanted != stored and (backend == "onnxruntime" or "int8" in (wanted, stored)):
+        raise ConfigError(f"--exported {path}: is in {stored}, not in {wanted}; leave --precision out, or export it so")
+    return backend, wanted

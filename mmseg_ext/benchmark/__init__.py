@@ -1,6 +1,7 @@
 """How fast methods are on backends, beside each other in one run."""
 
 from .cell import Cell, Contender, parse_contender
+from .layer_profile import layer_profile
 from .machine import machine_facts
 from .measuring import measure
 from .prepared import Settings
@@ -14,6 +15,7 @@ __all__ = [
     "Record",
     "Settings",
     "figures",
+    "layer_profile",
     "machine_facts",
     "measure",
     "parse_contender",

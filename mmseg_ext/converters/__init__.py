@@ -2,6 +2,8 @@
 
 from .catalogue import CATALOGUE, convert, describe, repair_dataset
 from .conversion import Conversion
+from .gis_layers import convert_layers
+from .road_drawing import RoadDrawing
 from .settings import Settings
 from .synthetic_mines import write_synthetic_mines
 from .voc_writer import VocWriter
@@ -9,9 +11,11 @@ from .voc_writer import VocWriter
 __all__ = [
     "CATALOGUE",
     "Conversion",
+    "RoadDrawing",
     "Settings",
     "VocWriter",
     "convert",
+    "convert_layers",
     "describe",
     "repair_dataset",
     "write_synthetic_mines",

@@ -65,7 +65,8 @@ class _Survey:
     indices_apply: bool
 
 
-def _summary(metadata: dict, found_done: bool) -> Conversion:
+def summary(metadata: dict, found_done: bool) -> Conversion:
+    """Return what ``metadata``, that of a data set, says of its conversion."""
     total: dict[int, int] = {}
     for labels in metadata["label_pixels"].values():
         for label, count in labels.items():
@@ -77,7 +78,7 @@ def _summary(metadata: dict, found_done: bool) -> Conversion:
     )
 
 
-def _in_parallel(
+def in_parallel(
     function: Callable[[Scene], _Found], scenes: Sequence[Scene], workers: int, title: str
 ) -> Iterator[tuple[Scene, _Found]]:
     """Yield each scene with what ``function`` returns, in order of completion; all are tried before errors are raised.
@@ -221,7 +222,7 @@ class _Converter:
 
     def look(self) -> None:
         """Survey all scenes, and decide from all masks together what their values mean."""
-        for scene, found in _in_parallel(self.survey, self.scenes, self.settings.workers, "looking"):
+        for scene, found in in_parallel(self.survey, self.scenes, self.settings.workers, "looking"):
             self.surveys[scene.name] = found
         if self.raw.indices is None and not self.indices:
             # 255 is road in 0/255 masks and ignore in 0/1 masks: all masks together tell which
@@ -262,7 +263,7 @@ class _Converter:
             return np.concatenate(parts)
 
         workers = self.settings.workers
-        samples = [part for _, part in _in_parallel(sample, training, workers, "measuring values")]
+        samples = [part for _, part in in_parallel(sample, training, workers, "measuring values")]
         pixels = np.concatenate(samples)
         if not len(pixels):
             raise DataError(f"{training[0].image}: the training images hold no valid pixel; take them out")
@@ -398,7 +399,7 @@ def convert_scenes(
     if not settings.overwrite and os.path.isdir(dest):
         metadata = read_metadata(dest)
         if metadata.get("key") == key:
-            return _summary(metadata, found_done=True)
+            return summary(metadata, found_done=True)
     about = dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
     with VocWriter(dest, settings.overwrite, key, about=about) as writer:
         work = _Converter(raw, scenes, settings, read_labels)
@@ -406,7 +407,7 @@ def convert_scenes(
         writer.reading = work.reading()
         todo = [scene for scene in scenes if scene.name not in writer.records]
         try:
-            for _ in _in_parallel(lambda scene: work.write(writer, scene), todo, settings.workers, "converting"):
+            for _ in in_parallel(lambda scene: work.write(writer, scene), todo, settings.workers, "converting"):
                 pass
         except DataError as error:
             if writer.records:
@@ -414,4 +415,4 @@ def convert_scenes(
             raise
         if not any("train" in record["splits"] and record["tiles"] for record in writer.records.values()):
             raise DataError(f"{dest}: no training image holds a valid pixel; check the sources")
-    return _summary(read_metadata(dest), found_done=False)
+    return summary(read_metadata(dest), found_done=False)

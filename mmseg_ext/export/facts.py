@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -163,6 +164,17 @@ def read_metadata(path: str) -> dict[str, str]:
     if not metadata.keys() >= {"classes", "mean"}:
         raise ConfigError(f"{path}: does not say what it was trained with; export it with tools/export.py")
     return metadata
+
+
+def file_sha256(path: str) -> str:
+    """Return the hash of an exported file, of OpenVINO's with its .bin."""
+    digest = hashlib.sha256()
+    stem, suffix = os.path.splitext(path)
+    for part in [path, f"{stem}.bin"] if suffix == ".xml" else [path]:
+        with open(part, "rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_facts(path: str) -> NetworkFacts:

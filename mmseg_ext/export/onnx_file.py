@@ -47,7 +47,8 @@ def export_onnx(
     import onnx
     import torch
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     program = torch.onnx.export(
         exported_program(network, precision),
         dynamo=True,

@@ -11,6 +11,7 @@ from ..errors import DataError
 from .raster import RasterInfo, rasterio_module
 from .vector import metric_crs, reprojected
 
+_WEB_MERCATOR = 3857
 logger = logging.getLogger(__name__)
 
 
@@ -56,12 +57,15 @@ class PixelFrame:
         if self.crs is None:
             return None, 1.0
         crs = rasterio_module().crs.CRS.from_user_input(self.crs)
-        if crs.is_geographic:
+        if crs.is_geographic or crs.to_epsg() == _WEB_MERCATOR:
             return metric_crs(self.crs, self.to_map(self._centre)[0].tolist()), 1.0
         return None, float(crs.linear_units_factor[1])
 
     def to_metres(self, xy_px: np.ndarray) -> np.ndarray:
-        """Return points (N, 2) in metres: of the map, or of the raster's UTM zone where the map is in degrees."""
+        """Return points (N, 2) in metres: the map's, or those of the raster's UTM zone where the map has none.
+
+        Maps in degrees have none; the metres of a web map are as long as they should be at the equator only.
+        """
         target, factor = self._metric
         points = self.to_map(xy_px)
         if target is not None and self.crs is not None:

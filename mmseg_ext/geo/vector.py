@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +18,8 @@ from .raster import RasterInfo, Window, moved, rasterio_module
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 _WGS84 = "EPSG:4326"
 _PURPOSE = "reading road lines"
+_NAMED_FEATURES = 5
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,122 @@ def read_lines(path: str) -> RoadLines:
     parts = shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None]))
     lines = [shapely.get_coordinates(part) for part in parts if part.geom_type == "LineString" and not part.is_empty]
     return RoadLines(path, lines, meta["crs"])
+
+
+@dataclass(frozen=True)
+class VectorLayer:
+    """The lines and polygons of one layer of a vector file, all valid, those of several parts taken apart.
+
+    Attributes:
+        path: the file, with ``:layer`` where one was chosen.
+        shapes: shapely LineStrings and Polygons (N,), x and y.
+        crs: coordinate reference system as an authority code or WKT.
+        fields: values (N,) of the fields that were asked for.
+        fids: the file's own number (N,) of the feature that each shape is of.
+    """
+
+    path: str
+    shapes: np.ndarray
+    crs: str
+    fields: dict[str, np.ndarray]
+    fids: np.ndarray
+
+    @property
+    def are_lines(self) -> np.ndarray:
+        """Whether each shape is a line, bool (N,)."""
+        return lazy_import("shapely", "geo", _PURPOSE).get_dimensions(self.shapes) == 1
+
+
+def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
+    """Return the lines and polygons of a layer; points are passed over.
+
+    Invalid geometries are repaired, those of which nothing is left are left out; the log names both.
+
+    Args:
+        source: vector file, or ``file:layer`` where the file has several.
+        fields: names of the fields to read.
+
+    Raises:
+        DataError: missing or unreadable, no such layer or field, several layers and none chosen, no coordinate
+            reference system, or one of degrees for what are none.
+        MissingExtraError: pyogrio or shapely is not installed.
+    """
+    pyogrio = lazy_import("pyogrio", "geo", _PURPOSE)
+    shapely = lazy_import("shapely", "geo", _PURPOSE)
+    path, layer = _file_and_layer(source)
+    try:
+        layer = _one_layer(source, layer, pyogrio.list_layers(path))
+        known = pyogrio.read_info(path, layer=layer)["fields"]
+        for name in fields:
+            if name not in known:
+                raise DataError(f"{source}: has no field {name}; it has {', '.join(known) or 'none'}")
+        meta, fids, raw, values = pyogrio.raw.read(
+            path, layer=layer, columns=list(fields), force_2d=True, return_fids=True
+        )
+    except (RuntimeError, ValueError):
+        raise DataError(f"{source}: cannot be read as vector data; replace it or take it out") from None
+    if meta["crs"] is None:
+        raise DataError(
+            f"{source}: has no coordinate reference system, so it cannot be placed; set one, as with "
+            "ogr2ogr -a_srs EPSG:32612 placed.gpkg FILE"
+        )
+    shapes, index = _valid_parts(source, shapely.from_wkb(raw, on_invalid="fix"), fids)
+    if len(shapes) and rasterio_module(_PURPOSE).crs.CRS.from_user_input(meta["crs"]).is_geographic:
+        x, y = np.abs(shapely.bounds(shapes)).reshape(-1, 2, 2).max(axis=(0, 1))
+        if x > 360 or y > 90:
+            raise DataError(
+                f"{source}: is said to be in degrees ({meta['crs'][:40]}) but reaches to {max(x, y):.0f}; set the "
+                "right coordinate reference system"
+            )
+    columns = {name: column[index] for name, column in zip(meta["fields"], values, strict=True)}
+    return VectorLayer(source, shapes, meta["crs"], columns, fids[index])
+
+
+def _file_and_layer(source: str) -> tuple[str, str | None]:
+    if os.path.exists(source):
+        return source, None
+    path, colon, layer = source.rpartition(":")
+    if not colon or not os.path.exists(path):
+        raise DataError(f"{source}: no such file")
+    return path, layer
+
+
+def _one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str | None]]) -> str:
+    """Return the layer of ``layers``, (name, kind of geometry), that is chosen or the only one of lines or polygons."""
+    names = [name for name, kind in layers if kind is not None and "Point" not in kind]
+    twice = [name for name, count in Counter(names).items() if count > 1 and chosen in (None, name)]
+    if twice:
+        raise DataError(f"{source}: has two layers of the name {twice[0]}; rename one")
+    if chosen is not None:
+        if chosen not in names:
+            raise DataError(f"{source}: has no such layer of lines or polygons; it has {', '.join(names) or 'none'}")
+        return chosen
+    if len(names) != 1:
+        found = f"has the layers {', '.join(names)}; choose one as {source}:{names[0]}" if names else None
+        raise DataError(f"{source}: {found or 'has no layer of lines or polygons; replace it'}")
+    return names[0]
+
+
+def _valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lines and polygons that ``shapes`` (N,) are made of, repaired, and which shape each is of."""
+    shapely = lazy_import("shapely", "geo", _PURPOSE)
+    dimension = shapely.get_dimensions(shapes)
+    finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
+    broken = finite & ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
+    parts, index = shapely.get_parts(shapes, return_index=True)
+    kept = (shapely.get_dimensions(parts) == dimension[index]) & ~shapely.is_empty(parts) & finite[index]
+    parts, index = parts[kept & (dimension[index] > 0)], index[kept & (dimension[index] > 0)]
+    left = np.isin(np.arange(len(shapes)), index)
+    for which, words in (
+        (broken & left, "invalid geometries are repaired"),
+        (~left, "geometries are left out, they are empty, points or damaged"),
+    ):
+        if which.any():
+            named = ", ".join(map(str, fids[which][:_NAMED_FEATURES]))
+            more = ", ..." if which.sum() > _NAMED_FEATURES else ""
+            logger.warning("%s: %d %s (features %s%s)", source, which.sum(), words, named, more)
+    return parts, index
 
 
 def metric_crs(crs: str, point: Sequence[float]) -> str:

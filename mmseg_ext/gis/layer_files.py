@@ -15,7 +15,8 @@ from ..writing import complete_file
 
 LAYER_SUFFIXES = (".gpkg", ".geojson", ".parquet")
 _WGS84 = "EPSG:4326"
-_KINDS = {"edges": "LineString", "nodes": "Point", "surface": "Polygon"}  # said for empty layers too
+# said for empty layers, which do not show it
+_KINDS = dict(edges="LineString", nodes="Point", surface="Polygon", changes="LineString", grades="LineString")
 _DEGREES = 9  # digits: a tenth of a millimetre
 
 
@@ -68,7 +69,7 @@ def write_layers(path: str, layers: Mapping[str, gpd.GeoDataFrame]) -> list[str]
             if path.endswith(".parquet"):
                 table.to_parquet(unfinished, index=False, compression="zstd", schema_version="1.1.0")
             else:
-                _write_with_suffix(unfinished, partial(_geojson, table=table), ".geojson")
+                _write_with_suffix(unfinished, partial(_geojson, table=table, name=name), ".geojson")
     return list(files.values())
 
 
@@ -90,10 +91,12 @@ def _write_with_suffix(unfinished: str, write: Callable[[str], None], suffix: st
 
 def _geopackage(file: str, layers: Mapping[str, gpd.GeoDataFrame]) -> None:
     for name, table in layers.items():
-        pyogrio.write_dataframe(table, file, layer=name, driver="GPKG", geometry_type=_KINDS.get(name))
+        kind = None if len(table) else _KINDS.get(name)
+        pyogrio.write_dataframe(table, file, layer=name, driver="GPKG", geometry_type=kind)
 
 
-def _geojson(file: str, table: gpd.GeoDataFrame) -> None:
+def _geojson(file: str, table: gpd.GeoDataFrame, name: str) -> None:
     if table.crs is None:
         raise ConfigError("GeoJSON is in WGS 84, but the map has no coordinate reference system; write .gpkg instead")
-    pyogrio.write_dataframe(table.to_crs(_WGS84), file, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=_DEGREES)
+    options = dict(driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=_DEGREES)
+    pyogrio.write_dataframe(table.to_crs(_WGS84), file, layer=name, **options)

@@ -84,6 +84,11 @@ class MapFiles:
     folder: str
     name: str
 
+    @classmethod
+    def of(cls, raster: str, folder: str) -> MapFiles:
+        """Return those of the raster at a path."""
+        return cls(folder, os.path.splitext(os.path.basename(raster))[0])
+
     def path(self, ending: str) -> str:
         """Return the path of a result: ``_roads.tif``, ``_probability.tif``, ``.json``, ..."""
         return os.path.join(self.folder, f"{self.name}{ending}")
@@ -206,7 +211,7 @@ def map_raster(path: str, network: RoadNetwork, folder: str, settings: MapSettin
         DataError: the raster cannot be read, or does not fit the network.
         ConfigError: results are there already, the disk is too small, or settings do not fit.
     """
-    files = MapFiles(folder, os.path.splitext(os.path.basename(path))[0])
+    files = MapFiles.of(path, folder)
     rank, size = _rank_and_size()
     started = time.time()
     with RasterSource(path) as source:
@@ -252,7 +257,7 @@ def _key(info: RasterInfo, network: RoadNetwork, settings: MapSettings, scale: f
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.weights_sha256]
     # other numbers of threads sum in another order
-    facts += [asdict(settings), scale, network.backend, network.precision]
+    facts += [asdict(settings), scale, network.backend, network.precision, network.exported_sha256]
     facts += [torch.get_num_threads(), asdict(network.reading)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -427,6 +432,7 @@ def _finish(
             scale=scale,
             backend=network.backend,
             precision=network.precision,
+            exported_sha256=network.exported_sha256,
             threads=torch.get_num_threads(),
         ),
         reading=asdict(reading),

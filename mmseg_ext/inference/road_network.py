@@ -19,7 +19,7 @@ from ..engine.distributed import start_process
 from ..engine.embedded_config import config_for
 from ..engine.network import build_network
 from ..engine.weights import load_weights
-from ..export.facts import NetworkFacts
+from ..export.facts import NetworkFacts, file_sha256
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RoadNetwork:
         device: where the images go.
         backend: what runs the network.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        exported_sha256: hash of the exported file that runs, None where the weights themselves do.
     """
 
     model: Any
@@ -39,6 +40,7 @@ class RoadNetwork:
     device: torch.device
     backend: str
     precision: str
+    exported_sha256: str | None = None
 
     @classmethod
     def load(
@@ -74,7 +76,8 @@ class RoadNetwork:
         shape = (batch, len(facts.mean), tile_px, tile_px)
         settings = settings or BackendSettings()
         model, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)
-        return cls(model, facts, device, backend, precision)
+        file = settings.exported and file_sha256(settings.exported)
+        return cls(model, facts, device, backend, precision, file)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -52,8 +52,9 @@ def half_width(mask: np.ndarray) -> np.ndarray:
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
-    # a twentieth of the time of scipy's, and the same but for float32
-    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)
+    # a fraction of the time of scipy's; its float32 depends on the place in the image, the square is a whole number
+    rough = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.sqrt(np.rint(rough.astype(np.float64) ** 2))
 
 
 def _extended(mask: np.ndarray) -> tuple[np.ndarray, int]:

@@ -59,7 +59,9 @@ def test_it_is_measured_once(network, folder, made, caplog):
     assert choose_backend(network, (1, 3, 64, 64)) == first  # the same size after rounding up
     assert len(made) == count
     assert caplog.text.count("measuring") == 1
-    assert caplog.text.count("fastest for 1x3x64x64: openvino fp32 (openvino fp32 0.0") == 2
+    assert caplog.text.count(": openvino fp32 (openvino fp32 0.0") == 2
+    assert caplog.text.count("fastest for 1x3x64x64, measured now: ") == 1
+    assert caplog.text.count("fastest for 1x3x64x64, measured before: ") == 1
     choose_backend(network, (1, 3, 96, 64))
     assert len(made) == 2 * count
 

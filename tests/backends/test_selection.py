@@ -1,6 +1,7 @@
 """What is asked for on the command line, and what then runs."""
 
 import argparse
+import json
 
 import pytest
 import torch
@@ -25,6 +26,10 @@ def test_the_command_line_is_read():
     assert backend_settings(parser.parse_args([])) == BackendSettings("auto", None, None)
     found = backend_settings(parser.parse_args(["--backend", "openvino", "--precision", "int8", "--exported", "a.xml"]))
     assert found == BackendSettings("openvino", "int8", "a.xml")
+    eager = argparse.ArgumentParser()
+    add_backend_options(eager, None)
+    assert backend_settings(eager.parse_args([])).backend == "torch"
+    assert backend_settings(eager.parse_args(["--exported", "a.xml"])).backend == "auto"  # the file says what runs it
 
 
 def test_what_is_named_runs_and_gives_the_same_scores(network):
@@ -60,6 +65,26 @@ def test_exported_files_are_of_the_same_weights(network, tmp_path, monkeypatch):
         run_on(network, BackendSettings(exported="a.pth"), "fp32", CPU, SHAPE)
     with pytest.raises(ConfigError, match=r"none.onnx: no such file"):
         run_on(network, BackendSettings(exported=str(tmp_path / "none.onnx")), "fp32", CPU, SHAPE)
+    monkeypatch.setattr(selection, "read_metadata", lambda path: {"precision": json.dumps(path[:4])})
+    own = argparse.Namespace(weights_sha256=selection.weights_sha256(network.state_dict()))
+    monkeypatch.setattr(selection, "read_facts", lambda path: own)
+    for backend, precision, file, words in [
+        ("onnxruntime", None, "int8.xml", "int8.xml: runs on openvino, not on --backend onnxruntime"),
+        ("torch", None, "fp32.onnx", "runs on onnxruntime or openvino or tensorrt, not on --backend torch"),
+        ("auto", "fp32", "int8.xml", "int8.xml: is in int8, not in fp32; leave --precision out"),
+        ("auto", "int8", "fp32.onnx", "fp32.onnx: is in fp32, not in int8"),
+        ("auto", "fp32", "fp16.onnx", "fp16.onnx: is in fp16, not in fp32"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            run_on(network, BackendSettings(backend, precision, file), "fp32", CPU, SHAPE)
+    monkeypatch.setattr(selection, "accelerated", lambda network, *rest, **options: network)
+    for backend, precision, file, found in [
+        ("auto", None, "int8.xml", ("openvino", "int8")),
+        ("auto", "auto", "fp32.onnx", ("onnxruntime", "fp32")),
+        ("openvino", "bf16", "fp32.onnx", ("openvino", "bf16")),
+        ("auto", None, "fp16.xml", ("openvino", "fp32")),
+    ]:
+        assert run_on(network, BackendSettings(backend, precision, file), "fp32", CPU, SHAPE)[1:] == found
     monkeypatch.setattr(selection, "read_facts", lambda path: argparse.Namespace(weights_sha256="other"))
     with pytest.raises(ConfigError, match=r"a.onnx: was made from other weights; export this checkpoint"):
         run_on(network, BackendSettings("auto", exported="a.onnx"), "fp32", CPU, SHAPE)

@@ -47,3 +47,18 @@ def test_scaling(run_tool, tmp_path):
     seconds = [row["round_seconds"][0] for row in rows]
     assert rows[4]["relative"] == pytest.approx(seconds[4] / seconds[3] * 96**2 / 128**2)
     assert "In tiles: from 96 to 128 px" in (tmp_path / "results.md").read_text()
+
+
+def test_profile(run_tool, tmp_path):
+    options = ("--profile", "--sizes", 64, "--out", tmp_path)
+    done = run_tool("benchmark.py", "segformer-b0@openvino", *options)
+    assert done.returncode == 0, done.stderr
+    head, *_ = done.stdout.strip().splitlines()
+    total = float(head.removeprefix("segformer-b0@openvino, 64 px: ").removesuffix(" ms"))
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ") and line.endswith("% |")]
+    times = [float(row[1]) for row in rows]
+    assert times == sorted(times, reverse=True) and 0.9 * total - 1 < sum(times) < total + 1
+    assert any(row[0].startswith("| Convolution, ") for row in rows)
+    done = run_tool("benchmark.py", "segformer-b0@torch", *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--profile segformer-b0@torch: OpenVINO tells" in done.stderr

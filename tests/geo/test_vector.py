@@ -6,7 +6,7 @@ import pytest
 import shapely
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import RasterInfo, burn_lines, metric_crs, read_lines, reprojected
+from mmseg_ext.geo import RasterInfo, burn_lines, metric_crs, read_layer, read_lines, reprojected
 
 GRID = RasterInfo("x.tif", 60, 80, 3, "uint8", crs="EPSG:32612", transform=(0.5, 0, 500_000, 0, -0.5, 4_000_000))
 
@@ -105,3 +105,72 @@ def test_metres_are_those_of_the_utm_zone():
     (line,) = reprojected([np.array([[9.0, 0.0], [9.0, 0.001]])], "EPSG:4326", "EPSG:32632")
     assert line[0] == pytest.approx((500_000, 0), abs=1e-3)  # on the zone's middle meridian, at the equator
     assert np.hypot(*(line[1] - line[0])) == pytest.approx(110.574 * 0.9996, abs=0.01)  # a thousandth of a degree
+
+
+def layer(path, shapes, name="roads", crs="EPSG:32612", append=False, **fields):
+    kind = shapes[0].geom_type if shapes else "Polygon"
+    values = [np.array(v, dtype=object if isinstance(v[0], (str, type(None))) else None) for v in fields.values()]
+    pyogrio.raw.write(
+        str(path), shapely.to_wkb(shapes), values, list(fields), crs=crs, geometry_type=kind, layer=name, append=append
+    )
+    return str(path)
+
+
+def test_a_layer_has_its_shapes_with_their_fields(tmp_path):
+    parts = shapely.MultiPolygon([shapely.box(0, 0, 2, 1), shapely.box(5, 0, 6, 1)])
+    path = layer(
+        tmp_path / "r.gpkg", [parts, shapely.MultiPolygon([shapely.box(9, 9, 10, 10)])], w=[4.5, 7.0], n=[1, 2]
+    )
+    found = read_layer(path, ["w"])
+    assert [shape.bounds for shape in found.shapes] == [(0, 0, 2, 1), (5, 0, 6, 1), (9, 9, 10, 10)]
+    assert found.fields["w"].tolist() == [4.5, 4.5, 7.0] and list(found.fields) == ["w"]
+    assert found.fids.tolist() == [1, 1, 2] and found.crs == "EPSG:32612" and not found.are_lines.any()
+    with pytest.raises(DataError, match="r.gpkg: has no field width; it has w, n"):
+        read_layer(path, ["width"])
+
+
+def test_invalid_shapes_are_repaired_or_left_out_and_named(tmp_path, caplog):
+    bow = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
+    spike = shapely.Polygon([(0, 0), (4, 0), (4, 4), (4, 9), (4, 4), (0, 4)])
+    flat = shapely.Polygon([(0, 0), (5, 5), (1, 1), (0, 0)])
+    path = layer(tmp_path / "r.gpkg", [bow, shapely.box(0, 0, 3, 3), spike, flat, shapely.Polygon()])
+    found = read_layer(path)
+    areas = {int(fid): sum(s.area for s in found.shapes[found.fids == fid]) for fid in found.fids}
+    assert areas == {1: 2, 2: 9, 3: 16}  # two triangles of 1; the spike holds no area
+    assert shapely.is_valid(found.shapes).all()
+    assert "r.gpkg: 2 invalid geometries are repaired (features 1, 3)" in caplog.text
+    assert "r.gpkg: 2 geometries are left out, they are empty, points or damaged (features 4, 5)" in caplog.text
+
+
+def test_one_layer_is_chosen_by_its_name(tmp_path):
+    path = layer(tmp_path / "r.gpkg", [shapely.box(0, 0, 1, 1)], "surface")
+    layer(path, [shapely.Point(0, 0)], "nodes", append=True)
+    assert len(read_layer(path).shapes) == 1  # points are no roads
+    layer(path, [shapely.LineString([(0, 0), (3, 4)])], "edges", append=True)
+    assert read_layer(f"{path}:edges").shapes[0].length == 5
+    with pytest.raises(DataError, match="r.gpkg: has the layers surface, edges; choose one as .*r.gpkg:surface"):
+        read_layer(path)
+    with pytest.raises(DataError, match="r.gpkg:roads: has no such layer of lines or polygons; it has surface, edges"):
+        read_layer(f"{path}:roads")
+    with pytest.raises(DataError, match="x.gpkg:roads: no such file"):
+        read_layer(str(tmp_path / "x.gpkg:roads"))
+
+
+def test_metres_that_are_said_to_be_degrees_are_refused(tmp_path):
+    path = write(tmp_path / "a.geojson", [(500_100.0, 3_999_900.0), (500_700.0, 3_999_300.0)], crs=None)
+    words = "a.geojson: is said to be in degrees .EPSG:4326. but reaches to 3999900; set the right coordinate reference"
+    with pytest.raises(DataError, match=words):
+        read_layer(path)
+
+
+def test_layers_of_one_name_and_layers_without_a_map_are_refused(tmp_path):
+    one = write(tmp_path / "a.geojson", [(0.0, 0.0), (1.0, 1.0)])
+    twins = tmp_path / "twins.vrt"
+    entry = f'<OGRVRTLayer name="roads"><SrcDataSource>{one}</SrcDataSource><SrcLayer>a</SrcLayer></OGRVRTLayer>'
+    twins.write_text(f"<OGRVRTDataSource>{entry}{entry}</OGRVRTDataSource>")
+    for source in (twins, f"{twins}:roads"):
+        with pytest.raises(DataError, match="has two layers of the name roads; rename one"):
+            read_layer(str(source))
+    path = layer(tmp_path / "r.shp", [shapely.box(0, 0, 1, 1)], crs=None)
+    with pytest.raises(DataError, match="r.shp: has no coordinate reference system, so it cannot be placed; set one"):
+        read_layer(path)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import cv2
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -15,6 +16,7 @@ from mmcv import Config
 from mmseg_ext.engine import train
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.gis import extract_network
 from mmseg_ext.inference import MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster, map_strips, road_map
 from mmseg_ext.inference.road_map import chosen_scale
 
@@ -129,8 +131,12 @@ def test_every_size_is_mapped(network, tmp_path, height, width):
 def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
     path = raster(tmp_path / "pit.tif", 300, 90)
     options = ["--tile", 64, "--overlap", 16, "--backend", "torch"]
-    one = run_tool("predict.py", checkpoint, path, "--out", tmp_path / "one", *options)
+    one = run_tool("predict.py", checkpoint, path, "--out", tmp_path / "one", "--network", *options)
     assert one.returncode == 0, one.stderr
+    layers = extract_network(str(tmp_path / "one" / "pit_probability.tif"))
+    for name, table in layers.named().items():
+        written = gpd.read_file(tmp_path / "one" / "pit_network.gpkg", layer=name)
+        assert len(written) == len(table) and table.geometry.geom_equals(written.geometry).all()
     assert "pit.tif: 90 x 300 px, no coordinate reference system: the map is in pixels" in one.stderr
     assert "18 tile(s) of 64 px to map by torch fp32" in one.stderr and "pit_roads.tif: " in one.stderr
     launcher = [sys.executable, "-m", "mmseg_ext.engine.launch", "2", "tools/predict.py"]

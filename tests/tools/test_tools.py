@@ -166,11 +166,12 @@ def test_published_weights_score_as_published(run_tool, shared, tmp_path, root):
 def test_demo_makes_its_picture(run_tool, tmp_path):
     done = run_tool("demo.py", "--out", tmp_path, "--cfg-options", "runner.max_iters=2", "data.samples_per_gpu=1")
     assert done.returncode == 0, done.stderr
-    path = done.stdout.strip().splitlines()[-1]
+    path, raster = done.stdout.strip().splitlines()[-2:]
     assert path == str(tmp_path / "mine0032.png")
+    assert f" {tmp_path / 'pit.tif'} " in raster
     assert Image.open(path).size == (3 * 1024 + 16, 1024 + 28)
     assert "mIoU" in done.stdout
-    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "run"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "pit.tif", "run"]
 
 
 def test_slurm_twin_starts_one_launcher_per_node(run_tool, tmp_path):

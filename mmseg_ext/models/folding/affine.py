@@ -59,6 +59,27 @@ def split_inputs(conv: Any, channels: Sequence[int]) -> nn.ModuleList:
     return parts
 
 
+def split_outputs(conv: Any, parts: int) -> nn.ModuleList:
+    """Return convolutions whose results, put behind one another, are that of ``conv``; depthwise ones take their part.
+
+    Args:
+        conv: pointwise or depthwise.
+        parts: how many, all of one size.
+    """
+    if parts == 1:
+        return nn.ModuleList([conv])
+    size = conv.out_channels // parts
+    found = nn.ModuleList()
+    for start in range(0, conv.out_channels, size):
+        bias = torch.zeros(size) if conv.bias is None else conv.bias[start : start + size]
+        part = nn.Conv2d(
+            conv.in_channels if conv.groups == 1 else size, size, conv.kernel_size, conv.stride, conv.padding,
+            conv.dilation, 1 if conv.groups == 1 else size,
+        )  # fmt: skip
+        found.append(_with_weights(part, conv.weight[start : start + size], bias))
+    return found.requires_grad_(False)
+
+
 def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     conv = copy.deepcopy(conv)
     conv.weight = nn.Parameter(weight.view_as(conv.weight), requires_grad=False)

@@ -1,0 +1,294 @@
+"""Orthomosaics and road layers of a GIS into a data set: tiles with masks, split by blocks of ground."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from ..datasets.image_reading import ImageReading, read_metadata
+from ..datasets.raw_mask import IGNORE
+from ..errors import ConfigError, DataError, lazy_import
+from ..geo import GridSource, GroundGrid, RasterInfo, grid_of, raster_info, write_geotiff
+from ..geo.raster import Window
+from .conversion import Conversion, in_parallel, summary
+from .ground_blocks import Blocks, Place, block_splits
+from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
+from .scene import Scene
+from .settings import Settings
+from .voc_writer import VocWriter
+
+_FORMAT = 1
+_SAMPLE_PX = 20_000
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What was learned of one block of one raster: its tiles with known ground, road pixels, a sample of values."""
+
+    windows: list[Window]
+    road_px: int
+    sample: np.ndarray
+
+
+def convert_layers(
+    rasters: Sequence[str],
+    drawing: RoadDrawing,
+    dest: str,
+    settings: Settings,
+    block_m: float | None = None,
+    gap_m: float | None = None,
+) -> Conversion:
+    """Cut orthomosaics into tiles with masks in the VOC layout at ``dest``; the sources are not changed.
+
+    Tiles are GeoTIFFs ``<raster>_r<row>_c<column>``, pixels of the raster's grid. All rasters on one map share one
+    grid. The ground is split by square blocks, so that rasters of the same ground, such as those of several years, have
+    it in the same split. Done already, from the same files with the same settings: nothing happens. Interrupted before:
+    it goes on.
+
+    Args:
+        rasters: georeferenced images of any format, depth and map.
+        drawing: where the roads are.
+        dest: folder to create.
+        settings: ``tile``, ``bands``, ``percentiles``, ``gsd`` (None: that of the first raster), ``val`` and ``test``
+            (shares or numbers of blocks), ``seed``, ``workers``, ``overwrite``; others are not looked at.
+        block_m: side of a block in metres; None takes 8 tiles, fewer where that makes less than 16 blocks.
+        gap_m: ground between blocks that no tile shows, in metres; None takes an eighth of a tile.
+
+    Raises:
+        ConfigError: settings that contradict the data.
+        DataError: names the file that could not be understood, or says what is missing for a data set.
+    """
+    if not settings.tile:
+        raise ConfigError("--tile 0: give the pixels of a tile's side")
+    names = _names(rasters)
+    key = _key(rasters, drawing, settings, block_m, gap_m)
+    if not settings.overwrite and os.path.isdir(dest) and read_metadata(dest).get("key") == key:
+        return summary(read_metadata(dest), found_done=True)
+    with VocWriter(dest, settings.overwrite, key) as writer:
+        work = _Tiling(names, drawing, settings, block_m, gap_m)
+        writer.about = work.about()
+        scenes = work.look()
+        writer.reading = work.reading(scenes)
+        todo = [scene for scene in scenes if scene.name not in writer.records]
+        for _ in in_parallel(lambda scene: work.write(writer, scene), todo, settings.workers, "converting"):
+            pass
+    return summary(read_metadata(dest), found_done=False)
+
+
+class _Tiling:
+    """One conversion: its rasters, their grids, and what all blocks share."""
+
+    def __init__(
+        self,
+        names: dict[str, str],
+        drawing: RoadDrawing,
+        settings: Settings,
+        block_m: float | None,
+        gap_m: float | None,
+    ) -> None:
+        self.drawing, self.settings = drawing, settings
+        self.paths = names
+        self.infos = {name: _placed_info(path) for name, path in names.items()}
+        self.grids = _grids(self.infos, settings.gsd)
+        first = next(iter(self.grids.values()))
+        self.gsd_m = first.gsd_m
+        self.windows = {name: self.grids[name].window_of(info) for name, info in self.infos.items()}
+        shapes = [window[2:] for window in self.windows.values()]
+        self.blocks = Blocks.of(settings.tile, self.gsd_m, shapes, block_m, gap_m)
+        layers = RoadLabels(drawing)
+        self.classes = layers.classes
+        self.labels: dict[str, LabelGrid] = {}
+        for grid in self.grids.values():
+            if grid.crs not in self.labels:
+                same = [name for name in names if self.grids[name].crs == grid.crs]
+                self.labels[grid.crs] = layers.on(grid, [self.windows[name] for name in same])
+        self.surveys: dict[str, _Survey] = {}
+        self.places: dict[str, tuple[str, int, int]] = {}
+
+    def about(self) -> dict:
+        """Return what ``dataset.json`` says of the origin."""
+        return dict(
+            data_set="layers",
+            title="orthomosaics and road layers",
+            sources=[os.path.basename(path) for path in (*self.paths.values(), *self.drawing.sources)],
+            crs=sorted(self.labels),
+            classes=list(self.classes),
+            block_m=round(self.blocks.tiles * self.blocks.tile * self.gsd_m, 4),
+            gap_m=round(self.blocks.gap * self.gsd_m, 4),
+        )
+
+    def _scenes(self) -> Iterator[Scene]:
+        """Yield the blocks of each raster; their splits are not known yet."""
+        for name, (row, column, height, width) in self.windows.items():
+            for i in self.blocks.across(row, height):
+                for j in self.blocks.across(column, width):
+                    scene = Scene(f"{name} {i} {j}", (), self.paths[name], lines=self.drawing.roads)
+                    self.places[scene.name] = name, i, j
+                    yield scene
+
+    def _tiles(self, scene: Scene, windows: Sequence[Window]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield values (H, W, B), valid (H, W) and labels (H, W) of each window."""
+        grid = self.grids[self.places[scene.name][0]]
+        with GridSource(scene.image, grid) as source:
+            for window in windows:
+                values, valid = source.read(window)
+                labels = self.labels[grid.crs].read(window)
+                labels[~valid] = IGNORE
+                yield values, valid, labels
+
+    def survey(self, scene: Scene) -> _Survey:
+        """Return which tiles of a block show known ground."""
+        name, i, j = self.places[scene.name]
+        bands = ImageReading(bands=self.settings.bands)
+        windows, samples = [], []
+        road_px = 0
+        top, left, height, width = self.windows[name]
+        near = [
+            (r, c, h, w)
+            for r, c, h, w in self.blocks.windows(i, j)
+            if r < top + height and r + h > top and c < left + width and c + w > left
+        ]
+        for window, (values, valid, labels) in zip(near, self._tiles(scene, near), strict=True):
+            if (labels == IGNORE).all():
+                continue
+            windows.append(window)
+            road_px += int(np.count_nonzero((labels != 0) & (labels != IGNORE)))
+            if values.dtype != np.uint8:
+                pixels = bands.select(values, scene.image)[valid]
+                samples.append(pixels[:: max(1, len(pixels) * len(near) // _SAMPLE_PX)])
+        return _Survey(windows, road_px, np.concatenate(samples) if samples else np.zeros((0, 3)))
+
+    def look(self) -> list[Scene]:
+        """Survey all blocks and return those that show known ground, each in its split."""
+        scenes = list(self._scenes())
+        found = {
+            scene.name: survey for scene, survey in in_parallel(self.survey, scenes, self.settings.workers, "looking")
+        }
+        scenes = [scene for scene in scenes if found[scene.name].windows]
+        road_px: dict[Place, int] = defaultdict(int)
+        for scene in scenes:
+            road_px[self._place(scene)] += found[scene.name].road_px
+        inside = " inside the area of interest" if self.drawing.area else ""
+        if not scenes:
+            raise DataError(
+                f"{next(iter(self.paths.values()))}: no valid pixel{inside}; check the maps of images and areas"
+            )
+        if not any(road_px.values()):
+            raise DataError(f"{self.drawing.roads}: no road lies on the images{inside}; check its coordinates")
+        splits = block_splits(road_px, self.settings)
+        self.surveys = found
+        return [replace(scene, splits=(splits[self._place(scene)],)) for scene in scenes]
+
+    def _place(self, scene: Scene) -> Place:
+        name, i, j = self.places[scene.name]
+        return self.grids[name].crs, i, j
+
+    def reading(self, scenes: Sequence[Scene]) -> ImageReading:
+        """Return how all tiles are read: bands, one scaling for more than 8 bits, ground resolution."""
+        reading = ImageReading(bands=self.settings.bands, gsd_m=round(self.gsd_m, 4))
+        for info in self.infos.values():
+            reading.select(np.zeros((1, 1, info.bands), info.dtype), info.path)
+        first = next(iter(self.infos.values()))
+        if first.dtype == "uint8":
+            return reading
+        pixels = np.concatenate([self.surveys[s.name].sample for s in scenes if s.splits == ("train",)])
+        low, high = np.percentile(pixels, self.settings.percentiles, axis=0)
+        if (high <= low).any():
+            raise DataError(
+                f"{first.path}: band {int(np.argmax(high <= low)) + 1} of the training tiles holds one value nearly "
+                "everywhere, so it cannot be scaled; choose other --bands or --percentiles"
+            )
+        return replace(reading, low=tuple(map(float, low)), high=tuple(map(float, high)))
+
+    def write(self, writer: VocWriter, scene: Scene) -> None:
+        """Write the tiles of a block."""
+        name, _, _ = self.places[scene.name]
+        grid = self.grids[name]
+        top, left = (self.blocks.across(start, 1)[0] * self.blocks.pitch for start in self.windows[name][:2])
+        windows = self.surveys[scene.name].windows
+        stems, statistics = [], []
+        for window, (values, valid, labels) in zip(windows, self._tiles(scene, windows), strict=True):
+            stem = f"{name}_r{window[0] - top:05d}_c{window[1] - left:05d}"
+            holes = None if valid.all() else valid
+            transform = grid.transform(*window[:2])
+            write_geotiff(writer.image_path(stem, ".tif"), values, grid.crs, transform, holes)
+            writer.write_mask(stem, labels)
+            stems.append(stem)
+            statistics.append(writer.statistics_of(writer.reading.as_read(values, holes, scene.image), holes, labels))
+        writer.finish_scene(scene.name, scene.splits, stems, statistics)
+
+
+def _names(rasters: Sequence[str]) -> dict[str, str]:
+    """Return the rasters by unique names: their files', with their folders' where files have the same."""
+    stems = [os.path.splitext(os.path.basename(path))[0] for path in rasters]
+    count = Counter(stems)
+    folders = [os.path.basename(os.path.dirname(os.path.abspath(path))) for path in rasters]
+    unique = [stem if count[stem] == 1 else f"{f}_{stem}" for stem, f in zip(stems, folders, strict=True)]
+    twice = [name for name, times in Counter(unique).items() if times > 1]
+    if twice:
+        raise DataError(f"{rasters[unique.index(twice[0])]}: given twice, or another raster has its name; rename one")
+    return dict(zip(unique, rasters, strict=True))
+
+
+def _key(
+    rasters: Sequence[str], drawing: RoadDrawing, settings: Settings, block_m: float | None, gap_m: float | None
+) -> str:
+    """Return what names the sources and the settings, so that equal conversions are known."""
+    files = []
+    for source in (*rasters, *drawing.sources):
+        path = source if os.path.exists(source) else source.rpartition(":")[0]
+        if not os.path.exists(path):
+            raise DataError(f"{source}: no such file")
+        status = os.stat(path)
+        files.append([os.path.basename(source), status.st_size, status.st_mtime_ns])
+    how = {k: v and os.path.basename(v) if k in ("roads", "area", "nogo") else v for k, v in asdict(drawing).items()}
+    chosen = {k: v for k, v in asdict(settings).items() if k not in ("workers", "overwrite")}
+    text = json.dumps([_FORMAT, "layers", files, how, chosen, block_m, gap_m], default=list)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _placed_info(path: str) -> RasterInfo:
+    info = raster_info(path)
+    if info.crs is None or info.transform is None:
+        raise DataError(f"{path}: has no georeference, so roads cannot be placed on it; give it one")
+    return info
+
+
+def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, GroundGrid]:
+    """Return the grid of each raster, one for all on the same map.
+
+    Raises:
+        DataError: rasters differ in depth or bands, or lie on the same ground but on different maps.
+    """
+    first = next(iter(infos.values()))
+    grids: dict[str, GroundGrid] = {}
+    shared: dict[str, GroundGrid] = {}
+    for name, info in infos.items():
+        if (info.dtype, info.bands) != (first.dtype, first.bands):
+            raise DataError(
+                f"{info.path}: {info.bands} bands of {info.dtype}, but {first.path} has {first.bands} of "
+                f"{first.dtype}; one scaling cannot fit both"
+            )
+        grid = grid_of(info, gsd_m)
+        gsd_m = gsd_m or grid.gsd_m
+        grids[name] = shared.setdefault(grid.crs, grid)
+    warp = lazy_import("rasterio.warp", "geo", "placing images")
+    for a, b in combinations(infos, 2):
+        if grids[a].crs != grids[b].crs:
+            one, other = (
+                warp.transform_bounds(grids[n].crs, "EPSG:4326", *grids[n].bounds(grids[n].window_of(infos[n])))
+                for n in (a, b)
+            )
+            if max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(one[3], other[3]):
+                raise DataError(
+                    f"{infos[b].path}: in {grids[b].crs}, but {infos[a].path}, which shows the same ground, in "
+                    f"{grids[a].crs}; bring both onto one map, as with gdalwarp -t_srs"
+                )
+    return grids

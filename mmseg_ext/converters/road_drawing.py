@@ -1,0 +1,201 @@
+"""Road layers of a GIS as labels on any pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..datasets.raw_mask import IGNORE
+from ..errors import ConfigError, DataError, lazy_import
+from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
+from ..geo.raster import Window, rasterio_module
+
+_PURPOSE = "drawing road layers"
+_NAMED_FEATURES = 5
+_MARGIN_M = 1000.0  # no road is half as wide
+
+
+@dataclass(frozen=True)
+class RoadDrawing:
+    """Which layers say where roads are, and how they become labels.
+
+    Layers are files of any GIS format, ``file:layer`` where a file has several, in any coordinate reference system.
+
+    Attributes:
+        roads: polygons, drawn as they are, or centrelines, widened; where two overlap, the later one counts.
+        width_m: full width in metres of lines, for those whose ``width_field`` is empty too.
+        width_field: field with the full width of each line in metres.
+        class_field: field with the class of each road: whole numbers as they are, or names, which are numbered from 1
+            in the order of the alphabet. None: all roads are class 1.
+        area: polygons of the area of interest; beyond them nothing is known of the ground. None: everywhere.
+        nogo: polygons in which nothing is known.
+    """
+
+    roads: str
+    width_m: float | None = None
+    width_field: str | None = None
+    class_field: str | None = None
+    area: str | None = None
+    nogo: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a width that is none."""
+        if self.width_m is not None and not self.width_m > 0:
+            raise ConfigError(f"--width {self.width_m:g}: must be above 0")
+
+    @property
+    def sources(self) -> list[str]:
+        """The layers."""
+        return [source for source in (self.roads, self.area, self.nogo) if source is not None]
+
+
+class RoadLabels:
+    """The layers of a drawing, read and checked.
+
+    Attributes:
+        classes: names of the classes by their labels, the background first.
+
+    Raises:
+        ConfigError: lines without a width.
+        DataError: see `read_layer`; a width or class that is none; areas without polygons.
+        MissingExtraError: pyogrio, rasterio or shapely is not installed.
+    """
+
+    def __init__(self, drawing: RoadDrawing) -> None:
+        fields = [name for name in (drawing.width_field, drawing.class_field) if name is not None]
+        self._roads = read_layer(drawing.roads, fields)
+        self._widths = _widths(self._roads, drawing)
+        self._labels, self.classes = _classes(self._roads, drawing.class_field)
+        self._area = None if drawing.area is None else _polygons(drawing.area)
+        self._nogo = None if drawing.nogo is None else _polygons(drawing.nogo)
+
+    def on(self, grid: GroundGrid, windows: Sequence[Window]) -> LabelGrid:
+        """Return the labels on the pixels of ``grid`` in all ``windows`` (row, column, height, width)."""
+        shapely = lazy_import("shapely", "geo", _PURPOSE)
+        bounds = np.array([grid.bounds(window) for window in windows])
+        margin = _MARGIN_M / grid.unit_m
+        extent = (*(bounds[:, :2].min(axis=0) - margin).tolist(), *(bounds[:, 2:].max(axis=0) + margin).tolist())
+        shapes, which = _placed(self._roads, grid, extent)
+        lines = self._roads.are_lines[which]
+        shapes[lines] = shapely.buffer(shapes[lines], self._widths[which][lines] / 2 / grid.unit_m, quad_segs=16)
+        area = None if self._area is None else _Areas(_placed(self._area, grid, extent)[0])
+        nogo = None if self._nogo is None else _Areas(_placed(self._nogo, grid, extent)[0])
+        return LabelGrid(grid, _Areas(shapes, self._labels[which]), area, nogo)
+
+
+class _Areas:
+    """Polygons (N,) on a map, found by place, each with a label (N,); 1 for all without."""
+
+    def __init__(self, shapes: np.ndarray, labels: np.ndarray | None = None) -> None:
+        shapely = lazy_import("shapely", "geo", _PURPOSE)
+        self._shapes, self._labels = shapes, np.ones(len(shapes), np.uint8) if labels is None else labels
+        self._tree = shapely.STRtree(shapes)
+
+    def burn(self, grid: GroundGrid, window: Window) -> np.ndarray:
+        """Return the label of each pixel (H, W) by its centre, 0 outside; the last polygon counts."""
+        shapely = lazy_import("shapely", "geo", _PURPOSE)
+        features = lazy_import("rasterio.features", "geo", _PURPOSE)
+        found = np.sort(self._tree.query(shapely.box(*grid.bounds(window))))
+        burnt = np.zeros(window[2:], np.uint8)
+        if len(found):
+            transform = rasterio_module().Affine(*grid.transform(*window[:2]))
+            features.rasterize(
+                zip(self._shapes[found], self._labels[found], strict=True), out=burnt, transform=transform
+            )
+        return burnt
+
+
+class LabelGrid:
+    """The labels on the pixels of a grid."""
+
+    def __init__(self, grid: GroundGrid, roads: _Areas, area: _Areas | None, nogo: _Areas | None) -> None:
+        self._grid, self._roads, self._area, self._nogo = grid, roads, area, nogo
+
+    def read(self, window: Window) -> np.ndarray:
+        """Return labels (H, W) uint8 of a ``window`` (row, column, height, width), 255 where nothing is known."""
+        labels = self._roads.burn(self._grid, window)
+        if self._area is not None:
+            labels[self._area.burn(self._grid, window) == 0] = IGNORE
+        if self._nogo is not None:
+            labels[self._nogo.burn(self._grid, window) > 0] = IGNORE
+        return labels
+
+
+def _placed(
+    layer: VectorLayer, grid: GroundGrid, extent: tuple[float, float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shapes (K,) of ``layer`` on the map of ``grid`` that may lie in an ``extent`` of it, and which (K,).
+
+    Others are not brought to that map: it may be none for what is far away.
+    """
+    shapely = lazy_import("shapely", "geo", _PURPOSE)
+    warp = lazy_import("rasterio.warp", "geo", _PURPOSE)
+    gdal_error = lazy_import("rasterio._err", "geo", _PURPOSE).CPLE_BaseError
+    if layer.crs != grid.crs:
+        extent = warp.transform_bounds(grid.crs, layer.crs, *extent)
+    low, high = np.hsplit(shapely.bounds(layer.shapes), 2)
+    which = np.flatnonzero((low <= extent[2:]).all(axis=1) & (high >= extent[:2]).all(axis=1))
+    shapes = layer.shapes[which]
+    if layer.crs == grid.crs:
+        return shapes, which
+    try:
+        return shapely.transform(shapes, lambda points: reprojected([points], layer.crs, grid.crs)[0]), which
+    except gdal_error:
+        raise DataError(
+            f"{layer.path}: cannot be brought onto the images' map ({grid.crs[:40]}); check its coordinates"
+        ) from None
+
+
+def _polygons(source: str) -> VectorLayer:
+    layer = read_layer(source)
+    if layer.are_lines.any() or not len(layer.shapes):
+        raise DataError(
+            f"{source}: areas are polygons, it has {'lines' if len(layer.shapes) else 'none'}; give another"
+        )
+    return layer
+
+
+def _refuse(layer: VectorLayer, wrong: np.ndarray, what: str, remedy: str) -> None:
+    """Raise a DataError that names the features that are ``wrong`` (N,), if there are any."""
+    if wrong.any():
+        fids = list(dict.fromkeys(layer.fids[wrong].tolist()))
+        named = ", ".join(map(str, fids[:_NAMED_FEATURES])) + (", ..." if len(fids) > _NAMED_FEATURES else "")
+        raise DataError(f"{layer.path}: {what} (features {named}); {remedy}")
+
+
+def _widths(roads: VectorLayer, drawing: RoadDrawing) -> np.ndarray:
+    """Return the full width (N,) of the lines in metres."""
+    lines = roads.are_lines
+    widths = np.full(len(lines), np.nan if drawing.width_m is None else drawing.width_m)
+    if drawing.width_field is not None:
+        try:
+            own = roads.fields[drawing.width_field].astype(float)
+        except (TypeError, ValueError):
+            raise DataError(f"{roads.path}: the field {drawing.width_field} holds no numbers; name another") from None
+        widths = np.where(np.isnan(own), widths, own)
+    elif drawing.width_m is None and lines.any():
+        raise ConfigError(f"{roads.path}: holds lines; say how wide they are: --width or --width-field")
+    _refuse(roads, lines & np.isnan(widths), f"no {drawing.width_field}", "give --width for those")
+    _refuse(roads, lines & ~(widths > 0), f"{drawing.width_field} is not above 0", "mend them")
+    return widths
+
+
+def _classes(roads: VectorLayer, field: str | None) -> tuple[np.ndarray, Sequence[str]]:
+    """Return the label (N,) uint8 of each road, and the names of all labels."""
+    if field is None:
+        return np.ones(len(roads.shapes), np.uint8), ["background", "road"]
+    values = roads.fields[field]
+    empty = np.array([value is None or value != value or value == "" for value in values], bool)
+    _refuse(roads, empty, f"no {field}", "say their class")
+    if values.dtype.kind in "iuf":
+        _refuse(
+            roads, (values < 0) | (values > IGNORE) | (values % 1 != 0), f"{field} is no label from 0 to 255", "mend"
+        )
+        highest = max((int(value) for value in values if value != IGNORE), default=0)
+        return values.astype(np.uint8), ["background", *(f"class {label}" for label in range(1, highest + 1))]
+    names, labels = np.unique(values.astype(str), return_inverse=True)
+    if len(names) >= IGNORE:
+        raise DataError(f"{roads.path}: {field} has {len(names)} values, labels end at 254; name another field")
+    return (labels + 1).astype(np.uint8), ["background", *names.tolist()]

@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Compare the roads of two surveys: ``python tools/compare_networks.py OLD NEW --out changes.gpkg``."""
+
+import argparse
+import logging
+import os
+import sys
+
+from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.gis import (
+    CHANGES,
+    ComparisonSettings,
+    check_layer_files,
+    compare_networks,
+    layer_files,
+    read_survey,
+    write_layers,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    text = "lines of the earlier survey: a file of tools/extract_network.py or any vector file"
+    parser.add_argument("old", help=text)
+    parser.add_argument("new", help="lines of the later one; taken to the coordinate reference system of OLD")
+    text = "layer of the changes: changes.gpkg, or .geojson or .parquet (default: changes.gpkg)"
+    parser.add_argument("--out", default="changes.gpkg", help=text)
+    text = "how far apart the same road may be: errors of registration and lines (default: 3)"
+    parser.add_argument("--tolerance", type=float, default=3, metavar="M", help=text)
+    text = "how far a road may have moved to be shifted, not removed and new (default: 15)"
+    parser.add_argument("--shift", type=float, default=15, metavar="M", help=text)
+    text = "leave out shorter stretches, and widths that change over less than twice as much (default: 10)"
+    parser.add_argument("--min-length", type=float, default=10, metavar="M", help=text)
+    text = "how much wider or narrower, a fifth at least, a road must be to be reported (default: 2)"
+    parser.add_argument("--width-change", type=float, default=2, metavar="M", help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Compare as the command line says."""
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pyogrio").setLevel(logging.ERROR)
+    settings = ComparisonSettings(args.tolerance, args.shift, args.min_length, args.width_change)
+    check_layer_files(args.out, ("changes",), args.overwrite)
+    for file in layer_files(args.out, ("changes",)).values():
+        if any(os.path.realpath(file) == os.path.realpath(survey) for survey in (args.old, args.new)):
+            raise ConfigError(f"{file}: is a survey to compare; give another --out")
+    result = compare_networks(read_survey(args.old), read_survey(args.new), settings)
+    files = write_layers(args.out, {"changes": result.changes})
+    lengths = result.lengths()
+    counts = result.changes["kind"].value_counts()
+    sys.stdout.writelines(
+        f"{kind:10} {lengths[kind] / 1000:9.2f} km{f'  {counts[kind]} stretches' if kind in counts else ''}\n"
+        for kind in (*CHANGES, "unchanged")
+    )
+    sys.stdout.write(
+        f"{'old survey':10} {result.old_m / 1000:9.2f} km\n{'new survey':10} {result.new_m / 1000:9.2f} km\n"
+    )
+    logging.info("%s: %d stretches", ", ".join(files), len(result.changes))
+
+
+if __name__ == "__main__":
+    run_tool(main)
