@@ -1,3 +1,7 @@
+import pytest
+
+
+@pytest.mark.slow
 def test_the_network_of_many_mines_is_measured(run_tool):
     done = run_tool("measure_network.py", 1000, 2300)
     assert done.returncode == 0, done.stderr
