@@ -64,6 +64,7 @@ def main() -> None:
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
+    logging.getLogger("pyogrio").setLevel(logging.ERROR)
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, read_bands(args.bands)
     )
