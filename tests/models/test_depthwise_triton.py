@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from torch import nn
+from torch import library, nn
 
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.models.backbones import MSCAN
@@ -169,9 +169,9 @@ class TestKernels:
         taps = torch.randn(1, 3, 3, device=DEVICE, requires_grad=True)
         bias = torch.randn(3, device=DEVICE, requires_grad=True)
         operators = torch.ops.mmseg_ext
-        torch.library.opcheck(operators.depthwise_conv.default, (x, taps, bias, 1))
+        library.opcheck(operators.depthwise_conv.default, (x, taps, bias, 1))
         gradient = torch.randn_like(x)
-        torch.library.opcheck(operators.depthwise_conv_weight_gradient.default, (x.detach(), gradient, 1, 3, 1))
+        library.opcheck(operators.depthwise_conv_weight_gradient.default, (x.detach(), gradient, 1, 3, 1))
 
     def test_compiles_without_a_break(self):
         conv, exact = triton_conv(3, (3, 3), 1)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INTERPRETED = triton.knobs.runtime.interpret
@@ -159,7 +159,7 @@ def _count_tiles(x: Tensor, dilation: int, columns: int) -> int:
     return tiles
 
 
-@torch.library.custom_op("mmseg_ext::depthwise_conv", mutates_args=())
+@library.custom_op("mmseg_ext::depthwise_conv", mutates_args=())
 def depthwise_conv(x: Tensor, taps: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     """Return the depthwise convolution of ``x`` that keeps its size, zeros being around it.
 
@@ -183,7 +183,7 @@ def depthwise_conv(x: Tensor, taps: Tensor, bias: Tensor | None, dilation: int) 
     return y
 
 
-@torch.library.custom_op("mmseg_ext::depthwise_conv_weight_gradient", mutates_args=())
+@library.custom_op("mmseg_ext::depthwise_conv_weight_gradient", mutates_args=())
 def weight_gradient(x: Tensor, gradient: Tensor, kernel_height: int, kernel_width: int, dilation: int) -> Tensor:
     """Return the gradients of taps and bias, (kernel height * kernel width + 1, C) in float32, the bias last.
 
