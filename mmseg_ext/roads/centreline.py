@@ -48,9 +48,9 @@ class Centreline:
         return np.append(self.half_width, 0)[nearest]
 
     def neighbours(self) -> np.ndarray:
-        """Return the places in ``rc`` of the eight pixels around each, int64 (N, 8), -1 where there is none."""
+        """Return the places in ``rc`` of the eight pixels around each, int32 (N, 8), -1 where there is none."""
         key = self.rc[:, 0] * (self.shape[1] + 2) + self.rc[:, 1]
-        found = np.full((len(key), 8), -1)
+        found = np.full((len(key), 8), -1, np.int32)
         for side, (row, column) in enumerate(_AROUND):
             wanted = key + row * (self.shape[1] + 2) + column
             place = np.searchsorted(key, wanted).clip(0, len(key) - 1)

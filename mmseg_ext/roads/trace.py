@@ -28,17 +28,18 @@ def trace(centreline: Centreline) -> nx.MultiGraph:
     for node, position in enumerate(_means(node_of[members], xy[members])):
         add_node(graph, node, position)
 
-    places = node_of.tolist()
-    around = [[place for place in row if place >= 0] for row in near.tolist()]
-    walked = bytearray(len(places))
+    # arrays of Python's numbers would take ten times the memory, NumPy's own numbers the time
+    places = memoryview(node_of)
+    one, other = (memoryview(side) for side in np.sort(near, axis=1)[:, -2:].T.copy())
+    walked = bytearray(len(node_of))
 
     def walk(start: int, step: int) -> list[int]:
         """Return the pixels from ``start`` by way of ``step`` to the next pixel of a node."""
         path = [start, step]
         while places[path[-1]] < 0:
-            walked[path[-1]] = 1
-            one, other = around[path[-1]]
-            path.append(other if one == path[-2] else one)
+            last = path[-1]
+            walked[last] = 1
+            path.append(other[last] if one[last] == path[-2] else one[last])
         return path
 
     def add(path: list[int]) -> None:
@@ -49,8 +50,8 @@ def trace(centreline: Centreline) -> nx.MultiGraph:
         line[0], line[-1] = ([graph.nodes[node]["x"], graph.nodes[node]["y"]] for node in (start, end))
         add_line(graph, start, end, line)
 
-    for pixel in members.tolist():
-        for step in around[pixel]:
+    for pixel, around in zip(members.tolist(), near[members], strict=True):
+        for step in around[around >= 0].tolist():
             if places[step] < 0:
                 if not walked[step]:
                     add(walk(pixel, step))
@@ -60,7 +61,7 @@ def trace(centreline: Centreline) -> nx.MultiGraph:
         if not walked[pixel]:  # a closed ring
             places[pixel] = graph.number_of_nodes()
             add_node(graph, places[pixel], xy[pixel])
-            add(walk(pixel, around[pixel][0]))
+            add(walk(pixel, one[pixel]))
     return graph
 
 
