@@ -46,32 +46,6 @@ def test_a_crossing_has_four_roads_in_metres(raster, crossing):
     assert layers.wide == ()
 
 
-@pytest.mark.parametrize("seed", [1, 4])
-def test_the_network_of_a_mine_is_that_of_its_centrelines(raster, seed):
-    gsd = 0.75
-    mine = generate_mine(seed, 1000, gsd)
-    layers = extract_network(raster(mine.mask, transform=(gsd, 0, 0, 0, -gsd, 0)), NetworkSettings(tile_px=400))
-    # the raster's map has y upwards, the mine downwards
-    truth = gpd.GeoSeries([shapely.LineString(road.xy_m * (1, -1)) for road in mine.roads])
-    inside = truth.intersection(shapely.box(0, -1000 * gsd, 1000 * gsd, 0)).union_all()
-    found = layers.edges.geometry.union_all()
-    tolerance = min(road.width_m.min() for road in mine.roads) / 2
-    assert found.intersection(inside.buffer(tolerance)).length / found.length > 0.97
-    assert inside.intersection(found.buffer(tolerance)).length / inside.length > 0.97
-    # where one road alone is near, its width
-    errors = []
-    for road in mine.roads:
-        others = [other.xy_m for other in mine.roads if other is not road]
-        far = np.array([min(np.hypot(*(xy - place).T).min() for xy in others) > 60 for place in road.xy_m])
-        for edge in layers.edges.itertuples():
-            line = shapely.LineString(edge.geometry.coords)
-            near = shapely.dwithin(line, shapely.points(road.xy_m * (1, -1)), tolerance) & far
-            if near.sum() * 2 > 0.8 * line.length:
-                errors.append(edge.width_median_m / np.median(road.width_m[near]) - 1)
-    assert len(errors) >= 2
-    assert max(map(abs, errors)) < 0.1
-
-
 @pytest.mark.parametrize("seed", [2, 5])
 def test_tiles_give_the_network_of_one_piece(raster, seed):
     mine = generate_mine(seed, 700, 1.5)
