@@ -39,6 +39,8 @@ setup(
             "psutil>=5.9",
             "playwright>=1.40",
             "hypothesis>=6.100",
+            "geojson-validator>=0.7",
+            "geoparquet-validator>=0.2",
             "ruff>=0.9",
             "mypy>=1.13",
             "import-linter>=2.1",

@@ -3,6 +3,7 @@
 from .cog import disk_needed, write_cog
 from .georeference import disagreement, ground_sampling_distance
 from .ground_grid import GridSource, GroundGrid, grid_of
+from .metric import Metric, metric_of
 from .pixel_frame import PixelFrame
 from .raster import RasterInfo, write_geotiff
 from .raster_source import Georeference, GroundControlPoint, RasterSource, raster_info, read_raster
@@ -25,6 +26,7 @@ __all__ = [
     "GridSource",
     "GroundControlPoint",
     "GroundGrid",
+    "Metric",
     "PixelFrame",
     "RasterInfo",
     "RasterSource",
@@ -38,6 +40,7 @@ __all__ = [
     "ground_sampling_distance",
     "joined",
     "metric_crs",
+    "metric_of",
     "raster_info",
     "read_layer",
     "read_lines",

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import DataError
-from .raster import RasterInfo, rasterio_module
-from .vector import metric_crs, reprojected
+from .metric import metric_of
+from .raster import RasterInfo
+from .vector import reprojected
 
-_WEB_MERCATOR = 3857
 logger = logging.getLogger(__name__)
 
 
@@ -29,7 +29,7 @@ class PixelFrame:
         info: header of the raster.
 
     Raises:
-        DataError: its transform maps all pixels onto a line.
+        DataError: its transform maps all pixels onto a line, or its place is none of its coordinate reference system.
     """
 
     def __init__(self, info: RasterInfo) -> None:
@@ -44,6 +44,7 @@ class PixelFrame:
             logger.warning("%s: has no georeference; lengths and places are in pixels", info.path)
         elif self.crs is None:
             logger.warning("%s: has no coordinate reference system; its units are taken for metres", info.path)
+        self._metric = metric_of(self.crs, self.to_map(self._centre)[0], info.path)
 
     def to_map(self, xy_px: np.ndarray) -> np.ndarray:
         """Return points (N, 2) in map coordinates."""
@@ -51,26 +52,12 @@ class PixelFrame:
         x, y = xy_px.T + 0.5
         return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
 
-    @cached_property
-    def _metric(self) -> tuple[str | None, float]:
-        """The coordinate reference system to measure in, None for the map's own, and the metres in its unit."""
-        if self.crs is None:
-            return None, 1.0
-        crs = rasterio_module().crs.CRS.from_user_input(self.crs)
-        if crs.is_geographic or crs.to_epsg() == _WEB_MERCATOR:
-            return metric_crs(self.crs, self.to_map(self._centre)[0].tolist()), 1.0
-        return None, float(crs.linear_units_factor[1])
-
     def to_metres(self, xy_px: np.ndarray) -> np.ndarray:
-        """Return points (N, 2) in metres: the map's, or those of the raster's UTM zone where the map has none.
-
-        Maps in degrees have none; the metres of a web map are as long as they should be at the equator only.
-        """
-        target, factor = self._metric
+        """Return points (N, 2) in metres on the ground, where `metric_of` says."""
         points = self.to_map(xy_px)
-        if target is not None and self.crs is not None:
-            (points,) = reprojected([points], self.crs, target)
-        return points * factor
+        if self._metric.crs != self.crs and self.crs is not None and self._metric.crs is not None:
+            (points,) = reprojected([points], self.crs, self._metric.crs)
+        return points * self._metric.unit_m
 
     def pixel_area(self, xy_px: np.ndarray) -> np.ndarray:
         """Return the area (N,) of the pixels around points (N, 2), in square metres."""

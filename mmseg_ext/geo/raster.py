@@ -30,6 +30,8 @@ class RasterInfo:
         transform: (a, b, c, d, e, f): map x = a * column + b * row + c, map y = d * column + e * row + f, of the
             pixel's upper left corner; None without georeference.
         scale: what the values of the first band are to be multiplied with, as the file says.
+        offset: what is then to be added to them, as the file says.
+        unit: of the values of the first band then, as the file says; None where it does not.
     """
 
     path: str
@@ -42,6 +44,8 @@ class RasterInfo:
     crs: str | None = None
     transform: Transform | None = None
     scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
 
     @property
     def may_have_holes(self) -> bool:

@@ -95,6 +95,8 @@ def _info(raster: Any, path: str) -> RasterInfo:
         crs=_crs_name(raster.crs),
         transform=_transform(raster),
         scale=raster.scales[0],
+        offset=raster.offsets[0],
+        unit=raster.units[0] or None,
     )
 
 

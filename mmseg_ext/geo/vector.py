@@ -97,9 +97,9 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
     """
     pyogrio = lazy_import("pyogrio", "geo", _PURPOSE)
     shapely = lazy_import("shapely", "geo", _PURPOSE)
-    path, layer = _file_and_layer(source)
+    path, layer = file_and_layer(source)
     try:
-        layer = _one_layer(source, layer, pyogrio.list_layers(path))
+        layer = one_layer(source, layer, pyogrio.list_layers(path))
         known = pyogrio.read_info(path, layer=layer)["fields"]
         for name in fields:
             if name not in known:
@@ -114,19 +114,45 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
             f"{source}: has no coordinate reference system, so it cannot be placed; set one, as with "
             "ogr2ogr -a_srs EPSG:32612 placed.gpkg FILE"
         )
-    shapes, index = _valid_parts(source, shapely.from_wkb(raw, on_invalid="fix"), fids)
-    if len(shapes) and rasterio_module(_PURPOSE).crs.CRS.from_user_input(meta["crs"]).is_geographic:
-        x, y = np.abs(shapely.bounds(shapes)).reshape(-1, 2, 2).max(axis=(0, 1))
-        if x > 360 or y > 90:
-            raise DataError(
-                f"{source}: is said to be in degrees ({meta['crs'][:40]}) but reaches to {max(x, y):.0f}; set the "
-                "right coordinate reference system"
-            )
+    shapes, index = valid_parts(source, shapely.from_wkb(raw, on_invalid="fix"), fids)
+    check_degrees(source, shapes, meta["crs"])
     columns = {name: column[index] for name, column in zip(meta["fields"], values, strict=True)}
     return VectorLayer(source, shapes, meta["crs"], columns, fids[index])
 
 
-def _file_and_layer(source: str) -> tuple[str, str | None]:
+def check_degrees(source: str, shapes: np.ndarray, crs: str) -> None:
+    """Refuse ``shapes`` (N,) that lie nowhere on the globe though their ``crs`` is one of degrees.
+
+    Raises:
+        DataError: their coordinates are no degrees; it names the ``source``.
+    """
+    if len(shapes) and rasterio_module(_PURPOSE).crs.CRS.from_user_input(crs).is_geographic:
+        bounds = lazy_import("shapely", "geo", _PURPOSE).bounds(shapes)
+        x, y = np.abs(bounds).reshape(-1, 2, 2).max(axis=(0, 1))
+        if x > 360 or y > 90:
+            raise DataError(
+                f"{source}: is said to be in degrees ({crs[:40]}) but reaches to {max(x, y):.0f}; set the "
+                "right coordinate reference system"
+            )
+
+
+def check_areas(source: str, shapes: np.ndarray) -> None:
+    """Refuse ``shapes`` (N,), lines and polygons, that are no areas.
+
+    Raises:
+        DataError: there are lines among them or there are none; it names the ``source``.
+    """
+    if not len(shapes) or (lazy_import("shapely", "geo", _PURPOSE).get_dimensions(shapes) == 1).any():
+        found = "lines" if len(shapes) else "none"
+        raise DataError(f"{source}: areas are polygons, it has {found}; give another")
+
+
+def file_and_layer(source: str) -> tuple[str, str | None]:
+    """Return the file that ``source`` names, and the layer if it is ``file:layer``.
+
+    Raises:
+        DataError: there is no such file.
+    """
     if os.path.exists(source):
         return source, None
     path, colon, layer = source.rpartition(":")
@@ -135,8 +161,12 @@ def _file_and_layer(source: str) -> tuple[str, str | None]:
     return path, layer
 
 
-def _one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str | None]]) -> str:
-    """Return the layer of ``layers``, (name, kind of geometry), that is chosen or the only one of lines or polygons."""
+def one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str | None]]) -> str:
+    """Return the layer of ``layers``, (name, kind of geometry), that is chosen or the only one of lines or polygons.
+
+    Raises:
+        DataError: it is not there or there twice, or none is chosen of several.
+    """
     names = [name for name, kind in layers if kind is not None and "Point" not in kind]
     twice = [name for name, count in Counter(names).items() if count > 1 and chosen in (None, name)]
     if twice:
@@ -151,8 +181,16 @@ def _one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str 
     return names[0]
 
 
-def _valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lines and polygons that ``shapes`` (N,) are made of, repaired, and which shape each is of."""
+def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lines and polygons that ``shapes`` (N,) are made of, repaired, and which shape each is of.
+
+    The log names those that are repaired, and those of which nothing is left.
+
+    Args:
+        source: where they are from.
+        shapes: any shapely geometries; the broken ones are replaced in it.
+        fids: their numbers (N,) in the source.
+    """
     shapely = lazy_import("shapely", "geo", _PURPOSE)
     dimension = shapely.get_dimensions(shapes)
     finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)

@@ -67,7 +67,8 @@ def write_layers(path: str, layers: Mapping[str, gpd.GeoDataFrame]) -> list[str]
     for name, table in layers.items():
         with complete_file(files[name]) as unfinished:
             if path.endswith(".parquet"):
-                table.to_parquet(unfinished, index=False, compression="zstd", schema_version="1.1.0")
+                options = dict(compression="zstd", schema_version="1.1.0", write_covering_bbox=True)
+                table.to_parquet(unfinished, index=False, **options)
             else:
                 _write_with_suffix(unfinished, partial(_geojson, table=table, name=name), ".geojson")
     return list(files.values())

@@ -16,7 +16,8 @@ class RoadRaster:
 
     Attributes:
         info: what its header says.
-        is_probability: whether it holds probabilities: floats, or integers with a scale as `tools/predict.py` writes.
+        is_probability: whether it holds probabilities: floats, or integers with a scale, as `tools/predict.py` writes,
+            or an offset.
 
     Args:
         path: raster of one band.
@@ -33,7 +34,7 @@ class RoadRaster:
         if self.info.bands != 1:
             self._source.close()
             raise DataError(f"{path}: has {self.info.bands} bands; give a mask or a probability map, which has one")
-        self.is_probability = self.info.dtype.startswith("float") or self.info.scale != 1
+        self.is_probability = self.info.dtype.startswith("float") or (self.info.scale, self.info.offset) != (1, 0)
         self._threshold, self._road_values = threshold, road_values
 
     def __enter__(self) -> RoadRaster:
@@ -53,9 +54,11 @@ class RoadRaster:
         values, valid = self._source.read(row, column, height, width)
         found = values[:, :, 0]
         if self.is_probability:
-            found = np.where(valid, found, 0).astype(np.float32) if valid is not None else found.astype(np.float32)
-            found *= self.info.scale
-            if found.size and (found.min() < 0 or found.max() > 1.001):
+            with np.errstate(over="ignore", invalid="ignore"):  # of nodata
+                found = found.astype(np.float32) * self.info.scale + self.info.offset
+            if valid is not None:
+                found[~valid] = 0
+            if found.size and (found.min() < -0.001 or found.max() > 1.001):
                 raise DataError(
                     f"{self.info.path}: holds {found.min():g} to {found.max():g}, which are no probabilities; "
                     "give values from 0 to 1, or a mask of whole numbers"

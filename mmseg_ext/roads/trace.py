@@ -29,8 +29,9 @@ def trace(centreline: Centreline) -> nx.MultiGraph:
         add_node(graph, node, position)
 
     # arrays of Python's numbers would take ten times the memory, NumPy's own numbers the time
-    places = memoryview(node_of)
-    one, other = (memoryview(side) for side in np.sort(near, axis=1)[:, -2:].T.copy())
+    beside = np.sort(near, axis=1)
+    places, one, other = memoryview(node_of), memoryview(beside[:, -2].copy()), memoryview(beside[:, -1].copy())
+    del beside
     walked = bytearray(len(node_of))
 
     def walk(start: int, step: int) -> list[int]:

@@ -10,8 +10,10 @@ from rasterio.warp import transform as warped
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.gis import HeightSettings, NetworkSettings, RoadLayers, add_heights, check_dem, extract_network
-from mmseg_ext.gis.heights import _bridged, _Dem, _fitted, _meet, _Profile
+from mmseg_ext.gis.dem import Dem
+from mmseg_ext.gis.grade_profile import Profile, _bridged
 from mmseg_ext.gis.layer_files import write_layers
+from mmseg_ext.gis.robust_line import fitted_lines
 
 CRS = "EPSG:32612"
 X, Y = 500_000.0, 4_000_000.0  # upper left corner of the rasters
@@ -298,8 +300,8 @@ def test_windows_of_the_dem_give_the_same(raster, monkeypatch):
     heights = surface(lambda x, y: plane(x, y) + 3 * np.sin(x / 9) * np.cos(y / 7))
     dem, lines = raster(heights, transform=FRAME), network([(20, -100), (90, -30), (180, -100)])
     whole = add_heights(lines, dem)
-    monkeypatch.setattr("mmseg_ext.gis.heights._TILE_PX", 16)
-    monkeypatch.setattr("mmseg_ext.gis.heights._FITS", 10)
+    monkeypatch.setattr("mmseg_ext.gis.dem._TILE_PX", 16)
+    monkeypatch.setattr("mmseg_ext.gis.robust_line._FITS", 10)
     parts = add_heights(lines, dem)
     assert parts.grades.drop(columns="geometry").equals(whole.grades.drop(columns="geometry"))
     assert zs(parts.edges)[0].tolist() == zs(whole.edges)[0].tolist()
@@ -315,7 +317,7 @@ def test_outliers_do_not_move_a_line():
     heights[3, [2, 7, 20]] = np.nan
     heights[4, :11] = np.nan
     heights[5] = np.nan
-    slopes, middles = _fitted(offsets, heights)
+    slopes, middles = fitted_lines(offsets, heights)
     for number, left_out in ((1, slice(7)), (2, slice(7, 14)), (3, [2, 7, 20])):
         good = np.delete(np.arange(21), left_out)
         wanted[number] = np.polyfit(offsets[good], heights[number, good], 1)
@@ -369,7 +371,8 @@ def test_what_is_no_dem_of_the_place_is_refused(raster, tmp_path, caplog):
     assert "void.tif: knows no height on any of the roads" in caplog.text and edges["height_share"][0] == 0
     for table in (lines.edges, lines.nodes):
         table.set_crs("EPSG:4326", allow_override=True, inplace=True)
-    with pytest.raises(DataError, match="roads lie around 500100 3.9999e[+]06, which is nowhere in WGS 84; correct"):
+    words = "road network: lies around 500100 3.9999e[+]06, which is nowhere in EPSG:4326; correct the"
+    with pytest.raises(DataError, match=words):
         add_heights(lines, dem)
 
 
@@ -399,13 +402,144 @@ def test_heights_are_scaled_as_the_file_says(raster):
 def test_a_height_needs_only_the_pixels_around_it(raster):
     heights = np.arange(12, dtype=np.float32).reshape(3, 4)
     heights[2] = np.nan
-    with _Dem(raster(heights, transform=FRAME)) as dem:
+    with Dem(raster(heights, transform=FRAME)) as dem:
         found = dem.at(np.array([(X + x, Y - y) for x, y in [(1.5, 1.5), (2, 1), (2, 1.6), (0.4, 1), (9, 1)]]))
     assert found.tolist() == pytest.approx([5, 3.5, np.nan, np.nan, np.nan], nan_ok=True)
 
 
 def test_a_profile_comes_to_its_nodes_without_a_step():
     at = np.arange(0, 51, 5.0)
-    profile = _Profile(at[[0, -1]], at, np.full(11, 10.0), np.zeros(11), np.zeros(11), 1.0)
-    _meet(profile, 12.0, np.nan, 20)
+    profile = Profile(at[[0, -1]], at, np.full(11, 10.0), np.zeros(11), np.zeros(11), 1.0)
+    profile.meet(12.0, np.nan, 20)
     assert profile.height.tolist() == pytest.approx([12, 11.5, 11, 10.5, *[10] * 7])
+
+
+def test_an_end_that_the_dem_does_not_know_takes_nothing_from_the_rest():
+    at = np.arange(0, 51, 5.0)
+    profile = Profile(at[[0, -1]], at, np.array([np.nan] * 3 + [10.0] * 8), np.zeros(11), np.zeros(11), 1.0)
+    profile.meet(12.0, 11.0, 20)
+    wanted = [12, np.nan, np.nan, 10, 10, 10, 10, 10.25, 10.5, 10.75, 11]
+    assert profile.height.tolist() == pytest.approx(wanted, nan_ok=True)
+
+
+def test_a_road_out_of_a_hole_keeps_its_heights(raster):
+    heights = surface(plane)
+    heights[:, 92:140] = np.nan
+    lines = network([(20, -100), (100, -100)], [(100, -100), (190, -100)])
+    lines.edges.loc[1, "node_from"] = 1  # they meet 8 m into the hole
+    layers = add_heights(lines, raster(heights, transform=FRAME))
+    assert layers.edges.geometry.has_z.tolist() == [True, False]
+    assert layers.edges["grade_mean_percent"].tolist() == pytest.approx([8, 8], abs=0.01)
+    assert layers.grades[layers.grades["edge_id"] == 1].geometry.has_z.tolist()[-2:] == [True, True]
+
+
+@pytest.mark.parametrize("over", [1, 20, 5000])
+def test_edges_of_any_length_and_shape_have_what_can_be_known(raster, over):
+    angle = np.linspace(0, 2 * np.pi, 61)
+    ring = [(100 + 40 * x, -100 + 40 * y) for x, y in zip(np.cos(angle), np.sin(angle), strict=True)]
+    ring[-1] = ring[0]
+    tiny = [(99 + (x - 100) / 500, -99 + (y + 100) / 500) for x, y in ring]
+    back = [(20, -30), (60, -30), (20, -30)]
+    lines = network([(50, -50), (50, -50)], [(50, -60), (50.01, -60)], tiny, ring, back, [(20, -20), (180, -20)])
+    for edge in (2, 3, 4):
+        lines.edges.loc[edge, "node_to"] = lines.edges.loc[edge, "node_from"]
+    with np.errstate(all="raise"):
+        edges = add_heights(lines, raster(surface(plane), transform=FRAME), HeightSettings(over)).edges
+    assert edges.geometry.has_z.all() and (edges["height_share"] == 1).all()
+    for edge, start in ((0, plane(50, -50)), (1, plane(50, -60)), (2, plane(99.08, -99))):
+        assert zs(edges)[edge] == pytest.approx(start, abs=0.02)
+    assert np.isnan(edges["grade_max_percent"][:2]).all()
+    assert np.isnan(edges["cross_fall_percent"][0])  # a point has no direction
+    if over == 5000:
+        assert np.isnan(edges["grade_max_percent"]).all() and not edges["grade_exceeded"].any()
+        return
+    assert edges["grade_mean_percent"][3:].tolist() == pytest.approx([0, 0, 8], abs=0.01)
+    assert zs(edges)[3][0] == zs(edges)[3][-1] == pytest.approx(plane(140, -100), abs=0.2)
+    # the ring is as steep as the plane where it goes straight up, a little less over an arc
+    steepest = 100 * np.hypot(0.08, 0.03)
+    assert 0.97 * steepest < edges["grade_max_percent"][3] < steepest + 0.1
+    assert edges["grade_max_percent"][4:].tolist() == pytest.approx([8, 8], abs=0.01)
+
+
+def test_a_grade_over_more_than_the_edge_is_that_of_the_edge(raster):
+    dem = raster(surface(plane), transform=FRAME)
+    lines = network([(20, -100), (180, -100)])
+    for over, wanted in ((160, 8), (300, 8), (319, 8), (321, np.nan)):
+        layers = add_heights(lines, dem, HeightSettings(over))
+        assert layers.edges["grade_max_percent"][0] == pytest.approx(wanted, abs=0.01, nan_ok=True)
+        assert np.ravel(layers.grades[["from_m", "to_m"]]).tolist() == pytest.approx([0, 160])
+        assert zs(layers.edges)[0] == pytest.approx([plane(20, -100), plane(180, -100)], abs=0.01)
+
+
+def test_stored_heights_are_scaled_and_shifted(raster):
+    path = raster(np.round((surface(plane) + 100) * 100).astype(np.uint16), transform=FRAME)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (0.01,), (-100.0,)
+    layers = add_heights(network([(20, -100), (180, -100)]), path)
+    assert zs(layers.edges)[0] == pytest.approx([plane(x, -100) for x in range(20, 181, 20)], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("unit", "crs", "metres"),
+    [
+        ("ft", CRS, 0.3048),
+        ("US survey foot", CRS, 1200 / 3937),
+        ("metre", CRS, 1),
+        (None, "EPSG:32612+6360", 1200 / 3937),  # NAVD88 in US survey feet
+        (None, "EPSG:32612+5703", 1),
+        ("m", "EPSG:32612+6360", 1),  # what is said of the values goes first
+    ],
+)
+def test_heights_in_feet_become_metres(raster, unit, crs, metres):
+    path = raster(surface(plane) / np.float32(metres), crs, FRAME)
+    if unit:
+        with rasterio.open(path, "r+") as file:
+            file.units = (unit,)
+    layers = add_heights(network([(20, -100), (180, -100)]), path)
+    assert zs(layers.edges)[0] == pytest.approx([plane(x, -100) for x in range(20, 181, 20)], abs=0.01)
+    assert layers.edges["grade_mean_percent"][0] == pytest.approx(8, abs=0.01)
+    assert layers.edges["cross_fall_percent"][0] == pytest.approx(3, abs=0.01)
+
+
+def test_an_unknown_unit_of_heights_is_refused_and_a_doubtful_one_named(raster, caplog):
+    lines, path = network([(20, -100), (180, -100)]), raster(surface(plane), transform=FRAME, name="dem.tif")
+    with rasterio.open(path, "r+") as file:
+        file.units = ("cubit",)
+    with pytest.raises(DataError, match="dem.tif: has heights in cubit, an unknown unit; set it to m, ft or us-ft"):
+        add_heights(lines, path)
+    (x,), (y,) = warped(CRS, "EPSG:2223", [X], [Y])
+    add_heights(lines, raster(surface(plane, 250), "EPSG:2223", (3.0, 0, x, 0, -3.0, y), name="feet.tif"))
+    assert "feet.tif: is in feet on the map, of heights it does not say; they are taken for metres" in caplog.text
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32613", "EPSG:4326", "EPSG:3857"])
+def test_a_dem_of_the_wrong_coordinate_reference_system_is_beside_the_roads(raster, crs):
+    wrong = raster(surface(plane), crs, FRAME, name="wrong.tif")
+    with pytest.raises(
+        DataError, match=r"^.*wrong.tif: does not overlap the road network, .* correct its georeference$"
+    ):
+        add_heights(network([(20, -100), (180, -100)]), wrong)
+
+
+PLACES = {
+    "UTM": (CRS, X, Y, 1.0),
+    "UTM, a zone beside": ("EPSG:32613", -39_000, 4_010_000, 1.0),
+    "feet": ("EPSG:2223", 900_000, 1_800_000, 3.0),
+    "degrees": ("EPSG:4326", -111.0, 36.1, 1e-5),
+    "degrees to 360": ("EPSG:4326", 249.0, 36.1, 1e-5),
+    "web map": ("EPSG:3857", -12_356_000, 4_320_000, 1.0),
+    "world mercator": ("EPSG:3395", -12_356_000, 4_290_000, 1.0),
+    "mine": ('LOCAL_CS["mine",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]', 0, 0, 3.0),
+    "none": (None, 0, 0, 1.0),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_edges_are_as_long_as_in_the_network(raster, crossing, place):
+    crs, x, y, size = PLACES[place]
+    frame = (size, 0, x, 0, -size, y)
+    layers = extract_network(raster(crossing, crs, frame))
+    layers = add_heights(layers, raster(np.zeros((200, 160), np.float32), crs, frame, name="dem.tif"))
+    along = layers.grades.groupby("edge_id")["to_m"].max()
+    assert len(along) >= 4
+    assert along.tolist() == pytest.approx(layers.edges["length_m"].tolist(), rel=1e-7)

@@ -1,0 +1,181 @@
+"""Heights of a DEM or DSM, by windows, under the roads of any map."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pyproj
+
+from ..errors import DataError
+from ..geo import RasterInfo, RasterSource, metric_of, raster_info
+from ..geo.raster import rasterio_module
+
+_TILE_PX = 512  # rows and columns of the DEM in memory at a time
+_ON_EARTH = (-1000.0, 9000.0)  # metres; what is beyond, such as an undeclared -9999, is no height
+_METRES = {
+    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
+    **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 0.01),
+    **dict.fromkeys(("ft", "foot", "feet", "international foot", "international feet"), 0.3048),
+    **dict.fromkeys(("us-ft", "ftus", "us survey foot", "us survey feet", "foot_us", "sft"), 1200 / 3937),
+}
+logger = logging.getLogger(__name__)
+
+
+class Dem:
+    """A raster of heights that stays open; a context manager.
+
+    Attributes:
+        info: what its header says.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: unreadable, of several bands, without a georeference, or of heights in an unknown unit.
+    """
+
+    def __init__(self, path: str) -> None:
+        info = raster_info(path)
+        if info.bands != 1:
+            raise DataError(f"{path}: has {info.bands} bands; give a DEM or DSM, which has one")
+        if info.transform is None:
+            raise DataError(f"{path}: has no georeference, so its heights cannot be placed; add one")
+        transform = rasterio_module().Affine(*info.transform)
+        if transform.is_degenerate:
+            raise DataError(f"{path}: its georeference is degenerate; give it another")
+        self.info = info
+        self._unit_m = _height_unit_m(info)
+        self._to_pixels = ~transform
+        self._source = RasterSource(path)
+
+    def __enter__(self) -> Dem:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._source.close()
+
+    def pixels(self, xy: np.ndarray) -> np.ndarray:
+        """Return points (N, 2) of its map in pixels (x, y), whole numbers at pixel centres."""
+        with np.errstate(invalid="ignore"):  # places that its coordinate reference system does not have
+            return np.stack(self._to_pixels @ (xy[:, 0], xy[:, 1]), axis=1) - 0.5
+
+    def at(self, xy: np.ndarray) -> np.ndarray:
+        """Return the heights (N,), metres, at points (N, 2) of its map; nan where a pixel around a point is unknown.
+
+        Between pixels they are bilinear: to leave out only the unknown pixel would take the height from somewhere
+        beside the point.
+        """
+        x, y = self.pixels(xy).T
+        size = np.array([self.info.width, self.info.height])
+        heights = np.full(len(xy), np.nan)
+        inside = np.flatnonzero((x >= 0) & (y >= 0) & (x <= size[0] - 1) & (y <= size[1] - 1))
+        points = np.stack([x, y], axis=1)[inside]
+        low = np.minimum(points.astype(int), np.maximum(size - 2, 0))
+        tiles, tile = np.unique(low // _TILE_PX, axis=0, return_inverse=True)
+        for number in range(len(tiles)):
+            here = tile.ravel() == number
+            heights[inside[here]] = self._bilinear(points[here], low[here])
+        return heights
+
+    def _bilinear(self, points: np.ndarray, low: np.ndarray) -> np.ndarray:
+        left, top = low.min(axis=0)
+        right, bottom = np.minimum(low.max(axis=0) + 2, [self.info.width, self.info.height])
+        values, valid = self._source.read(top, left, bottom - top, right - left)
+        known = (values[:, :, 0].astype(float) * self.info.scale + self.info.offset) * self._unit_m
+        with np.errstate(invalid="ignore"):
+            known[~((known > _ON_EARTH[0]) & (known < _ON_EARTH[1]))] = np.nan
+        if valid is not None:
+            known[~valid] = np.nan
+        column, row = (low - [left, top]).T
+        share_x, share_y = (points - low).T
+        total = np.zeros(len(points))
+        for down, weight_y in ((0, 1 - share_y), (1, share_y)):
+            for across, weight_x in ((0, 1 - share_x), (1, share_x)):
+                weight = weight_x * weight_y
+                at = np.minimum(row + down, bottom - top - 1), np.minimum(column + across, right - left - 1)
+                total += np.where(weight > 0, weight * known[at], 0)
+        return total
+
+
+class Ground:
+    """The ground around some roads: their map, metres on it, and the pixels of a DEM.
+
+    Metres are those that `metric_of` says, as in the lengths of the network.
+
+    Args:
+        points: places of the roads (N, 2) on their map.
+        crs: of the roads' map, None without one; where one of the two has none, it is taken for the other's.
+        dem: raster of heights.
+
+    Raises:
+        DataError: the roads' places are none of their coordinate reference system, or there is no way from it to the
+            DEM's.
+    """
+
+    def __init__(self, points: np.ndarray, crs: str | None, dem: Dem) -> None:
+        self._dem, self._points = dem, points
+        if (crs is None) != (dem.info.crs is None):
+            logger.warning(
+                "%s: it or the roads have no coordinate reference system; that of the other is taken", dem.info.path
+            )
+        known = crs or dem.info.crs
+        metric, self._unit_m = metric_of(known, (points.min(axis=0) + points.max(axis=0)) / 2, "the road network")
+        try:
+            self._map_to_metric = _transformation(known, metric)
+            self._map_to_dem = _transformation(known, dem.info.crs)
+            self._metric_to_dem = _transformation(metric, dem.info.crs)
+        except pyproj.exceptions.ProjError:
+            raise DataError(
+                f"{dem.info.path}: there is no way from the roads' coordinate reference system to its own; reproject it"
+            ) from None
+
+    def metres(self, xy: np.ndarray) -> np.ndarray:
+        """Return points (N, 2) of the map in metres."""
+        return self._map_to_metric(xy) * self._unit_m
+
+    def heights(self, xy: np.ndarray) -> np.ndarray:
+        """Return the heights (N,) at points (N, 2) in metres, nan where they are unknown."""
+        return self._dem.at(self._metric_to_dem(xy / self._unit_m))
+
+    def dem_pixel_m(self, place: np.ndarray) -> float:
+        """Return how many metres a pixel of the DEM has around a ``place`` (2,) in metres."""
+        corner, right, up = self._dem.pixels(self._metric_to_dem((place + np.eye(3, 2, -1)) / self._unit_m))
+        return float(1 / np.sqrt(abs(np.linalg.det([right - corner, up - corner]))))
+
+    def check_overlap(self, name: str) -> None:
+        """Raise a DataError if the bounds of the roads, called ``name``, are beside the DEM."""
+        pixels = self._dem.pixels(self._map_to_dem(self._points))
+        low, high = pixels.min(axis=0), pixels.max(axis=0)
+        if not ((high >= 0) & (low <= [self._dem.info.width - 1, self._dem.info.height - 1])).all():
+            raise DataError(
+                f"{self._dem.info.path}: does not overlap {name}, which would be at its columns {low[0]:.0f} to "
+                f"{high[0]:.0f} of {self._dem.info.width} and rows {low[1]:.0f} to {high[1]:.0f} of "
+                f"{self._dem.info.height}; give the DEM of the same place, or correct its georeference"
+            )
+
+
+def _height_unit_m(info: RasterInfo) -> float:
+    """Return how many metres are in the unit of a DEM: that of its band, else of its vertical axis, else 1."""
+    if info.unit is not None:
+        if (name := info.unit.strip().lower()) not in _METRES:
+            raise DataError(f"{info.path}: has heights in {info.unit}, an unknown unit; set it to m, ft or us-ft")
+        return _METRES[name]
+    axes = pyproj.CRS(info.crs).axis_info if info.crs else []
+    if len(axes) > 2:
+        return axes[2].unit_conversion_factor
+    if axes and "foot" in axes[0].unit_name:
+        logger.warning("%s: is in feet on the map, of heights it does not say; they are taken for metres", info.path)
+    return 1.0
+
+
+def _transformation(source: str | None, target: str | None) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that takes points (N, 2) from one coordinate reference system to another.
+
+    Without one of them the points are as they are.
+    """
+    if source is None or target is None or pyproj.CRS(source) == pyproj.CRS(target):  # however they are spelled
+        return lambda xy: xy
+    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    return lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1)

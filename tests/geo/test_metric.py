@@ -1,0 +1,67 @@
+"""Where maps are measured, against lengths on the ellipsoid."""
+
+import numpy as np
+import pytest
+from rasterio.warp import transform
+
+from mmseg_ext.errors import DataError
+from mmseg_ext.geo import PixelFrame, RasterInfo, metric_of, reprojected
+
+LOCAL = 'LOCAL_CS["mine grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+LONGITUDE, LATITUDE = -111.3, 36.0
+
+
+def degrees_m(latitude):
+    """Return the metres of a degree of longitude and one of latitude on WGS 84, from its radii of curvature."""
+    a, e2, sine = 6_378_137.0, 0.00669437999014, np.sin(np.radians(latitude))
+    across, along = a / np.sqrt(1 - e2 * sine**2), a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
+    return np.radians(across) * np.cos(np.radians(latitude)), np.radians(along)
+
+
+@pytest.mark.parametrize(
+    ("crs", "measured_in", "unit_m"),
+    [
+        ("EPSG:32612", "EPSG:32612", 1),
+        ("EPSG:2223", "EPSG:2223", 0.3048),  # a state's map in feet
+        ("EPSG:4326", "EPSG:32612", 1),
+        ("EPSG:3857", "EPSG:32612", 1),
+        ("EPSG:3395", "EPSG:32612", 1),
+        ("EPSG:3413", "EPSG:32612", 1),  # an arctic map
+        ("EPSG:32617", "EPSG:32612", 1),  # a zone far from here
+    ],
+)
+def test_maps_are_measured_where_lengths_are_true(crs, measured_in, unit_m):
+    (x,), (y,) = transform("EPSG:4326", crs, [LONGITUDE], [LATITUDE])
+    assert metric_of(crs, np.array([x, y]), "roads") == (measured_in, pytest.approx(unit_m))
+    for step, degree_m in zip(np.eye(2) * 0.001, degrees_m(LATITUDE), strict=True):
+        ends = np.array([LONGITUDE, LATITUDE]) + np.stack([-step, step])
+        (line,) = reprojected([ends], "EPSG:4326", measured_in)
+        assert np.hypot(*(line[1] - line[0])) * unit_m == pytest.approx(0.002 * degree_m, rel=1e-3)
+
+
+def test_a_web_map_is_true_nowhere_and_longitudes_may_go_to_360():
+    assert metric_of("EPSG:3857", np.array([-12_390_000.0, 0.0]), "roads").crs == "EPSG:32612"
+    assert metric_of("EPSG:4326", np.array([248.7, 36.0]), "roads").crs == "EPSG:32612"
+
+
+def test_where_two_zones_meet_it_does_not_matter_which_is_taken():
+    zones = [metric_of("EPSG:4326", np.array([longitude, 36.0]), "roads").crs for longitude in (-108.01, -107.99)]
+    assert zones == ["EPSG:32612", "EPSG:32613"]
+    line = np.array([(-108.03, 36.0), (-107.99, 36.02)])  # 4 km of road, 3 km to one side
+    lengths = [np.hypot(*np.diff(reprojected([line], "EPSG:4326", zone)[0], axis=0)[0]) for zone in zones]
+    assert lengths[0] == pytest.approx(lengths[1], rel=5e-5)
+
+
+def test_a_place_that_is_not_known_has_the_units_that_are_stated():
+    assert metric_of(None, np.zeros(2), "roads") == (None, 1)
+    assert metric_of(LOCAL, np.zeros(2), "roads") == (LOCAL, pytest.approx(0.3048))
+    frame = PixelFrame(RasterInfo("mine.tif", 10, 10, 1, "uint8", crs=LOCAL, transform=(2.0, 0, 0, 0, -2.0, 0)))
+    assert frame.pixel_size == pytest.approx(0.6096)
+
+
+@pytest.mark.parametrize(
+    ("crs", "x", "y"), [("EPSG:4326", 500_000.0, 4e6), ("EPSG:32612", 1e12, 1e12), ("EPSG:32612", np.nan, 0.0)]
+)
+def test_a_place_that_the_coordinates_cannot_be_is_refused(crs, x, y):
+    with pytest.raises(DataError, match=f"^roads.tif: lies around .* nowhere in {crs}; correct the coordinate"):
+        metric_of(crs, np.array([x, y]), "roads.tif")
