@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", required=True, help=text)
     parser.add_argument("--threshold", type=float, default=0.5, help="probability from which it is road (default: 0.5)")
     parser.add_argument("--road-values", metavar="1,2", help="values of a mask that are road (default: all but 0)")
-    text = "leave out pieces of the network with less road in all (default: 0)"
+    text = "leave out pieces of the network with less road in all, and their surface (default: 0)"
     parser.add_argument("--min-length", type=float, default=0, metavar="M", help=text)
     text = "leave out roads whose median width is smaller (default: 0)"
     parser.add_argument("--min-width", type=float, default=0, metavar="M", help=text)
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--tile", type=int, default=2048, metavar="PX", help="in memory at a time (default: 2048)")
     text = "looked at around a tile; roads up to half as wide are found as in one piece (default: 256)"
     parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
-    text = "DEM or DSM in metres, of any resolution and map: lines in 3-D, grades, cross-falls, and a layer `grades`"
+    text = "DEM or DSM, of any resolution and map: lines in 3-D, grades, cross-falls, and a layer `grades`"
     parser.add_argument("--dem", metavar="FILE", help=text)
     text = "distance over which a grade is measured (default: 20)"
     parser.add_argument("--grade-over", type=float, default=20, metavar="M", help=text)

@@ -60,6 +60,6 @@ def ground_sampling_distance(info: RasterInfo) -> float | None:
     if crs.is_geographic:
         x, y = x * _METRES_PER_DEGREE * math.cos(math.radians(north)), y * _METRES_PER_DEGREE
     else:
-        metres = crs.linear_units_factor[1]
+        metres = crs.units_factor[1]
         x, y = x * metres, y * metres
     return math.sqrt(x * y)

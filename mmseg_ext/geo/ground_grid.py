@@ -11,11 +11,11 @@ import numpy as np
 
 from ..errors import DataError, lazy_import
 from .georeference import ground_sampling_distance
+from .metric import metric_of
 from .raster import RasterInfo, Transform, Window, moved, rasterio_module
 from .raster_source import RasterSource
-from .vector import metric_crs, reprojected
+from .vector import reprojected
 
-_WEB_MERCATOR = 3857
 _SAME = 1e-6  # of a pixel
 
 
@@ -77,25 +77,22 @@ def _bounds(info: RasterInfo, crs: str) -> tuple[float, float, float, float]:
 def grid_of(info: RasterInfo, gsd_m: float | None = None) -> GroundGrid:
     """Return the grid of a raster: its own pixels where they are square and north up.
 
-    The map is the raster's own, or its UTM zone where its units are no true lengths (degrees, Web Mercator).
+    The map is the raster's own, or its UTM zone where its units are no true lengths, as `metric_of` says.
 
     Args:
         info: header of the raster, georeferenced.
         gsd_m: metres per pixel; None takes the raster's.
     """
     assert info.transform is not None and info.crs is not None
-    crs, crs_of = info.crs, rasterio_module().crs.CRS.from_user_input
     own_gsd_m = ground_sampling_distance(info)
     assert own_gsd_m is not None
-    if crs_of(crs).is_geographic or crs_of(crs).to_epsg() == _WEB_MERCATOR:
-        left, bottom, right, top = _bounds(info, info.crs)
-        centre = (left + right) / 2, (bottom + top) / 2
-        crs = metric_crs(info.crs, centre)
-        grid = GroundGrid(crs, 0.0, 0.0, 1.0, 1.0)
-        height, width = grid.window_of(info)[2:]
+    left, bottom, right, top = _bounds(info, info.crs)
+    crs, unit_m = metric_of(info.crs, np.array([left + right, bottom + top]) / 2, info.path)
+    assert crs is not None
+    if crs != info.crs:
+        height, width = GroundGrid(crs, 0.0, 0.0, 1.0, 1.0).window_of(info)[2:]
         own_gsd_m = round(math.sqrt(height * width / (info.height * info.width)), 4) or own_gsd_m
-    unit_m = float(crs_of(crs).linear_units_factor[1])
-    left, _, _, top = _bounds(info, crs)
+        left, _, _, top = _bounds(info, crs)
     return GroundGrid(crs, left, top, (gsd_m or own_gsd_m) / unit_m, unit_m)
 
 

@@ -56,7 +56,7 @@ def metric_of(crs: str | None, place: np.ndarray, name: str) -> Metric:
             f"{name}: lies around {place[0]:g} {place[1]:g}, which is nowhere in {crs[:40]}; correct the coordinate "
             "reference system"
         )
-    zone = metric_crs(_WGS84, ((longitude + 180) % 360 - 180, latitude))
+    zone = metric_crs(_WGS84, (longitude, latitude))
     if known.is_projected:
         (here,) = reprojected([place[None]], crs, zone)
         (start, *ends) = reprojected([here + _STEP_M * np.eye(3, 2, -1)], zone, crs)[0]

@@ -215,7 +215,7 @@ def metric_crs(crs: str, point: Sequence[float]) -> str:
     """Return the UTM zone of a ``point`` (x, y) in ``crs``, as an EPSG code."""
     warp = lazy_import("rasterio.warp", "geo", _PURPOSE)
     (longitude,), (latitude,) = warp.transform(crs, _WGS84, [point[0]], [point[1]])
-    zone = min(max(math.floor((longitude + 180) / 6) + 1, 1), 60)
+    zone = math.floor((longitude + 180) % 360 / 6) + 1
     return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
 
 

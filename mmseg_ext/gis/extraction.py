@@ -68,7 +68,8 @@ class RoadLayers:
             ``closed_gap`` (put across a gap). ``_px`` in place of ``_m`` without georeference.
         nodes: ``node_id``, ``degree`` and ``kind``: ``end``, ``junction``, ``ring`` (where a closed ring begins) or
             ``border`` (where the road leaves the raster, or what is valid of it).
-        surface: polygons of the road's pixels, with holes: ``area_m2``.
+        surface: polygons of the road's pixels, with holes: ``area_m2``. Where short or narrow roads are left out, those
+            without a line too.
         wide: places (x, y) on the map of tiles with road too wide for the halo, with that width in metres.
     """
 
@@ -131,7 +132,7 @@ def extract_network(
     return RoadLayers(
         _edges(graph, frame, look.probability if raster.is_probability else None),
         _nodes(graph, frame, look.cut),
-        _surface(areas, frame, settings),
+        _surface(areas, graph, frame, settings),
         tuple(
             (*frame.to_map(np.array([[area.column, area.row]], float))[0].tolist(), area.width_px * frame.pixel_size)
             for area in wide
@@ -254,9 +255,15 @@ def _nodes(graph: nx.MultiGraph, frame: PixelFrame, cut: set[int]) -> gpd.GeoDat
     return gpd.GeoDataFrame(columns, geometry=points, crs=frame.crs)
 
 
-def _surface(areas: list[shapely.Polygon], frame: PixelFrame, settings: NetworkSettings) -> gpd.GeoDataFrame:
+def _surface(
+    areas: list[shapely.Polygon], graph: nx.MultiGraph, frame: PixelFrame, settings: NetworkSettings
+) -> gpd.GeoDataFrame:
     tolerance = 1.0 if settings.simplify is None else settings.simplify / frame.pixel_size
     whole = merged(areas, tolerance)
+    if settings.min_length or settings.min_width:
+        lines = [shapely.LineString(line + 0.5) for *_, line in graph.edges(data="line")]
+        with_road, _ = shapely.STRtree(lines).query(whole, predicate="intersects")
+        whole = [whole[place] for place in np.unique(with_road)]
     to_map, to_metres = (
         [shapely.transform(area, lambda xy, move=move: move(xy - 0.5)) for area in whole]
         for move in (frame.to_map, frame.to_metres)

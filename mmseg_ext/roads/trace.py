@@ -30,7 +30,7 @@ def trace(centreline: Centreline) -> nx.MultiGraph:
 
     # arrays of Python's numbers would take ten times the memory, NumPy's own numbers the time
     beside = np.sort(near, axis=1)
-    places, one, other = memoryview(node_of), memoryview(beside[:, -2].copy()), memoryview(beside[:, -1].copy())
+    places, one, other = node_of.data, beside[:, -2].copy().data, beside[:, -1].copy().data
     del beside
     walked = bytearray(len(node_of))
 

@@ -145,10 +145,16 @@ def test_small_and_narrow_roads_are_left_out_and_gaps_closed(raster, crossing):
     crossing[10:13, 130:150] = 1  # 10 m long, 1.5 m wide
     crossing[96:105, 100:110] = 0  # a gap, 5 m between the pixels, more between the centrelines' ends
     path = raster(crossing)
-    assert len(extract_network(path).edges) == 6
-    assert len(extract_network(path, NetworkSettings(min_length=20)).edges) == 5
-    narrow = extract_network(path, NetworkSettings(min_width=3)).edges
-    assert narrow["width_median_m"].tolist() == [4.5] * 3
+    layers = extract_network(path)
+    areas = sorted(layers.surface["area_m2"])
+    assert (len(layers.edges), areas[0]) == (6, 3 * 20 / 4)
+    long = extract_network(path, NetworkSettings(min_length=20))
+    assert len(long.edges) == 5
+    assert sorted(long.surface["area_m2"]) == areas[1:]
+    narrow = extract_network(path, NetworkSettings(min_width=3))
+    assert narrow.edges["width_median_m"].tolist() == [4.5] * 3
+    assert sorted(narrow.surface["area_m2"]) == areas[1:]
+    assert len(extract_network(path, NetworkSettings(min_length=1000)).surface) == 0
     closed = extract_network(path, NetworkSettings(close_gaps=12, min_length=20)).edges
     assert closed["closed_gap"].sum() == 1
     assert (
