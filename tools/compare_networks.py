@@ -7,12 +7,14 @@ import os
 import sys
 
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.geo.vector import file_and_layer
 from mmseg_ext.gis import (
     CHANGES,
     ComparisonSettings,
     check_layer_files,
     compare_networks,
     layer_files,
+    read_area,
     read_survey,
     write_layers,
 )
@@ -21,9 +23,11 @@ from mmseg_ext.gis import (
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    text = "lines of the earlier survey: a file of tools/extract_network.py or any vector file"
+    text = "lines of the earlier survey: FILE or FILE:LAYER, of tools/extract_network.py or any vector file"
     parser.add_argument("old", help=text)
     parser.add_argument("new", help="lines of the later one; taken to the coordinate reference system of OLD")
+    text = "polygons of the ground that both surveys cover; roads are compared up to its border (default: everywhere)"
+    parser.add_argument("--area", metavar="FILE[:LAYER]", help=text)
     text = "layer of the changes: changes.gpkg, or .geojson or .parquet (default: changes.gpkg)"
     parser.add_argument("--out", default="changes.gpkg", help=text)
     text = "how far apart the same road may be: errors of registration and lines (default: 3)"
@@ -45,10 +49,12 @@ def main() -> None:
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
     settings = ComparisonSettings(args.tolerance, args.shift, args.min_length, args.width_change)
     check_layer_files(args.out, ("changes",), args.overwrite)
+    inputs = [file_and_layer(source)[0] for source in (args.old, args.new, args.area) if source is not None]
     for file in layer_files(args.out, ("changes",)).values():
-        if any(os.path.realpath(file) == os.path.realpath(survey) for survey in (args.old, args.new)):
-            raise ConfigError(f"{file}: is a survey to compare; give another --out")
-    result = compare_networks(read_survey(args.old), read_survey(args.new), settings)
+        if any(os.path.realpath(file) == os.path.realpath(path) for path in inputs):
+            raise ConfigError(f"{file}: is a file to compare; give another --out")
+    area = None if args.area is None else read_area(args.area)
+    result = compare_networks(read_survey(args.old), read_survey(args.new), settings, area)
     files = write_layers(args.out, {"changes": result.changes})
     lengths = result.lengths()
     counts = result.changes["kind"].value_counts()

@@ -45,12 +45,15 @@ def main() -> None:
     sys.stdout.write("\nthe unseen mine:\n")
     writer = PredictionWriter(None, args.out)
     evaluate_checkpoint(cfg, os.path.join(run, "latest.pth"), ["mIoU", "mFscore"], on_prediction=writer)
-    pit = os.path.join(args.out, "pit.tif")
-    write_cog(pit, [(0, generate_mine(PIT_SEED, PIT_PX).image)], PIT_PX, PIT_PX, "uint8", PIT_PLACE)
+    mine = generate_mine(PIT_SEED, PIT_PX)
+    pit, heights = (os.path.join(args.out, name) for name in ("pit.tif", "pit_dem.tif"))
+    write_cog(pit, [(0, mine.image)], PIT_PX, PIT_PX, "uint8", PIT_PLACE)
+    write_cog(heights, [(0, mine.elevation_m)], PIT_PX, PIT_PX, "float32", PIT_PLACE)
     picture = os.path.abspath(os.path.join(args.out, f"mine{TEST_SEED:04d}.png"))
     sys.stdout.write(
         f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; image, truth and prediction:\n{picture}\n"
         f"an orthomosaic to map with the trained network: {pit} (docs/map.md)\n"
+        f"its heights, for the grades of its roads: {heights} (docs/network.md)\n"
     )
 
 

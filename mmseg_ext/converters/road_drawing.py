@@ -11,6 +11,7 @@ from ..datasets.raw_mask import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
 from ..geo.raster import Window, rasterio_module
+from ..geo.vector import check_areas
 
 _PURPOSE = "drawing road layers"
 _NAMED_FEATURES = 5
@@ -150,10 +151,7 @@ def _placed(
 
 def _polygons(source: str) -> VectorLayer:
     layer = read_layer(source)
-    if layer.are_lines.any() or not len(layer.shapes):
-        raise DataError(
-            f"{source}: areas are polygons, it has {'lines' if len(layer.shapes) else 'none'}; give another"
-        )
+    check_areas(source, layer.shapes)
     return layer
 
 

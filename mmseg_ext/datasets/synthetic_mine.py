@@ -148,7 +148,7 @@ def _make_roads(rng: np.random.Generator, pit: _Pit, plain_m: np.ndarray, gsd_m:
     return roads
 
 
-def _rasterise(roads: list[Road], size: int, gsd_m: float, reach_m: float) -> tuple[np.ndarray, np.ndarray]:
+def distance_to_roads(roads: list[Road], size: int, gsd_m: float, reach_m: float) -> tuple[np.ndarray, np.ndarray]:
     """Return distance and height of the nearest road for every pixel centre.
 
     Args:
@@ -231,7 +231,7 @@ def generate_mine(seed: int, size_px: int = 1024, gsd_m: float = 1.0) -> Synthet
     pit = _Pit(rng, extent_m)
     plain = 6 * _noise(rng, size_px, gsd_m, 0.5 * extent_m)
     roads = _make_roads(rng, pit, plain, gsd_m)
-    signed, road_height = _rasterise(roads, size_px, gsd_m, reach_m=8.0)
+    signed, road_height = distance_to_roads(roads, size_px, gsd_m, reach_m=8.0)
     mask = (signed <= 0).astype(np.uint8)
 
     centres = (np.arange(size_px) + 0.5) * gsd_m

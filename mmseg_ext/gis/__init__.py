@@ -4,10 +4,12 @@ from ..errors import require
 
 require(("geopandas",), "gis", "vector layers")
 
-from .comparison import CHANGES, Comparison, ComparisonSettings, Survey, compare_networks, read_survey  # noqa: E402
+from .changes import CHANGES, ComparisonSettings  # noqa: E402
+from .comparison import Comparison, compare_networks  # noqa: E402
 from .extraction import NetworkSettings, RoadLayers, extract_network  # noqa: E402
 from .heights import HeightLayers, HeightSettings, add_heights, check_dem  # noqa: E402
 from .layer_files import LAYER_SUFFIXES, check_layer_files, layer_files, write_layers  # noqa: E402
+from .survey import Survey, read_area, read_survey  # noqa: E402
 
 __all__ = [
     "CHANGES",
@@ -25,6 +27,7 @@ __all__ = [
     "compare_networks",
     "extract_network",
     "layer_files",
+    "read_area",
     "read_survey",
     "write_layers",
 ]

@@ -66,8 +66,9 @@ class RoadLayers:
         edges: centrelines: ``edge_id``, ``node_from``, ``node_to``, ``length_m``, ``width_median_m``,
             ``width_p10_m``, ``width_p90_m``, ``probability`` (mean along the line; only of a probability map) and
             ``closed_gap`` (put across a gap). ``_px`` in place of ``_m`` without georeference.
-        nodes: ``node_id``, ``degree`` and ``kind``: ``end``, ``junction``, ``ring`` (where a closed ring begins) or
-            ``border`` (where the road leaves the raster, or what is valid of it).
+        nodes: ``node_id``, ``degree`` and ``kind``: ``end``, ``junction``, ``border`` (where the road leaves the
+            raster, or what is valid of it), ``ring`` (where a closed ring begins) or ``joint`` (of two edges, one of
+            which closes a gap, or at which a road was left out).
         surface: polygons of the road's pixels, with holes: ``area_m2``. Where short or narrow roads are left out, those
             without a line too.
         wide: places (x, y) on the map of tiles with road too wide for the halo, with that width in metres.
@@ -240,19 +241,22 @@ def _edges(graph: nx.MultiGraph, frame: PixelFrame, probability: np.ndarray | No
 
 def _nodes(graph: nx.MultiGraph, frame: PixelFrame, cut: set[int]) -> gpd.GeoDataFrame:
     nodes = list(graph)
-    degrees = [graph.degree(node) for node in nodes]
-    kinds = [
-        "border" if node in cut else "junction" if degree > 2 else "ring" if degree == 2 else "end"
-        for node, degree in zip(nodes, degrees, strict=True)
-    ]
     places = np.array([(graph.nodes[node]["x"], graph.nodes[node]["y"]) for node in nodes], float).reshape(-1, 2)
     columns = {
         "node_id": np.array(nodes, np.int64),
-        "degree": np.array(degrees, np.int64),
-        "kind": np.array(kinds, str),
+        "degree": np.array([graph.degree(node) for node in nodes], np.int64),
+        "kind": np.array([_kind(graph, node, cut) for node in nodes], str),
     }
     points = gpd.GeoSeries(list(shapely.points(frame.to_map(places))), crs=frame.crs)
     return gpd.GeoDataFrame(columns, geometry=points, crs=frame.crs)
+
+
+def _kind(graph: nx.MultiGraph, node: int, cut: set[int]) -> str:
+    if node in cut:
+        return "border"
+    if graph.degree(node) == 2:
+        return "ring" if graph.has_edge(node, node) else "joint"
+    return "junction" if graph.degree(node) > 2 else "end"
 
 
 def _surface(

@@ -153,10 +153,13 @@ def test_small_and_narrow_roads_are_left_out_and_gaps_closed(raster, crossing):
     assert sorted(long.surface["area_m2"]) == areas[1:]
     narrow = extract_network(path, NetworkSettings(min_width=3))
     assert narrow.edges["width_median_m"].tolist() == [4.5] * 3
+    assert kinds(narrow).count("joint") == 1
     assert sorted(narrow.surface["area_m2"]) == areas[1:]
     assert len(extract_network(path, NetworkSettings(min_length=1000)).surface) == 0
-    closed = extract_network(path, NetworkSettings(close_gaps=12, min_length=20)).edges
+    joined = extract_network(path, NetworkSettings(close_gaps=12, min_length=20))
+    closed = joined.edges
     assert closed["closed_gap"].sum() == 1
+    assert kinds(joined) == ["border", "border", "end", "end", "joint", "joint", "junction"]
     assert (
         closed[closed["closed_gap"]]
         .geometry.iloc[0]
