@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import geopandas as gpd
 import networkx as nx
@@ -125,10 +126,10 @@ def extract_network(
         _measure(graph, frame)
         _leave_out(graph, settings)
         graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
-        look = _Look(raster, graph)
+        look = _Look(raster, graph, settings.tile_px)
         areas = []
         for row, column in tiles:
-            areas += look.at(row, column, settings.tile_px)
+            areas += look.at(row, column)
             done()
     return RoadLayers(
         _edges(graph, frame, look.probability if raster.is_probability else None),
@@ -167,45 +168,52 @@ def _leave_out(graph: nx.MultiGraph, settings: NetworkSettings) -> None:
 class _Look:
     """What a second look at the raster shows, tile by tile: areas, probabilities on the lines, and cut roads."""
 
-    def __init__(self, raster: RoadRaster, graph: nx.MultiGraph) -> None:
-        self._raster = raster
-        keys, points = [], [np.empty((0, 2))]
+    def __init__(self, raster: RoadRaster, graph: nx.MultiGraph, tile_px: int) -> None:
+        self._raster, self._tile_px = raster, tile_px
+        keys, points = [np.empty(0, int)], [np.empty((0, 2))]
         for place, (*_, data) in enumerate(graph.edges(data=True)):
-            along = points_at(data["line"], np.arange(0, data["length"] + 1)).round()
-            keys.append(np.full(len(along), place))
-            points.append(along)
-        self._edge = np.concatenate([np.empty(0, int), *keys])
-        self._points = np.concatenate(points).astype(int)
+            points.append(points_at(data["line"], np.arange(0, data["length"] + 1)).round())
+            keys.append(np.full(len(points[-1]), place))
+        along = np.concatenate(points).astype(int)
+        tile = self._tile_of(along[:, 0], along[:, 1])
+        order = tile.argsort(kind="stable")
+        self._points, self._edge, self._tile = along[order], np.concatenate(keys)[order], tile[order]
         self._sum = np.zeros(graph.number_of_edges())
         self._count = np.zeros(graph.number_of_edges())
-        self._tips = {
-            node: (graph.nodes[node]["x"], graph.nodes[node]["y"], _BORDER_PX + data["width_px"] / 2)
-            for node in graph
-            if graph.degree(node) == 1
-            for *_, data in graph.edges(node, data=True)
-        }
+        self._tips: dict[int, list[tuple[int, float, float, float]]] = {}
+        for node in graph:
+            if graph.degree(node) == 1:
+                [(*_, width)] = graph.edges(node, data="width_px")
+                x, y = graph.nodes[node]["x"], graph.nodes[node]["y"]
+                tip = node, x, y, _BORDER_PX + width / 2
+                self._tips.setdefault(int(self._tile_of(x, y)), []).append(tip)
         self.cut: set[int] = set()
+
+    def _tile_of(self, x: Any, y: Any) -> Any:
+        """Return the number of the tile, row by row, of a point or of each of many."""
+        across = -(-self._raster.info.width // self._tile_px)
+        return y // self._tile_px * across + x // self._tile_px
 
     @property
     def probability(self) -> np.ndarray:
         """Mean along each edge, nan where nothing is valid."""
         return np.divide(self._sum, self._count, out=np.full_like(self._sum, np.nan), where=self._count > 0)
 
-    def at(self, row: int, column: int, size: int) -> list[shapely.Polygon]:
-        """Look at a tile; return the outlines of its road in pixels, corners at whole numbers."""
+    def at(self, row: int, column: int) -> list[shapely.Polygon]:
+        """Look at the tile of a first pixel; return the outlines of its road in pixels, corners at whole numbers."""
         info = self._raster.info
-        height, width = min(size, info.height - row), min(size, info.width - column)
+        height, width = min(self._tile_px, info.height - row), min(self._tile_px, info.width - column)
         values, valid = self._raster.read(row, column, height, width)
-        x, y = self._points.T
-        here = (x >= column) & (x < column + width) & (y >= row) & (y < row + height)
-        at = y[here] - row, x[here] - column
-        counts = np.ones(here.sum()) if valid is None else valid[at].astype(float)
+        number = int(self._tile_of(column, row))
+        here = slice(*np.searchsorted(self._tile, [number, number + 1]))
+        x, y = self._points[here].T
+        at = y - row, x - column
+        counts = np.ones(len(x)) if valid is None else valid[at].astype(float)
         self._sum += np.bincount(self._edge[here], values[at] * counts, len(self._sum))
         self._count += np.bincount(self._edge[here], counts, len(self._count))
-        for node, (tip_x, tip_y, reach) in self._tips.items():
-            if node not in self.cut and column <= tip_x < column + width and row <= tip_y < row + height:
-                if self._leaves(tip_x, tip_y, reach):
-                    self.cut.add(node)
+        for node, tip_x, tip_y, reach in self._tips.get(number, ()):
+            if self._leaves(tip_x, tip_y, reach):
+                self.cut.add(node)
         road = self._raster.road(values, valid)
         return traced_areas(road, row, column) if road.any() else []
 
