@@ -126,6 +126,7 @@ def test_the_doctor_finds_no_error(sources, tmp_path):
     assert diagnosis.exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_network_trains_on_it(sources, tmp_path, run_tool, tiny_config, mine_data):
     make(sources, "polygons.gpkg", tmp_path / "out", settings=dict(tile=64))
     tiny_config.write_text(tiny_config.read_text().replace(str(mine_data), str(tmp_path / "out")))
