@@ -75,7 +75,7 @@ def main() -> None:
         f"{args.out}: {counts}; {made.road_share:.1%} not background{done}\n"
         f"{about['gsd_m']:g} m per pixel; split by blocks of {about['block_m']:g} m, {about['gap_m']:g} m apart; "
         f"labels: {', '.join(f'{i} {name}' for i, name in enumerate(about['classes']))}\n"
-        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order}); a fine-tuning keeps its weights' own\n"
+        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order}); fine-tuning keeps its weights' own\n"
     )
 
 
