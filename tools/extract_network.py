@@ -9,6 +9,7 @@ from functools import partial
 from tqdm import tqdm
 
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.geo import raster_info
 from mmseg_ext.gis import (
     HeightSettings,
     NetworkSettings,
@@ -41,12 +42,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
     text = "DEM or DSM, of any resolution and map: lines in 3-D, grades, cross-falls, and a layer `grades`"
     parser.add_argument("--dem", metavar="FILE", help=text)
-    text = "distance over which a grade is measured (default: 20)"
-    parser.add_argument("--grade-over", type=float, default=20, metavar="M", help=text)
-    text = "flag what is steeper (default: 10)"
-    parser.add_argument("--max-grade", type=float, default=10, metavar="PERCENT", help=text)
-    text = "flag roads that fall more to a side (default: 4)"
-    parser.add_argument("--max-cross-fall", type=float, default=4, metavar="PERCENT", help=text)
+    limits = HeightSettings()
+    text = f"distance over which a grade is measured (default: {limits.grade_over_m:g})"
+    parser.add_argument("--grade-over", type=float, metavar="M", help=text)
+    text = f"flag what is steeper (default: {limits.max_grade_percent:g})"
+    parser.add_argument("--max-grade", type=float, metavar="PERCENT", help=text)
+    text = f"flag roads that fall more to a side (default: {limits.max_cross_fall_percent:g})"
+    parser.add_argument("--max-cross-fall", type=float, metavar="PERCENT", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     return parser.parse_args()
 
@@ -59,9 +61,22 @@ def road_values(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--road-values {text}: give whole numbers with commas, such as 1,2") from None
 
 
+def height_settings(args: argparse.Namespace) -> HeightSettings:
+    """Return how grades are measured."""
+    options = {
+        "--grade-over": ("grade_over_m", args.grade_over),
+        "--max-grade": ("max_grade_percent", args.max_grade),
+        "--max-cross-fall": ("max_cross_fall_percent", args.max_cross_fall),
+    }
+    given = {option: setting for option, setting in options.items() if setting[1] is not None}
+    if given and not args.dem:
+        raise ConfigError(f"{next(iter(given))} needs heights: give --dem FILE")
+    return HeightSettings(**dict(given.values()))
+
+
 def progress_bar(what: str, unit: str) -> tqdm:
     """Return a bar, which is quiet in a log."""
-    return tqdm(desc=what, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30)
+    return tqdm(desc=what, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30, delay=1)
 
 
 def show(bar: tqdm, done: int, total: int) -> None:
@@ -80,15 +95,18 @@ def main() -> None:
         args.threshold, road_values(args.road_values), args.min_length, args.min_width, args.close_gaps, args.simplify,
         args.tile, args.halo,
     )  # fmt: skip
-    height_settings = HeightSettings(args.grade_over, args.max_grade, args.max_cross_fall)
-    check_layer_files(args.out, ("edges", "nodes", "surface", *(("grades",) if args.dem else ())), args.overwrite)
+    limits = height_settings(args)
+    layers_to_write = ("edges", "nodes", "surface", *(("grades",) if args.dem else ()))
+    info = raster_info(args.raster)
+    placed = info.crs is not None and info.transform is not None
+    check_layer_files(args.out, layers_to_write, args.overwrite, placed)
     if args.dem:
         check_dem(args.dem, args.raster)
     with progress_bar("road network", "tile") as bar:
         layers = extract_network(args.raster, settings, partial(show, bar))
     if args.dem:
         with progress_bar("heights", "edge") as bar:
-            layers = add_heights(layers, args.dem, height_settings, partial(show, bar))
+            layers = add_heights(layers, args.dem, limits, partial(show, bar))
     files = write_layers(args.out, layers.named())
     unit = "m" if "length_m" in layers.edges else "px"
     for x, y, width in layers.wide:
@@ -101,11 +119,13 @@ def main() -> None:
         "%s: %d edges, %.2f %s of road, %d nodes", ", ".join(files), len(layers.edges),
         total / 1000 if unit == "m" else total, "km" if unit == "m" else "px", len(layers.nodes),
     )  # fmt: skip
+    if not len(layers.edges):
+        logging.warning("%s: no road in it; --threshold and --road-values say what is road", args.raster)
     if args.dem:
         logging.info(
             "%d edges steeper than %g %% over %g m, %d with more than %g %% cross-fall",
-            layers.edges["grade_exceeded"].sum(), args.max_grade, args.grade_over,
-            layers.edges["cross_fall_exceeded"].sum(), args.max_cross_fall,
+            layers.edges["grade_exceeded"].sum(), limits.max_grade_percent, limits.grade_over_m,
+            layers.edges["cross_fall_exceeded"].sum(), limits.max_cross_fall_percent,
         )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
     if meta["crs"] is None:
         raise DataError(
             f"{source}: has no coordinate reference system, so it cannot be placed; set one, as with "
-            "ogr2ogr -a_srs EPSG:32612 placed.gpkg FILE"
+            "ogr2ogr -a_srs EPSG:CODE placed.gpkg FILE"
         )
     shapes, index = valid_parts(source, shapely.from_wkb(raw, on_invalid="fix"), fids)
     check_degrees(source, shapes, meta["crs"])

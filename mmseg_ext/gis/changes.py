@@ -30,7 +30,7 @@ class ComparisonSettings:
     def __post_init__(self) -> None:
         for name in ("tolerance", "shift", "min_length", "width_change"):
             if not 0 <= (value := getattr(self, name)) < np.inf:
-                raise ConfigError(f"{name} of {value:g}: give 0 or more")
+                raise ConfigError(f"{name.replace('_', ' ')} of {value:g}: give 0 or more")
         if self.tolerance == 0:
             raise ConfigError("tolerance of 0: give more, no two surveys agree to the last digit")
         if self.shift < self.tolerance:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 import geopandas as gpd
 import numpy as np
@@ -15,6 +16,8 @@ from .stretches import smoothed, stretches
 from .survey import Survey
 from .survey_frame import SurveyFrame
 from .survey_pieces import survey_pieces
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,25 @@ def compare_networks(
             that are no numbers; no road in the area.
     """
     settings = settings or ComparisonSettings()
-    frame = SurveyFrame(old.edges, new.edges)
+    old, new = (
+        survey if survey.name else replace(survey, name=f"the {role} survey")
+        for role, survey in (("old", old), ("new", new))
+    )
+    frame = SurveyFrame(old, new)
     ground = None if area is None else _ground(area, frame)
     local = old.surface is not None and new.surface is not None
-    before = survey_pieces(old, "the old survey", frame, settings, ground, local)
-    after = survey_pieces(new, "the new survey", frame, settings, ground, local)
+    before = survey_pieces(old, frame, settings, ground, local)
+    after = survey_pieces(new, frame, settings, ground, local)
     inside = np.concatenate([before.inside, after.inside])
     if len(inside) and not inside.any():
         raise DataError("the area has no road of either survey in it; give the ground that both cover")
+    if not (len(before.xy) and len(after.xy)):
+        logger.warning("%s: has no roads", (new if len(before.xy) else old).name)
+    elif (
+        np.maximum(before.xy.min(axis=0), after.xy.min(axis=0)) - settings.shift
+        > np.minimum(before.xy.max(axis=0), after.xy.max(axis=0))
+    ).any():
+        logger.warning("%s lies elsewhere than %s; check the coordinate reference systems", new.name, old.name)
     kinds = piece_kinds(before, after, settings)
     width_old = np.append(before.width, np.nan)[kinds.partner]
     rows = [

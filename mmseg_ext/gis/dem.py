@@ -118,7 +118,8 @@ class Ground:
         self._dem, self._points = dem, points
         if (crs is None) != (dem.info.crs is None):
             logger.warning(
-                "%s: it or the roads have no coordinate reference system; that of the other is taken", dem.info.path
+                "%s no coordinate reference system; that of the %s is taken",
+                *((f"{dem.info.path}: has", "roads") if crs else ("the roads have", "DEM")),
             )
         known = crs or dem.info.crs
         metric, self._unit_m = metric_of(known, (points.min(axis=0) + points.max(axis=0)) / 2, "the road network")

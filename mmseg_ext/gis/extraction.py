@@ -54,7 +54,7 @@ class NetworkSettings:
         for name in ("min_length", "min_width", "close_gaps", "simplify"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < np.inf:
-                raise ConfigError(f"{name} of {value:g}: give 0 or more")
+                raise ConfigError(f"{name.replace('_', ' ')} of {value:g}: give 0 or more")
         if self.tile_px < 1 or self.halo_px < 8:
             raise ConfigError(f"tiles of {self.tile_px} px with a halo of {self.halo_px} px: give 1 and 8 or more")
 

@@ -50,7 +50,7 @@ class HeightSettings:
     def __post_init__(self) -> None:
         for name in ("max_grade_percent", "max_cross_fall_percent", "bridge_m"):
             if not 0 <= getattr(self, name) < np.inf:
-                raise ConfigError(f"{name} of {getattr(self, name):g}: give 0 or more")
+                raise ConfigError(f"{name.replace('_', ' ')} of {getattr(self, name):g}: give 0 or more")
         if not 1 <= self.grade_over_m < np.inf:
             raise ConfigError(f"grades over {self.grade_over_m:g} m: give a distance of 1 m or more")
 

@@ -17,6 +17,7 @@ LAYER_SUFFIXES = (".gpkg", ".geojson", ".parquet")
 _WGS84 = "EPSG:4326"
 # said for empty layers, which do not show it
 _KINDS = dict(edges="LineString", nodes="Point", surface="Polygon", changes="LineString", grades="LineString")
+_UNPLACED = "GeoJSON is in WGS 84, but the map has no coordinate reference system; write .gpkg instead"
 _DEGREES = 9  # digits: a tenth of a millimetre
 
 
@@ -32,11 +33,18 @@ def layer_files(path: str, names: Sequence[str]) -> dict[str, str]:
     return {name: path if suffix == ".gpkg" else f"{stem}_{name}{suffix}" for name in names}
 
 
-def check_layer_files(path: str, names: Sequence[str], overwrite: bool) -> None:
+def check_layer_files(path: str, names: Sequence[str], overwrite: bool, placed: bool = True) -> None:
     """Refuse, before the work, what could not be written after it.
 
+    Args:
+        path: where; the suffix says the format, see `layer_files`.
+        names: of the layers.
+        overwrite: whether files that are there are replaced.
+        placed: whether the layers will have a coordinate reference system.
+
     Raises:
-        ConfigError: another suffix, or a file is there already and ``overwrite`` is not set.
+        ConfigError: another suffix, a file is there already and ``overwrite`` is not set, or GeoJSON of what has no
+            coordinate reference system.
         MissingExtraError: GeoParquet needs pyarrow.
     """
     for file in set(layer_files(path, names).values()):
@@ -44,6 +52,8 @@ def check_layer_files(path: str, names: Sequence[str], overwrite: bool) -> None:
             raise ConfigError(f"{file}: is there already; give --overwrite, or another --out")
     if path.endswith(".parquet"):
         lazy_import("pyarrow", "gis", "GeoParquet")
+    if path.endswith(".geojson") and not placed:
+        raise ConfigError(_UNPLACED)
 
 
 def write_layers(path: str, layers: Mapping[str, gpd.GeoDataFrame]) -> list[str]:
@@ -98,6 +108,6 @@ def _geopackage(file: str, layers: Mapping[str, gpd.GeoDataFrame]) -> None:
 
 def _geojson(file: str, table: gpd.GeoDataFrame, name: str) -> None:
     if table.crs is None:
-        raise ConfigError("GeoJSON is in WGS 84, but the map has no coordinate reference system; write .gpkg instead")
+        raise ConfigError(_UNPLACED)
     options = dict(driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=_DEGREES)
     pyogrio.write_dataframe(table.to_crs(_WGS84), file, layer=name, **options)

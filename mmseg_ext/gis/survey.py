@@ -23,10 +23,12 @@ class Survey:
         edges: centrelines, LineStrings that have a length; where known ``width_median_m``, ``width_p10_m`` and
             ``width_p90_m``, as `extract_network` makes them.
         surface: polygons of the road, which tell its width at each place; None where only medians are known.
+        name: what messages call it, such as its file; empty for the old or the new survey.
     """
 
     edges: gpd.GeoDataFrame
     surface: gpd.GeoDataFrame | None = None
+    name: str = ""
 
     def widths(self, name: str) -> np.ndarray:
         """Return ``width_median``, ``width_p10`` or ``width_p90`` of each edge (N,) in metres, nan where it has none.
@@ -40,7 +42,7 @@ class Survey:
         try:
             widths = self.edges[column].to_numpy(float, na_value=np.nan)
         except (TypeError, ValueError):
-            raise DataError(f"the field {column} of a survey holds no numbers; correct it or take it out") from None
+            raise DataError(f"{self.name}: the field {column} holds no numbers; correct it or take it out") from None
         return np.where((widths > 0) & (widths < np.inf), widths, np.nan)  # some formats have 0 for nothing
 
 
@@ -75,8 +77,8 @@ def read_survey(source: str) -> Survey:
     elif stem.endswith("_edges") and os.path.isfile(beside):
         surface = _table(beside, beside, one_layer(beside, None, _layers(beside)))
     else:
-        return Survey(edges)
-    return Survey(edges, surface[surface.geom_type == "Polygon"].reset_index(drop=True))
+        return Survey(edges, name=source)
+    return Survey(edges, surface[surface.geom_type == "Polygon"].reset_index(drop=True), source)
 
 
 def read_area(source: str) -> gpd.GeoDataFrame:

@@ -73,7 +73,6 @@ class SurveyPieces:
 
 def survey_pieces(
     survey: Survey,
-    name: str,
     frame: SurveyFrame,
     settings: ComparisonSettings,
     ground: shapely.Geometry | None = None,
@@ -83,7 +82,6 @@ def survey_pieces(
 
     Args:
         survey: what to cut.
-        name: for messages.
         frame: to metres.
         settings: lengths within which centrelines go their own way and widths are told.
         ground: polygons in metres outside of which nothing is compared; no piece runs across their border.
@@ -92,9 +90,11 @@ def survey_pieces(
     Raises:
         DataError: edges other than LineStrings; coordinates or widths that are none.
     """
-    shapes = frame.to_metres(survey.edges, name)
+    shapes = frame.to_metres(survey.edges, survey.name)
     if (shapely.get_type_id(shapes) != shapely.GeometryType.LINESTRING).any():
-        raise DataError(f"{name} has other edges than LineStrings; take them apart, as with GeoDataFrame.explode()")
+        raise DataError(
+            f"{survey.name}: has other edges than LineStrings; take them apart, as with GeoDataFrame.explode()"
+        )
     lines = [shapely.get_coordinates(shape) for shape in shapes]
     parts = [_parted(line, None if ground is None else ground.boundary) for line in lines]
     owner = np.repeat(np.arange(len(lines)), [len(lengths) for _, lengths in parts])
@@ -105,6 +105,9 @@ def survey_pieces(
         ways.append(points_at(line, middles + SPACING_M) - points_at(line, middles - SPACING_M))
     way = np.concatenate(ways)
     median, low, high = (survey.widths(column) for column in ("width_median", "width_p10", "width_p90"))
+    # who corrects a width by hand leaves its percentiles as they were
+    corrected = (median < low) | (median > high)
+    low, high = (np.where(corrected, median, bound) for bound in (low, high))
     nodes = np.concatenate([np.empty((0, 2)), *(line[[0, -1]] for line in lines)])
     _, node, degree = np.unique(nodes.round(2), axis=0, return_inverse=True, return_counts=True)
     share = np.where(degree[node.ravel()] > 1, 1.0, 0.5)  # at a dead end, centrelines stay on the road
@@ -123,7 +126,7 @@ def survey_pieces(
     )
     if not local_widths or survey.surface is None or not len(lines):
         return pieces
-    surface = frame.to_metres(survey.surface, f"the surface of {name}")
+    surface = frame.to_metres(survey.surface, f"the surface of {survey.name}")
     found = _local_widths(pieces, surface, 2 * round(settings.width_span / SPACING_M) + 1)
     known = np.isfinite(found)
     return replace(

@@ -188,18 +188,36 @@ def test_lengths_are_metres_on_every_map():
         assert moved.geometry.iloc[0].hausdorff_distance(new.edges.geometry[0]) < 0.05
 
 
+def test_a_width_corrected_by_hand_counts():
+    # its percentiles are of the width that it had
+    before = survey(ROAD, width=12)
+    for width, kind in ((20, "widened"), (8, "narrowed")):
+        assert found(before, Survey(before.edges.assign(width_median_m=float(width)))) == [(kind, 400)]
+
+
 def test_an_empty_survey_and_one_without_reference(caplog):
     nothing = Survey(survey(ROAD).edges.iloc[:0])
     assert found(nothing, survey(ROAD)) == [("new", 400)]
     assert found(survey(ROAD), nothing) == [("removed", 400)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the old survey: has no roads",
+        "the new survey: has no roads",
+    ]
+    caplog.clear()
     assert found(nothing, nothing) == []
+    assert found(survey(ROAD), survey([(0, 90), (400, 90)])) == [("new", 400), ("removed", 400)]
+    assert "the new survey lies elsewhere than the old survey; check the coordinate" in caplog.text
     assert found(survey(ROAD, crs=None), survey([(0, 8), (400, 8)], crs=None)) == [("shifted", 400)]
     assert "no coordinate reference system; their units are taken for metres" in caplog.text
-    with pytest.raises(DataError, match="the new survey has no coordinate reference system, the old survey has one"):
+    with pytest.raises(
+        DataError, match="the new survey: has no coordinate reference system, but the old survey has one"
+    ):
         compare_networks(survey(ROAD), survey(ROAD, crs=None))
-    with pytest.raises(DataError, match="the old survey has no coordinate reference system, the new survey has one"):
+    with pytest.raises(
+        DataError, match="the old survey: has no coordinate reference system, but the new survey has one"
+    ):
         compare_networks(survey(ROAD, crs=None), survey(ROAD))
-    with pytest.raises(DataError, match="the old survey has no coordinate reference system, the area has one"):
+    with pytest.raises(DataError, match="the old survey: has no coordinate reference system, but the area has one"):
         found(survey(ROAD, crs=None), survey(ROAD, crs=None), ground((0, 0, 9, 9)))
 
 
@@ -352,7 +370,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no_lines.geojson: has no lines; give road lines"):
         read_survey(points)
     many = gpd.GeoDataFrame(geometry=[shapely.MultiLineString([[(0, 0), (9, 0)], [(0, 5), (9, 5)]])], crs=32612)
-    with pytest.raises(DataError, match="the new survey has other edges than LineStrings; take them apart"):
+    with pytest.raises(DataError, match="the new survey: has other edges than LineStrings; take them apart"):
         compare_networks(survey(ROAD), Survey(many))
     for name in ("text.gpkg", "text.parquet"):
         (tmp_path / name).write_text("no vectors")
@@ -366,14 +384,16 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     with pytest.raises(DataError, match="the old survey: is said to be in degrees .EPSG:4326. but reaches to 4000001"):
         compare_networks(wrong, survey(ROAD))
     far = gpd.GeoDataFrame(geometry=[shapely.LineString([(1e30, 0), (2e30, 5)])], crs="EPSG:32633")
-    with pytest.raises(DataError, match="coordinates of the new survey are not of WGS 84 / UTM zone 33N, which it cla"):
+    with pytest.raises(
+        DataError, match="the new survey: has coordinates that are not of WGS 84 / UTM zone 33N, which it cla"
+    ):
         compare_networks(survey(ROAD), Survey(far))
     unnumbered = Survey(survey(ROAD).edges.assign(width_median_m="wide"))
-    with pytest.raises(DataError, match="the field width_median_m of a survey holds no numbers"):
+    with pytest.raises(DataError, match="survey: the field width_median_m holds no numbers"):
         compare_networks(survey(ROAD), unnumbered)
     with pytest.raises(ConfigError, match=r"a shift of 2 m is below the tolerance, 3 m"):
         ComparisonSettings(shift=2)
-    with pytest.raises(ConfigError, match="min_length of -1: give 0 or more"):
+    with pytest.raises(ConfigError, match="min length of -1: give 0 or more"):
         ComparisonSettings(min_length=-1)
 
 

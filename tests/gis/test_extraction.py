@@ -210,7 +210,7 @@ def test_what_is_no_map_of_roads_is_refused(raster, crossing, tmp_path):
         extract_network(str(tmp_path / "none.tif"))
     with pytest.raises(ConfigError, match="a threshold of 7"):
         NetworkSettings(threshold=7)
-    with pytest.raises(ConfigError, match="min_length of -1: give 0 or more"):
+    with pytest.raises(ConfigError, match="min length of -1: give 0 or more"):
         NetworkSettings(min_length=-1)
 
 

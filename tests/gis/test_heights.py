@@ -362,7 +362,7 @@ def test_what_is_no_dem_of_the_place_is_refused(raster, tmp_path, caplog):
         check_dem(dem, bare)
     with pytest.raises(DataError, match="the roads have no georeference"):
         add_heights(extract_network(bare), dem)
-    with pytest.raises(ConfigError, match="max_grade_percent of -1: give 0 or more"):
+    with pytest.raises(ConfigError, match="max grade percent of -1: give 0 or more"):
         HeightSettings(max_grade_percent=-1)
     with pytest.raises(ConfigError, match="grades over 0 m: give a distance of 1 m or more"):
         HeightSettings(grade_over_m=0)
@@ -380,7 +380,7 @@ def test_a_map_without_known_place_is_as_its_units_say(raster, caplog):
     lines = network([(20, -100), (180, -100)])
     no_crs = raster(surface(plane), None, FRAME, name="no_crs.tif")
     assert add_heights(lines, no_crs).edges["grade_max_percent"][0] == pytest.approx(8, abs=0.01)
-    assert "no_crs.tif: it or the roads have no coordinate reference system" in caplog.text
+    assert "no_crs.tif: has no coordinate reference system; that of the roads is taken" in caplog.text
     grid = 'LOCAL_CS["mine grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
     for table in (lines.edges, lines.nodes):
         table.set_crs(grid, allow_override=True, inplace=True)

@@ -1,0 +1,69 @@
+import runpy
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+
+from mmseg_ext.errors import UserError
+from mmseg_ext.geo import write_geotiff
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACE = "EPSG:32612", (0.5, 0, 500_000, 0, -0.5, 4_000_000)
+
+
+@pytest.fixture
+def road(tmp_path):
+    """The path of a mask with a straight road of 79.5 m, 4.5 m wide."""
+    mask = np.zeros((100, 160), np.uint8)
+    mask[46:55] = 1
+    write_geotiff(str(tmp_path / "road.tif"), mask, *PLACE)
+    return tmp_path / "road.tif"
+
+
+def test_a_mask_becomes_graded_lines(road, tmp_path, run_tool):
+    climb = np.tile(np.arange(160, dtype=np.float32) * 0.06, (100, 1))  # 12 percent
+    write_geotiff(str(tmp_path / "dem.tif"), climb, *PLACE)
+    out = tmp_path / "roads.gpkg"
+    done = run_tool("extract_network.py", road, "--dem", tmp_path / "dem.tif", "--out", out)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-2:] == [
+        f"{out}: 1 edges, 0.08 km of road, 2 nodes",
+        "1 edges steeper than 10 % over 20 m, 0 with more than 4 % cross-fall",
+    ]
+    (edge,) = gpd.read_file(out, layer="edges").itertuples()
+    assert (edge.length_m, edge.width_median_m) == (79.5, 4.5)
+    assert edge.grade_max_percent == pytest.approx(12, abs=0.01) and edge.grade_exceeded
+    assert gpd.read_file(out, layer="nodes")["kind"].tolist() == ["border", "border"]
+    assert gpd.read_file(out, layer="surface")["area_m2"].tolist() == [9 * 160 / 4]
+    assert gpd.read_file(out, layer="grades")["grade_percent"].to_numpy() == pytest.approx([12] * 4, abs=0.01)
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """Return a function that runs the tool on wrong input and returns its message."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["extract_network.py", *map(str, arguments)])
+        with pytest.raises(UserError) as error:
+            runpy.run_path(str(ROOT / "tools" / "extract_network.py"))["main"]()
+        return str(error.value)
+
+    return run
+
+
+def test_what_cannot_become_a_file_is_refused_before_the_work(road, refused, tmp_path):
+    out = tmp_path / "roads.gpkg"
+    assert refused(road, "--out", out, "--max-grade", 8) == "--max-grade needs heights: give --dem FILE"
+    assert refused(road, "--out", out, "--min-length", -3) == "min length of -3: give 0 or more"
+    assert refused(road, "--out", out, "--road-values", "one").startswith("--road-values one: give whole numbers")
+    assert "the suffix says the format; give one of .gpkg, .geojson" in refused(road, "--out", tmp_path / "roads.shp")
+    write_geotiff(str(tmp_path / "nowhere.tif"), np.ones((9, 9), np.uint8))
+    message = refused(tmp_path / "nowhere.tif", "--out", tmp_path / "roads.geojson")
+    assert message.endswith("the map has no coordinate reference system; write .gpkg instead")
+    assert refused(tmp_path / "none.tif", "--out", out) == f"{tmp_path / 'none.tif'}: no such file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nowhere.tif", "road.tif"]
+    out.touch()
+    assert refused(road, "--out", out) == f"{out}: is there already; give --overwrite, or another --out"
