@@ -34,6 +34,7 @@ def test_mistakes_end_before_anything_is_measured(run_tool, tmp_path):
     assert "--scaling measures one cell" in done.stderr and not list(tmp_path.glob("out/*"))
 
 
+@pytest.mark.slow
 def test_scaling(run_tool, tmp_path):
     options = ("--sizes", 64, 96, 128, "--tile", 96, "--overlap", 32, "--rounds", 1, "--threads", 1)
     done = run_tool("benchmark.py", "segformer-b0@plain", "--scaling", *options, "--out", tmp_path)
@@ -49,6 +50,7 @@ def test_scaling(run_tool, tmp_path):
     assert "In tiles: from 96 to 128 px" in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_profile(run_tool, tmp_path):
     options = ("--profile", "--sizes", 64, "--out", tmp_path)
     done = run_tool("benchmark.py", "segformer-b0@openvino", *options)

@@ -40,6 +40,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 def test_passes_under_tritons_interpreter():
     command = [sys.executable, "-m", "pytest", __file__, "-m", "gpu", "-k", "not on_real_sizes", "-q", "-p", "no:xdist"]
     env = {**os.environ, "TRITON_INTERPRET": "1"}
