@@ -4,6 +4,7 @@ import pytest
 from matplotlib.image import imread
 
 
+@pytest.mark.slow
 def test_one_command_writes_all(run_tool, tmp_path):
     page = tmp_path / "speed.md"
     page.write_text("before\n<!-- speed cpu: start -->\nold\n<!-- speed cpu: end -->\nafter\n")

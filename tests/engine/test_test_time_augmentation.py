@@ -94,6 +94,7 @@ def test_names_set_the_pipeline(tiny_config):
         use_augmentations(cfg, ["flips"])
 
 
+@pytest.mark.slow
 def test_augmentations_change_what_is_measured(tiny_config, tmp_path, run_tool):
     scores = {}
     for name in ("none", "flips", "rotations"):

@@ -31,6 +31,7 @@ def trained(one_config, tmp_path_factory):
     return str(path), network
 
 
+@pytest.mark.slow
 def test_several_formats_at_once(trained, run_tool, tmp_path):
     checkpoint, network = trained
     out = tmp_path / "files"

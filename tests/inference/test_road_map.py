@@ -128,6 +128,7 @@ def test_every_size_is_mapped(network, tmp_path, height, width):
     assert pixels(tmp_path / "out" / "a_roads.tif").shape == (height, width)
 
 
+@pytest.mark.slow
 def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
     path = raster(tmp_path / "pit.tif", 300, 90)
     options = ["--tile", 64, "--overlap", 16, "--backend", "torch"]
