@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mmseg_ext.datasets import generate_mine
 from mmseg_ext.engine import build_network, load_config
+from mmseg_ext.geo import raster_info, read_raster
 
 CONFIG = "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
 TINY_CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
@@ -166,12 +168,16 @@ def test_published_weights_score_as_published(run_tool, shared, tmp_path, root):
 def test_demo_makes_its_picture(run_tool, tmp_path):
     done = run_tool("demo.py", "--out", tmp_path, "--cfg-options", "runner.max_iters=2", "data.samples_per_gpu=1")
     assert done.returncode == 0, done.stderr
-    path, raster = done.stdout.strip().splitlines()[-2:]
+    path, raster, heights = done.stdout.strip().splitlines()[-3:]
     assert path == str(tmp_path / "mine0032.png")
     assert f" {tmp_path / 'pit.tif'} " in raster
+    assert f" {tmp_path / 'pit_dem.tif'} " in heights
+    image, dem = (raster_info(str(tmp_path / name)) for name in ("pit.tif", "pit_dem.tif"))
+    assert (image.crs, image.transform, image.height) == (dem.crs, dem.transform, dem.height)
+    assert (read_raster(str(tmp_path / "pit_dem.tif"))[0][:, :, 0] == generate_mine(33, 2048).elevation_m).all()
     assert Image.open(path).size == (3 * 1024 + 16, 1024 + 28)
     assert "mIoU" in done.stdout
-    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "pit.tif", "run"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "pit.tif", "pit_dem.tif", "run"]
 
 
 def test_slurm_twin_starts_one_launcher_per_node(run_tool, tmp_path):
