@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -12,6 +16,7 @@ from scipy.spatial import KDTree
 from .skeleton import half_width, skeleton
 
 _REACH_PX = 2.0
+_THREADS = min(4, os.cpu_count() or 1)  # each holds a tile
 _AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
 
 
@@ -82,7 +87,7 @@ def tiled_centreline(
     halo_px: int = 256,
     done: Callable[[], object] = lambda: None,
 ) -> tuple[Centreline, list[WideArea]]:
-    """Return the centreline of a mask of any size, of which one tile at a time is in memory.
+    """Return the centreline of a mask of any size, of which a few tiles at a time are in memory, one for each core.
 
     It is that of the mask in one piece wherever the road is not wider than `widest_px` of the halo.
 
@@ -98,24 +103,40 @@ def tiled_centreline(
     """
     height, width = shape
     places, halves, wide = [np.empty((0, 2), np.int64)], [np.empty(0)], []
-    for row in range(0, height, tile_px):
-        for column in range(0, width, tile_px):
+    waiting: deque[tuple[int, int, bool, Future]] = deque()
+
+    def take() -> None:
+        row, column, whole, found = waiting.popleft()
+        rc, half, widest = found.result()
+        places.append(rc + np.array([row, column]))
+        halves.append(half)
+        if widest > widest_px(halo_px) and not whole:
+            wide.append(WideArea(row, column, widest))
+        done()
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for row, column in product(range(0, height, tile_px), range(0, width, tile_px)):
             top, left = max(row - halo_px, 0), max(column - halo_px, 0)
             bottom, right = min(row + tile_px + halo_px, height), min(column + tile_px + halo_px, width)
             mask = np.asarray(read(top, left, bottom - top, right - left), bool)
             inner = (slice(row - top, row - top + tile_px), slice(column - left, column - left + tile_px))
-            if mask[inner].any():
-                half = half_width(mask)
-                rc = np.argwhere(skeleton(mask)[inner])
-                places.append(rc + np.array([row, column]))
-                halves.append(half[inner][tuple(rc.T)])
-                widest = 2 * float(half[inner].max()) - 1
-                if widest > widest_px(halo_px) and mask.shape != shape:
-                    wide.append(WideArea(row, column, widest))
-            done()
+            waiting.append((row, column, mask.shape == shape, pool.submit(_in_tile, mask, inner)))
+            if len(waiting) > _THREADS:
+                take()
+        while waiting:
+            take()
     rc, half = np.concatenate(places), np.concatenate(halves)
     order = np.lexsort(rc.T[::-1])
     return Centreline(rc[order], half[order], shape), wide
+
+
+def _in_tile(mask: np.ndarray, inner: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the centreline's pixels (N, 2) in a part of a mask, the half widths there, and the widest road in it."""
+    if not mask[inner].any():
+        return np.empty((0, 2), np.int64), np.empty(0), 0.0
+    half = half_width(mask)[inner]
+    rc = np.argwhere(skeleton(mask)[inner])
+    return rc, half[tuple(rc.T)], 2 * float(half.max()) - 1
 
 
 def widest_px(halo_px: int) -> float:
