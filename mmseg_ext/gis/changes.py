@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..errors import ConfigError
+from .limits import check_not_negative
 
 CHANGES = ("new", "removed", "shifted", "widened", "narrowed")
 
@@ -28,9 +27,7 @@ class ComparisonSettings:
     width_change: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("tolerance", "shift", "min_length", "width_change"):
-            if not 0 <= (value := getattr(self, name)) < np.inf:
-                raise ConfigError(f"{name.replace('_', ' ')} of {value:g}: give 0 or more")
+        check_not_negative(self, "tolerance", "shift", "min_length", "width_change")
         if self.tolerance == 0:
             raise ConfigError("tolerance of 0: give more, no two surveys agree to the last digit")
         if self.shift < self.tolerance:

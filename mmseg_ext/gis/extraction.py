@@ -18,6 +18,7 @@ from ..geo import PixelFrame
 from ..geo.surface import merged, traced_areas
 from ..roads import road_graph, tiled_centreline
 from ..roads.polyline import length, points_at
+from .limits import check_not_negative
 from .road_raster import RoadRaster
 
 _BORDER_PX = 3
@@ -51,10 +52,7 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ConfigError(f"a threshold of {self.threshold:g}: give a probability between 0 and 1")
-        for name in ("min_length", "min_width", "close_gaps", "simplify"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < np.inf:
-                raise ConfigError(f"{name.replace('_', ' ')} of {value:g}: give 0 or more")
+        check_not_negative(self, "min_length", "min_width", "close_gaps", "simplify")
         if self.tile_px < 1 or self.halo_px < 8:
             raise ConfigError(f"tiles of {self.tile_px} px with a halo of {self.halo_px} px: give 1 and 8 or more")
 

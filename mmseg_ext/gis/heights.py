@@ -17,6 +17,7 @@ from ..geo import PixelFrame, raster_info
 from .dem import Dem, Ground
 from .extraction import RoadLayers
 from .grade_profile import Profile, profile_along
+from .limits import check_not_negative
 from .robust_line import median
 
 _GRADES = {
@@ -48,9 +49,7 @@ class HeightSettings:
     bridge_m: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("max_grade_percent", "max_cross_fall_percent", "bridge_m"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ConfigError(f"{name.replace('_', ' ')} of {getattr(self, name):g}: give 0 or more")
+        check_not_negative(self, "max_grade_percent", "max_cross_fall_percent", "bridge_m")
         if not 1 <= self.grade_over_m < np.inf:
             raise ConfigError(f"grades over {self.grade_over_m:g} m: give a distance of 1 m or more")
 

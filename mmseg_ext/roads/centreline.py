@@ -87,7 +87,7 @@ def tiled_centreline(
     halo_px: int = 256,
     done: Callable[[], object] = lambda: None,
 ) -> tuple[Centreline, list[WideArea]]:
-    """Return the centreline of a mask of any size, of which a few tiles at a time are in memory, one for each core.
+    """Return the centreline of a mask of any size, of which a few tiles are in memory, each for a thread.
 
     It is that of the mask in one piece wherever the road is not wider than `widest_px` of the halo.
 
