@@ -22,7 +22,6 @@ from mmcv.utils import build_from_cfg
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
-from ..layers.depthwise import use_depthwise_kernel
 from ..layers.msca import depthwise_conv
 from ..layers.recompute import recomputed
 
@@ -156,8 +155,6 @@ class MSCAN(BaseModule):
         norm_cfg: norm layer inside the stages (a LayerNorm closes each stage).
         recompute_stages: stages, from 1, whose blocks keep no activations and compute them anew in the backward pass;
             the first hold the most.
-        depthwise_kernel: ``cudnn``, or ``triton`` for our own kernel on channels-last tensors on a GPU, see
-            `mmseg_ext.models.layers.depthwise_triton`.
         init_cfg: weights to start from, see `mmseg_ext.engine.weights.load_pretrained`.
     """
 
@@ -174,7 +171,6 @@ class MSCAN(BaseModule):
         layer_scale: float = 1e-2,
         norm_cfg: dict | None = None,
         recompute_stages: Sequence[int] = (),
-        depthwise_kernel: str = "cudnn",
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -206,7 +202,6 @@ class MSCAN(BaseModule):
             self.add_module(f"patch_embed{i + 1}", embed)
             self.add_module(f"block{i + 1}", blocks)
             self.add_module(f"norm{i + 1}", nn.LayerNorm(channels))
-        use_depthwise_kernel(self, depthwise_kernel)
         self.register_load_state_dict_pre_hook(MSCAN._adapt_on_load)
 
     @property
