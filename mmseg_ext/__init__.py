@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __version__ = "0.1.0"
 
-_NEEDED = {"mmcv-full": "1.7.", "mmsegmentation": "0.30."}
+_NEEDED = {"mmcv": "1.7.", "mmsegmentation": "0.30."}
 
 
 def _check_versions() -> None:
@@ -49,6 +49,28 @@ def _keep_to_ourselves() -> None:
 
 _keep_to_ourselves()
 _check_versions()
+
+
+def _temporary() -> None:
+    import importlib.machinery
+    import types
+
+    import torch
+
+    class _Ops(types.ModuleType):
+        def __getattr__(self, name: str) -> type:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (torch.nn.Module,), {})
+
+    ops: types.ModuleType = _Ops("mmcv.ops")
+    ops.__path__ = []
+    ops.__spec__ = importlib.machinery.ModuleSpec("mmcv.ops", None, is_package=True)
+    ops.SyncBatchNorm = type("SyncBatchNorm", (torch.nn.Module,), {})  # type: ignore[attr-defined]
+    sys.modules.setdefault("mmcv.ops", ops)
+
+
+_temporary()
 _quiet_imports()
 
 from . import datasets, engine, models  # noqa: E402

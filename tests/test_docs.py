@@ -36,7 +36,7 @@ def test_memory_table_is_what_the_tool_estimates():
 
 def test_the_list_of_data_sets_is_what_the_converters_are():
     from mmseg_ext.converters import describe
-    from mmseg_ext.report.markdown import with_block
+    from mmseg_ext.report.tables import with_block
 
     text = (ROOT / "docs" / "datasets.md").read_text()
     assert with_block(text, "data sets", describe()) == text

@@ -8,7 +8,7 @@ import sys
 
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo.vector import file_and_layer
-from mmseg_ext.gis import (
+from mmseg_ext.networks import (
     CHANGES,
     ComparisonSettings,
     check_layer_files,

@@ -5,9 +5,9 @@ import argparse
 import logging
 import sys
 
+from mmseg_ext.deploy import FORMATS, export_checkpoint
 from mmseg_ext.engine import add_config_options
 from mmseg_ext.errors import run_tool
-from mmseg_ext.export import FORMATS, export_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo import raster_info
-from mmseg_ext.gis import (
+from mmseg_ext.networks import (
     HeightSettings,
     NetworkSettings,
     add_heights,

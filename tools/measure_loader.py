@@ -13,12 +13,7 @@ import tempfile
 from pathlib import Path
 
 from mmseg_ext.engine import add_config_options, crop_size, load_config
-from mmseg_ext.engine.loading_speed import (
-    compared_datasets,
-    measure_loading,
-    measure_workers,
-    write_tiles,
-)
+from mmseg_ext.engine.loading_speed import compared_datasets, measure_loading, measure_workers, write_tiles
 from mmseg_ext.engine.training_speed import measure_training
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report import markdown_table

@@ -26,11 +26,11 @@ import shapely
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.datasets.synthetic_mine import Road
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.files import complete_file
 from mmseg_ext.geo import read_raster, write_geotiff
-from mmseg_ext.gis import write_layers
 from mmseg_ext.metrics.region import confusion, region_scores
+from mmseg_ext.networks import write_layers
 from mmseg_ext.report import markdown_table
-from mmseg_ext.writing import complete_file
 
 TOOLS = os.path.relpath(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(os.path.dirname(TOOLS), "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py")

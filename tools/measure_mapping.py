@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from mmseg.datasets import build_dataset
 
-from mmseg_ext.backends import add_backend_options, backend_settings
 from mmseg_ext.datasets import RoadDataset
+from mmseg_ext.deploy import add_backend_options, backend_settings
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.geo import Georeference, RasterInfo, RasterSource, write_cog
-from mmseg_ext.inference import MapSettings, RoadNetwork, TilePlan, map_raster, map_strips
-from mmseg_ext.inference.road_network import BandNormalize, ImageReading
+from mmseg_ext.mapping import MapSettings, RoadNetwork, TilePlan, map_raster, map_strips
+from mmseg_ext.mapping.road_network import BandNormalize, ImageReading
 
 
 class Brightness:

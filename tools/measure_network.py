@@ -15,7 +15,7 @@ import numpy as np
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import run_tool
 from mmseg_ext.geo import Georeference, write_cog
-from mmseg_ext.gis import extract_network, write_layers
+from mmseg_ext.networks import extract_network, write_layers
 
 _GSD_M = 0.5
 _MINE_PX = 2000

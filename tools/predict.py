@@ -6,10 +6,10 @@ import logging
 import os
 import sys
 
-from mmseg_ext.backends import add_backend_options, backend_settings
+from mmseg_ext.deploy import add_backend_options, backend_settings
 from mmseg_ext.engine import add_config_options
 from mmseg_ext.errors import ConfigError, require, run_tool
-from mmseg_ext.inference import MapFiles, MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster
+from mmseg_ext.mapping import MapFiles, MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
 
 def write_network(files: MapFiles, settings: MapSettings, overwrite: bool) -> None:
     """Write the road network of a map; one that is there is kept."""
-    from mmseg_ext.gis import NetworkSettings, extract_network, write_layers
+    from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
 
     path = files.path("_network.gpkg")
     if overwrite or not os.path.exists(path):

@@ -7,7 +7,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mmseg_ext.backends import BackendSettings, add_backend_options, backend_settings, run_on
+from mmseg_ext.deploy import BackendSettings, add_backend_options, backend_settings, run_on
+from mmseg_ext.deploy.facts import image_bands
 from mmseg_ext.engine import (
     AUGMENTATIONS,
     PredictionWriter,
@@ -20,7 +21,6 @@ from mmseg_ext.engine import (
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import run_tool
-from mmseg_ext.export.facts import image_bands
 from mmseg_ext.report import save_metrics
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmcv import Config
     from torch import nn
 
-    from mmseg_ext.engine.road_scorer import RoadScorer
+    from mmseg_ext.engine.evaluation import RoadScorer
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
 
 def road_scorer(args: argparse.Namespace) -> "RoadScorer":
     """Return what scores roads; it needs the extra 'roads', which the rest does not."""
-    from mmseg_ext.engine.road_scorer import RoadScorer
+    from mmseg_ext.engine.evaluation import RoadScorer
     from mmseg_ext.scoring import ScoringSettings
 
     return RoadScorer(

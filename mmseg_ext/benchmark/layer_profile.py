@@ -9,10 +9,10 @@ from collections import defaultdict
 
 import numpy as np
 
-from ..backends.openvino_cpu import compile_settings
+from ..deploy import export_onnx
+from ..deploy.facts import openvino_core
+from ..deploy.openvino import compile_settings
 from ..errors import ConfigError
-from ..export import export_onnx
-from ..export.openvino_core import openvino_core
 from .cell import Contender
 from .methods import build_method
 from .prepared import Settings

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..engine import build_network, leaf_configs, load_config
 from ..engine.config import CONFIG_ROOT
-from ..engine.seeding import seed_everything
+from ..engine.distributed import seed_everything
 from ..engine.weights import load_weights
 from ..errors import ConfigError, require
 from ..models.scores import Scores, network_stride

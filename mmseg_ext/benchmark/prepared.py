@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..backends import accelerated, choose_backend, fast_precisions, make_runner
-from ..datasets.image_reading import ImageReading
+from ..datasets.reading import ImageReading
+from ..deploy import accelerated, choose_backend, fast_precisions, make_runner
+from ..deploy.facts import NetworkFacts
 from ..errors import ConfigError
-from ..export.facts import NetworkFacts
 from ..geo.raster import RasterInfo
-from ..inference import RoadNetwork, TilePlan, map_strips
+from ..mapping import RoadNetwork, TilePlan, map_strips
 from .cell import AUTO, Cell, Contender
 from .methods import CLASSES, Method, build_method, is_peer
 

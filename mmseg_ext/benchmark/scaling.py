@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from ..inference import TilePlan
+from ..mapping import TilePlan
 from ..report import markdown_table
 from .cell import Cell, Contender
 from .machine import machine_line

@@ -1,12 +1,8 @@
 """Checks of input before work starts."""
 
-from .dataset import check_dataset, check_datasets
-from .diagnosis import Diagnosis
-from .doctor import examine
-from .doctor_sheet import write_doctor_sheet
-from .finding import Finding
-from .split import Split
-from .split_files import splits_of_config, splits_of_folder
+from .doctor import Diagnosis, check_dataset, check_datasets, examine, write_doctor_sheet
+from .findings import Finding
+from .splits import Split, splits_of_config, splits_of_folder
 
 __all__ = [
     "Diagnosis",

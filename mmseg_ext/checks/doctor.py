@@ -1,24 +1,118 @@
-"""The label doctor: looks for everything that spoils a data set, and goes on after a defect."""
+"""What the label doctor says of a data set."""
 
 from __future__ import annotations
 
+import html
+import logging
 import os
+import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 from tqdm import tqdm
 
-from .diagnosis import Diagnosis
-from .finding import gather
+from ..datasets import RoadDataset
+from ..datasets.raw_mask import is_black_and_white, read_grey, repaired_labels
+from ..datasets.road_dataset import ROAD_PALETTE
+from ..errors import DataError
+from ..report.contact_sheet import Cell, Section, write_contact_sheet
+from .findings import Finding, Problem, gather, shown
 from .leakage import leaks, shared_names
-from .pair import Pair
-from .pair_facts import PairFacts, measure_pair
-from .problem import Problem
-from .split import Split
-from .split_files import unlisted_images
-from .split_rules import apply_split_rules
-from .split_statistics import SplitStatistics
+from .pairs import PairFacts, image_as_seen, measure_pair
+from .split_rules import SplitStatistics, apply_split_rules
+from .splits import Pair, Split, split_of_dataset, unlisted_images
+
+_SHOWN_FILES = 3
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings and figures.
+
+    Attributes:
+        source: config or folder that was examined.
+        findings: errors first.
+        statistics: figures of every split.
+        unlisted: images beside the listed ones that no split lists.
+        quick: whether the images' pixels were left unread.
+        examined: every split with its pairs' facts.
+    """
+
+    source: str
+    findings: tuple[Finding, ...]
+    statistics: tuple[SplitStatistics, ...]
+    unlisted: int = 0
+    quick: bool = False
+    examined: Sequence[tuple[Split, Sequence[PairFacts]]] = field(default=(), repr=False)
+
+    @property
+    def exit_code(self) -> int:
+        """0 without findings, 1 with warnings only, 2 with errors."""
+        severities = {finding.severity for finding in self.findings}
+        return 2 if "error" in severities else int(bool(severities))
+
+    @property
+    def is_fixable(self) -> bool:
+        """Whether any finding has one safe answer."""
+        return any(finding.fixable for finding in self.findings)
+
+    @property
+    def root(self) -> str | None:
+        """The folder that holds all splits; None for raw folders and for splits in several places."""
+        roots = {os.path.dirname(os.path.abspath(split.images_dir)) for split, _ in self.examined}
+        return roots.pop() if len(roots) == 1 and not any(split.raw for split, _ in self.examined) else None
+
+    def as_dict(self) -> dict:
+        """Return plain values for JSON."""
+        return dict(
+            source=shown(self.source),
+            exit_code=self.exit_code,
+            quick=self.quick,
+            findings=[finding.as_dict() for finding in self.findings],
+            splits=[statistics.as_dict() for statistics in self.statistics],
+            unlisted_images=self.unlisted,
+        )
+
+    def text(self) -> str:
+        """Return the report for a terminal, ending with a line break."""
+        lines = [shown(self.source), "", *_table(self.statistics)]
+        for statistics in self.statistics:
+            lines += statistics.advice()
+        if self.unlisted:
+            lines.append(f"images that no split lists: {self.unlisted}")
+        for finding in self.findings:
+            lines += ["", f"{finding.severity}: {finding.message} [{finding.code}]"]
+            files = list(finding.files.items())
+            for path, words in files[:_SHOWN_FILES]:
+                lines.append(f"    {shown(path)}" + (f": {shown(words)}" if words else ""))
+            if len(files) > _SHOWN_FILES:
+                lines.append(f"    ... and {len(files) - _SHOWN_FILES} more")
+            lines.append("  -> --fix DEST writes a repaired copy" if finding.fixable else f"  -> {finding.remedy}")
+        return "\n".join([*lines, "", self._verdict(), ""])
+
+    def summary_html(self) -> str:
+        """Return the report as HTML."""
+        return f"<pre>{html.escape(self.text())}</pre>"
+
+    def _verdict(self) -> str:
+        if not self.findings:
+            return "nothing wrong was found" + (" (images were not looked into: --quick)" if self.quick else "")
+        counts = [(sum(f.severity == kind for f in self.findings), kind) for kind in ("error", "warning")]
+        return ", ".join(f"{count} {kind}{'s' * (count > 1)}" for count, kind in counts if count)
+
+
+def _table(statistics: Sequence[SplitStatistics]) -> list[str]:
+    """Return aligned lines with a row for each split."""
+    rows = [["split", "pairs", "size", "bands", "labels", "without road"], *(s.row() for s in statistics)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+# -- checks.doctor
+# The label doctor: looks for everything that spoils a data set, and goes on after a defect.
 
 _THREADS = 8
 
@@ -91,3 +185,119 @@ def _same_splits(splits: Sequence[Split]) -> list[list[Split]]:
         else:
             groups.append([split])
     return groups
+
+
+# -- checks.doctor_sheet
+# The label doctor's contact sheet: suspicious tiles first, then random ones of every split.
+
+_UNREADABLE_PX = 64
+_COLOURS = ((0, 0, 0), (255, 0, 60), (0, 160, 255), (255, 200, 0), (0, 200, 90), (200, 0, 255))
+
+
+def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: int = 0) -> None:
+    """Write findings and tiles of ``diagnosis`` as one page (.html) or picture (.png, .jpg).
+
+    Args:
+        diagnosis: what `examine` returned.
+        path: file to write.
+        samples: most tiles shown of each finding and each split.
+        seed: seed of the random tiles.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    pairs = {
+        name: (pair, split)
+        for split, facts in diagnosis.examined
+        for pair in (fact.pair for fact in facts)
+        for name in (pair.image, pair.mask)
+        if name is not None
+    }
+    sections = []
+    for finding in diagnosis.findings:
+        cells = []
+        for file in [file for file in finding.files if file in pairs][:samples]:
+            cells.append(_cell(*pairs[file], shown(file), shown(finding.files[file])))
+            if (other := finding.others.get(file)) in pairs:
+                cells.append(_cell(*pairs[other], shown(other)))
+        if cells:
+            text = f"{len(finding.files)} file(s). {finding.remedy[:1].upper()}{finding.remedy[1:]}."
+            sections.append(Section(f"{finding.severity}: {finding.message} [{finding.code}]", cells, text))
+    for split, facts in diagnosis.examined:
+        some = random.Random(seed).sample([fact.pair for fact in facts], min(samples, len(facts)))
+        cells = [_cell(pair, split, shown(pair.stem)) for pair in some]
+        sections.append(Section(f"{split.name}: {len(cells)} of {len(facts)} at random", cells))
+    classes = diagnosis.examined[0][0].classes if diagnosis.examined else ()
+    palette = [_COLOURS[i % len(_COLOURS)] for i in range(max(len(classes), len(ROAD_PALETTE)))]
+    title = f"Label doctor: {shown(diagnosis.source)}"
+    write_contact_sheet(path, title, sections, palette[: len(classes)], diagnosis.summary_html(), classes=classes)
+
+
+def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> Cell:
+    try:
+        image, _ = image_as_seen(pair.image, split)
+    except DataError:
+        image = np.full((_UNREADABLE_PX, _UNREADABLE_PX, 3), 128, np.uint8)
+    picture = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+    labels = _labels(pair, split)
+    if labels is not None and labels.shape != picture.shape[:2]:
+        note = note or "mask and image differ in size"
+        labels = None
+    return Cell(picture, labels, caption, note or os.path.basename(pair.image) * (caption != shown(pair.stem)))
+
+
+def _labels(pair: Pair, split: Split) -> np.ndarray | None:
+    """Return what can be shown of the mask, also of one that is no good; None where nothing can."""
+    if pair.mask is None:
+        return None
+    try:
+        if not split.raw:
+            return repaired_labels(pair.mask, len(split.classes))
+        grey = read_grey(pair.mask)
+    except DataError:
+        return None
+    return (grey >= 128).astype(np.uint8) if is_black_and_white(np.bincount(grey.ravel(), minlength=256)) else grey
+
+
+# -- checks.dataset
+# What must hold for a data set before anything is trained or measured on it.
+
+logger = logging.getLogger(__name__)
+
+
+def check_datasets(**datasets: RoadDataset | None) -> None:
+    """Read every mask and every image's header once and refuse what would spoil a run; log what looks odd.
+
+    This is the part of the label doctor that needs no pixels of the images.
+
+    Args:
+        datasets: by what they are for: ``train``, ``val``, ``test``. Those of another kind, or without masks, are
+            passed over.
+
+    Raises:
+        DataError: names the first file with an error, and how many more there are.
+    """
+    splits = [
+        split_of_dataset(name, dataset)
+        for name, dataset in datasets.items()
+        if isinstance(dataset, RoadDataset) and dataset.ann_dir is not None
+    ]
+    findings = gather(defects(survey(splits, decode=False), quick=True))
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        more = sum(len(finding.files) for finding in errors) - 1
+        rest = f"; and {more} more, see: python tools/check_dataset.py CONFIG" if more else ""
+        raise DataError(errors[0].line + rest)
+    for finding in findings:
+        logger.warning(finding.line)
+    for split in splits:
+        logger.info("%s: %d pairs checked", split.place, len(split.pairs))
+
+
+def check_dataset(dataset: RoadDataset) -> None:
+    """Check one data set that is not trained on, as `check_datasets` does.
+
+    Raises:
+        DataError: names the first file with an error, and how many more there are.
+    """
+    check_datasets(test=dataset)

@@ -1,10 +1,10 @@
 """Raw data into the VOC layout that `mmseg_ext.datasets.RoadDataset` reads."""
 
-from .catalogue import CATALOGUE, convert, describe, repair_dataset
 from .conversion import Conversion
 from .gis_layers import convert_layers
+from .published import CATALOGUE, convert, describe, repair_dataset
 from .road_drawing import RoadDrawing
-from .settings import Settings
+from .scenes import Settings
 from .synthetic_mines import write_synthetic_mines
 from .voc_writer import VocWriter
 

@@ -16,16 +16,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ..datasets.image_file import IMAGE_SUFFIXES, image_info, read_pixels
-from ..datasets.image_reading import ImageReading, read_metadata
-from ..datasets.pipelines import check_same_size
+from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import IGNORE, holds_indices, labels_of, read_grey
+from ..datasets.reading import IMAGE_SUFFIXES, ImageReading, image_info, read_metadata, read_pixels
 from ..errors import DataError
 from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, write_geotiff
 from ..geo.raster import Window, moved
 from ..tiling import windows
-from .scene import RawDataSet, Scene
-from .settings import Settings
+from .scenes import RawDataSet, Scene, Settings
 from .voc_writer import VocWriter
 
 _Found = TypeVar("_Found")

@@ -13,9 +13,9 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from ..datasets.image_reading import METADATA_FILE, ImageReading
+from ..datasets.reading import METADATA_FILE, ImageReading
 from ..errors import DataError
-from .splits import SPLITS
+from .scenes import SPLITS
 
 _RECORDS = ".scenes"
 _KEY = ".key"

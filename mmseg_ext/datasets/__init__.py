@@ -1,7 +1,8 @@
 """Data sets; importing this package registers them."""
 
-from .image_reading import ImageReading, read_metadata, reading_of
-from .pipelines import LoadRoadImage, LoadRoadMask
+from . import augmentation  # noqa: F401  registers its steps
+from .loading import LoadRoadImage, LoadRoadMask
+from .reading import ImageReading, read_metadata, reading_of
 from .road_dataset import RoadDataset
 from .synthetic_mine import Road, SyntheticMine, generate_mine
 

@@ -14,9 +14,8 @@ from mmseg.datasets.builder import DATASETS
 from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
-from .image_file import IMAGE_SUFFIXES, MASK_SUFFIXES
-from .image_reading import METADATA_FILE, ImageReading, reading_of
-from .pipelines import LoadRoadImage, LoadRoadMask, check_same_size
+from .loading import LoadRoadImage, LoadRoadMask, check_same_size
+from .reading import IMAGE_SUFFIXES, MASK_SUFFIXES, METADATA_FILE, ImageReading, reading_of
 
 ROAD_CLASSES = ("background", "road")
 ROAD_PALETTE = ((0, 0, 0), (128, 0, 0))

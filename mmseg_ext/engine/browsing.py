@@ -14,7 +14,7 @@ from ..datasets import RoadDataset
 from ..errors import ConfigError
 from ..report.contact_sheet import Cell, Section, write_contact_sheet
 from .config import config_mistakes
-from .seeding import seed_everything
+from .distributed import seed_everything
 
 
 def _input_picture(image: np.ndarray, norm: dict) -> np.ndarray:

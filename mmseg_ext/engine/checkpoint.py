@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -17,11 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv import Config
+from mmseg.models import build_segmentor
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Size, Tensor, nn
 
 from ..errors import CheckpointError
+from .config import CONFIG_ROOT, leaf_configs, load_config, merge_options, with_our_names
 
 logger = logging.getLogger(__name__)
 
@@ -218,3 +224,160 @@ def remove_partial_files(work_dir: str) -> None:
     """Delete what interrupted writes left behind in ``work_dir``."""
     for path in Path(work_dir).glob(".*.pth.*.partial"):
         path.unlink(missing_ok=True)
+
+
+# -- engine.fitting_config
+# Which of our configs a set of weights is for.
+
+
+def _plainest_first(path: str) -> tuple[bool, bool, int, str]:
+    return "/ablation/" in path, ".OPM." not in path, len(path), path
+
+
+@functools.cache
+def _networks() -> dict[str, tuple[type[nn.Module], dict[str, Size]]]:
+    """Return type of the backbone and shapes by key of every distinct network, by its plainest config."""
+    found: dict[str, tuple[type[nn.Module], dict[str, Size]]] = {}
+    seen = set()
+    for path in sorted(leaf_configs(), key=_plainest_first):
+        with contextlib.suppress(Exception):  # somebody's unfinished config must not hide what was refused
+            model = load_config(str(CONFIG_ROOT.parent / path)).model
+            model.backbone.init_cfg = None
+            head = {key: value for key, value in model.decode_head.items() if key != "loss_decode"}
+            description = json.dumps([model.backbone, head], sort_keys=True)
+            if description not in seen:
+                seen.add(description)
+                network = build_segmentor(model)
+                found[path] = type(network.backbone), {key: value.shape for key, value in network.state_dict().items()}
+    return found
+
+
+def fitting_config(weights: dict[str, Tensor]) -> str | None:
+    """Return the path of the plainest config whose network, or encoder, has the keys and shapes of ``weights``.
+
+    The number of classes may differ. Builds every network of ours, which takes seconds: meant for the moment when a
+    checkpoint has been refused.
+
+    Args:
+        weights: a segmentation checkpoint (``backbone.*``, ``decode_head.*``) or an encoder with or without prefix.
+    """
+    whole = any(key.startswith("decode_head.") for key in weights)
+    for path, (backbone, shapes) in _networks().items():
+        theirs = {
+            key if key.startswith(("backbone.", "decode_head.")) else f"backbone.{key}": v for key, v in weights.items()
+        }
+        if hasattr(backbone, "adapt_published_keys"):
+            backbone.adapt_published_keys(theirs, "backbone.")
+        own = {key: shape for key, shape in shapes.items() if whole or key.startswith("backbone.")}
+        needed = [key for key in own if not key.endswith("num_batches_tracked") and ".conv_seg." not in key]
+        if theirs.keys() <= own.keys() and all(key in theirs and theirs[key].shape == own[key] for key in needed):
+            return path
+    return None
+
+
+def refuse_encoder(weights: dict[str, Tensor], path: str) -> None:
+    """Refuse an encoder where a whole segmentation network is needed.
+
+    Raises:
+        CheckpointError: ``weights`` are those of an encoder of ours; the message says what an encoder is for.
+    """
+    if not any(key.startswith("decode_head.") for key in weights) and fitting_config(weights):
+        raise CheckpointError(
+            f"{path}: is an encoder, not a segmentation network; start a training from it: "
+            f"--cfg-options model.backbone.init_cfg.checkpoint={path}"
+        )
+
+
+# -- engine.embedded_config
+# The config that a checkpoint carries as Python text, read without executing it.
+
+_NUMBERS = {"inf": math.inf, "nan": math.nan}
+
+
+def _value(node: ast.expr, names: dict[str, Any]) -> Any:
+    """Return the value of a literal, of ``dict(...)`` or of a name that was assigned before.
+
+    Raises:
+        ValueError: anything else, which would have to be executed.
+    """
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        values = [_value(item, names) for item in node.elts]
+        return values if isinstance(node, ast.List) else {ast.Tuple: tuple, ast.Set: set}[type(node)](values)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        number = _value(node.operand, names)
+        if isinstance(number, (int, float)):
+            return -number if isinstance(node.op, ast.USub) else number
+    if isinstance(node, ast.Dict):
+        merged: dict = {}
+        for key, item in zip(node.keys, node.values, strict=True):
+            merged |= _value(item, names) if key is None else {_value(key, names): _value(item, names)}
+        return merged
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        merged = {}
+        for argument in node.args:
+            merged |= _value(argument, names)
+        for keyword in node.keywords:
+            item = _value(keyword.value, names)
+            merged |= item if keyword.arg is None else {keyword.arg: item}
+        return merged
+    if isinstance(node, ast.Name) and node.id in names | _NUMBERS:
+        return (_NUMBERS | names)[node.id]
+    raise ValueError(f"line {node.lineno}: '{ast.unparse(node)[:60]}' is no literal")
+
+
+def read_config_text(text: str) -> dict[str, Any]:
+    """Return the assignments of a config's text; nothing of it is executed.
+
+    Literals, ``dict(...)`` of them and names assigned before are understood.
+
+    Raises:
+        ValueError: the text is no Python, or assigns something that would have to be executed.
+    """
+    try:
+        module = ast.parse(text)
+        names: dict[str, Any] = {}
+        for statement in module.body:
+            if isinstance(statement, ast.Assign) and all(isinstance(target, ast.Name) for target in statement.targets):
+                value = _value(statement.value, names)
+                names.update({target.id: value for target in statement.targets if isinstance(target, ast.Name)})
+            elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                raise ValueError(f"line {statement.lineno}: '{ast.unparse(statement)[:60]}' is no assignment")
+    except (SyntaxError, RecursionError, MemoryError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+    return names
+
+
+def config_of_checkpoint(path: str, options: dict | None = None) -> Config:
+    """Return the config that the checkpoint at ``path`` carries, with ``options`` (dotted keys) merged over it.
+
+    Raises:
+        CheckpointError: the file cannot be read, or carries no config or one that would have to be executed.
+        ConfigError: an option does not fit.
+    """
+    checkpoint = read_checkpoint(path)
+    text = (checkpoint.get("meta") or {}).get("config")
+    if not isinstance(text, str):
+        refuse_encoder(checkpoint["state_dict"], path)
+        config = fitting_config(checkpoint["state_dict"])
+        hint = f"one with the model of {config}, which the weights fit" if config else "the one it was trained with"
+        raise CheckpointError(f"{path}: carries no config; give {hint}")
+    try:
+        content = read_config_text(text)
+        if not {"model", "data"} <= content.keys():
+            raise ValueError("it has no 'model' or no 'data'")
+        content["model"] = with_our_names(content["model"])
+        cfg = Config(content, cfg_text=text, filename=path)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: the config inside cannot be used ({error}); give one") from None
+    return merge_options(cfg, options)
+
+
+def config_for(config: str | None, checkpoint: str, options: dict | None = None) -> Config:
+    """Return the config at ``config``, or where that is None the one inside ``checkpoint``.
+
+    Raises:
+        UserError: see `load_config` and `config_of_checkpoint`.
+    """
+    return load_config(config, options) if config else config_of_checkpoint(checkpoint, options)

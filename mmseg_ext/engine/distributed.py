@@ -1,23 +1,117 @@
-"""Processes and devices: what mmcv 1.7 lacks on today's PyTorch and on machines without a GPU."""
+"""Random numbers that follow from the seed and a count, so that nothing of them need be stored."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from mmcv.cnn.utils import revert_sync_batchnorm
 from mmcv.parallel import MODULE_WRAPPERS, DataContainer
 from torch import distributed as dist
 from torch import nn
+from torch.utils.data import Dataset, Sampler
 
 from ..errors import ConfigError
 from .test_time_augmentation import class_probabilities
+
+
+def _seed_cpu(seed: int, counts: tuple[int, ...]) -> int:
+    """Seed Python and NumPy, and return the seed that goes with them for torch."""
+    mixed = np.random.SeedSequence((seed % 2**64, *counts)).generate_state(3, np.uint64)
+    random.seed(int(mixed[0]))
+    np.random.seed(int(mixed[1]) % 2**32)  # noqa: NPY002  MMSegmentation draws from it
+    return int(mixed[2]) % 2**63
+
+
+def seed_everything(seed: int, *counts: int) -> None:
+    """Seed Python, NumPy and torch; the same ``seed`` and ``counts`` (not negative) give the same random numbers."""
+    torch.manual_seed(_seed_cpu(seed, counts))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *counts: int) -> Iterator[None]:
+    """Seed the generators of the CPU for a while, and put them back as they were."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    torch.default_generator.manual_seed(_seed_cpu(seed, counts))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])
+
+
+class SeededDraws(Dataset):
+    """A data set whose augmentation follows from the number of the draw, whatever process or worker makes it.
+
+    Args:
+        dataset: training data set.
+        seed: seed of the run.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, draw_and_index: tuple[int, int]) -> dict:
+        """Return image ``index``, augmented as draw number ``draw`` of the run."""
+        draw, index = draw_and_index
+        with seeded(self.seed, 0, draw):
+            return self.dataset[index]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+
+# -- engine.sampler
+# The order in which training images are drawn.
+
+
+class InfiniteSampler(Sampler[tuple[int, int]]):
+    """Endless shuffled images as (number of the draw, index), the same sequence for any number of processes.
+
+    Every pass over the data is a new permutation from ``seed``; of each step's images of the joint sequence, process
+    ``rank`` takes its part. So k processes with batch b draw what one process with batch k*b draws, and no worker is
+    restarted between passes.
+
+    Args:
+        size: number of images.
+        seed: seed of all permutations.
+        rank: number of this process.
+        world_size: number of processes.
+        start: draws of the joint sequence that are done already, for a resumed run.
+    """
+
+    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
+        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
+        self.start = start
+
+    def _joint(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            yield from torch.randperm(self.size, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield this process's draws, without end."""
+        return itertools.islice(enumerate(self._joint()), self.start + self.rank, None, self.world_size)
+
+    def __len__(self) -> int:
+        """Return the number of this process's images in one pass."""
+        return -(-self.size // self.world_size)
+
+
+# -- engine.distributed
+# Processes and devices: what mmcv 1.7 lacks on today's PyTorch and on machines without a GPU.
 
 logger = logging.getLogger(__name__)
 

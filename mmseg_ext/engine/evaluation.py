@@ -1,12 +1,11 @@
-"""Evaluation of a network on a data set, in any number of processes."""
+"""Predictions of an evaluation as files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,12 +15,29 @@ from mmcv.utils import print_log
 from mmseg.core import EvalHook as MMSegEvalHook
 from mmseg.datasets import build_dataset
 from mmseg.datasets.custom import CustomDataset
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..checks import check_dataset
+from ..datasets.road_dataset import road_labels
 from ..errors import ConfigError
+from ..metrics.region import confusion
+from ..report import save_panel
+from ..scoring import (
+    UNKNOWN_METRES,
+    ImageScores,
+    MapWriter,
+    ScoringSettings,
+    Shown,
+    metres_are_known,
+    score_image,
+    summarise,
+    totals_table,
+    write_report,
+    write_scores,
+)
 from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (
@@ -34,13 +50,143 @@ from .distributed import (
     start_process,
     wrap,
 )
-from .network import build_network, check_classes
-from .precision import DTYPES, choose_precision
+from .optimizer import DTYPES, choose_precision
 from .runner import SafeIterRunner
-from .weights import load_weights
+from .weights import build_network, check_classes, load_weights
 
-if TYPE_CHECKING:
-    from .road_scorer import RoadScorer
+
+class PredictionWriter:
+    """Writes each prediction as a label PNG, as a picture beside image and truth, or both.
+
+    Args:
+        mask_dir: folder for label PNGs; None for none.
+        show_dir: folder for pictures; None for none.
+        opacity: of the tint in the pictures, 0 to 1.
+
+    Raises:
+        ConfigError: a folder cannot be made.
+    """
+
+    def __init__(self, mask_dir: str | None, show_dir: str | None, opacity: float = 0.6) -> None:
+        self.mask_dir, self.show_dir, self.opacity = mask_dir, show_dir, opacity
+        for folder in filter(None, (mask_dir, show_dir)):
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
+
+    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
+        """Write what is said of one image."""
+        index = found.index
+        stem = os.path.splitext(dataset.img_infos[index]["filename"])[0]
+        labels = np.asarray(found.labels, np.uint8)
+        if self.mask_dir:
+            picture = Image.fromarray(labels).convert("P")
+            picture.putpalette(np.asarray(dataset.PALETTE, np.uint8).tobytes())
+            picture.save(os.path.join(self.mask_dir, f"{stem}.png"))
+        if self.show_dir:
+            truth = dataset.get_gt_seg_map_by_idx(index) if dataset.ann_dir else None
+            image = dataset.picture(index)
+            path = os.path.join(self.show_dir, f"{stem}.png")
+            save_panel(path, image, labels, truth, dataset.PALETTE, self.opacity)
+
+
+# -- engine.road_scorer
+# Road scores of a network's predictions, image by image and process by process.
+
+
+class RoadScorer:
+    """Scores every prediction of an evaluation.
+
+    Args:
+        settings: tolerance, threshold, metres per pixel (None: those of the data set).
+        folder: where results go: probability and entropy maps at once, the rest with `write`; None for nowhere.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+
+    def __init__(self, settings: ScoringSettings | None = None, folder: str | None = None) -> None:
+        self.settings, self.folder = settings or ScoringSettings(), folder
+        self._maps = None if folder is None else MapWriter(folder)
+        self._scores: dict[int, ImageScores] = {}
+
+    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
+        """Score what is said of one image."""
+        chances = found.probabilities
+        if len(chances) > 1:
+            chances = chances[road_labels(dataset.CLASSES)]
+        probability = chances.float().sum(dim=0).clamp_(0, 1).cpu().numpy()
+        name = _name(dataset, found.index)
+        settings = self._settings(dataset)
+        prediction, truth, valid = self._masks(dataset, found.index, found.labels, probability)
+        scores = score_image(name, prediction, truth, settings, valid, probability)
+        labels = dataset.get_gt_seg_map_by_idx(found.index)
+        pixels = confusion(found.labels, labels, len(dataset.CLASSES), dataset.ignore_index)
+        self._scores[found.index] = replace(scores, confusion=pixels)
+        if self._maps is not None:
+            self._maps.write(name, probability, found.labels)
+
+    def gather(self) -> list[ImageScores]:
+        """Return the scores of the images of all processes, in the order of the data set; every process gets them."""
+        return gather_by_index(self._scores)
+
+    @staticmethod
+    def total(images: Sequence[ImageScores]) -> tuple[dict[str, float], str]:
+        """Return the scores of all ``images`` by name (``road.IoU``, ...), 0 to 1, and as a table for people."""
+        totals = summarise(images)
+        note = "" if metres_are_known(images) else f"\n{UNKNOWN_METRES}"
+        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals) + note
+
+    def write(self, dataset: CustomDataset, images: Sequence[ImageScores], facts: Mapping[str, object]) -> None:
+        """Write scores and report into the folder.
+
+        Args:
+            dataset: what was evaluated.
+            images: what `gather` returned.
+            facts: what the scores file says beside them, and the report below its heading.
+
+        Raises:
+            ConfigError: a file cannot be written.
+            MissingExtraError: matplotlib is not installed.
+        """
+        assert self.folder is not None and self._maps is not None
+        maps = self._maps
+
+        def show(index: int) -> Shown:
+            name = _name(dataset, index)
+            probability = maps.read("probability", name) / np.float32(255)
+            prediction, truth, valid = self._masks(dataset, index, maps.read("labels", name), probability)
+            return Shown(dataset.picture(index), prediction, truth, self._settings(dataset), valid, probability)
+
+        write_scores(self.folder, images, self.settings, dataset.CLASSES, **facts)
+        subtitle = [f"{name}: {value}" for name, value in facts.items() if value]
+        write_report(self.folder, "Road evaluation", images, self.settings, show, subtitle)
+
+    def _settings(self, dataset: CustomDataset) -> ScoringSettings:
+        if self.settings.gsd_m is not None:
+            return self.settings
+        return replace(self.settings, gsd_m=dataset.image_reading().gsd_m)
+
+    def _masks(
+        self, dataset: CustomDataset, index: int, labels: np.ndarray, probability: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return predicted road, true road and the valid pixels of an image, bool (H, W); None where all are valid."""
+        roads = road_labels(dataset.CLASSES)
+        truth = dataset.get_gt_seg_map_by_idx(index)
+        by_label = len(dataset.CLASSES) > 2 or self.settings.threshold == 0.5
+        prediction = np.isin(labels, roads) if by_label else probability >= self.settings.threshold
+        valid = truth != dataset.ignore_index
+        return prediction, np.isin(truth, roads), None if valid.all() else valid
+
+
+def _name(dataset: CustomDataset, index: int) -> str:
+    return os.path.splitext(dataset.img_infos[index]["filename"])[0]
+
+
+# -- engine.evaluation
+# Evaluation of a network on a data set, in any number of processes.
+
 
 REGION_METRICS = ("mIoU", "mDice", "mFscore")
 METRICS = (*REGION_METRICS, "road")
@@ -125,7 +271,6 @@ def _road_scorer(given: RoadScorer | None) -> RoadScorer:
     """Return the scorer, which needs the extra 'roads'."""
     if given is not None:
         return given
-    from .road_scorer import RoadScorer
 
     return RoadScorer()
 

@@ -19,8 +19,7 @@ from PIL import Image
 from ..datasets import RoadDataset, generate_mine
 from ..errors import ConfigError
 from .config import config_mistakes, step_arguments
-from .distributed import Process
-from .seeding import seed_everything
+from .distributed import Process, seed_everything
 from .training import training_loader
 
 PLAIN = "MMSegmentation"

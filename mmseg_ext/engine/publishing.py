@@ -16,8 +16,7 @@ from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
 from ..errors import CheckpointError, ConfigError
 from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
-from .network import build_network
-from .weights import load_weights
+from .weights import build_network, load_weights
 
 _OF_ONE_RUN = ("work_dir", "load_from", "resume_from")
 

@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 
 from ..errors import ConfigError, Stopped, TrainingError
+from ..files import complete_file
 from ..report import markdown_table
-from ..writing import complete_file
 from .config import CONFIG_ROOT, load_config
 from .training import WORK_DIRS
 

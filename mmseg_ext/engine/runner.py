@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .checkpoint import point_to, read_checkpoint, write_checkpoint
+from .distributed import seed_everything
 from .non_finite_guard import check_weights
-from .seeding import seed_everything
 from .weights import load_fitting
 
 # apart from the draws of images, which count by themselves

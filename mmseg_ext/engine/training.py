@@ -35,22 +35,25 @@ from ..datasets import RoadDataset
 from ..errors import ConfigError
 from .checkpoint import latest_checkpoint
 from .config import config_mistakes
-from .distributed import DistributedSegmentor, LocalSegmentor, Process, on_first_process, start_process, to_device, wrap
+from .distributed import (
+    DistributedSegmentor,
+    InfiniteSampler,
+    LocalSegmentor,
+    Process,
+    SeededDraws,
+    on_first_process,
+    seed_everything,
+    start_process,
+    to_device,
+    wrap,
+)
 from .evaluation import EvalHook, evaluation_loader
-from .network import build_network, check_classes
+from .hooks import SIGNALS, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
 from .non_finite_guard import NonFiniteGuard
-from .optimizer import training_optimizer
-from .precision import DTYPES, choose_precision
-from .prediction_samples_hook import PredictionSamplesHook
-from .progress_bar import ProgressBar
-from .run_log import trim_logs
+from .optimizer import DTYPES, choose_precision, training_optimizer
 from .runner import SafeIterRunner
-from .safe_checkpoint_hook import SafeCheckpointHook
-from .sampler import InfiniteSampler
-from .seeding import SeededDraws, seed_everything
-from .stopping import SIGNALS, StopOnSignal
-from .weights import MIN_SHARE, load_start_weights
-from .work_dir import full_disk_told, only_one, prepare_work_dir
+from .weights import MIN_SHARE, build_network, check_classes, load_start_weights
+from .work_dir import full_disk_told, only_one, prepare_work_dir, trim_logs
 
 WORK_DIRS = "work_dirs"
 

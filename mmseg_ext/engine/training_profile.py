@@ -18,17 +18,15 @@ import torch
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
+from .complexity import crop_size
 from .config import config_mistakes
 from .distributed import Process, start_process
-from .memory import crop_size
-from .network import build_network
+from .hooks import StepHook, WeightAverageHook
 from .non_finite_guard import NonFiniteGuard
-from .optimizer import training_optimizer
-from .precision import choose_precision
+from .optimizer import choose_precision, training_optimizer
 from .runner import SafeIterRunner
-from .step_hook import StepHook
 from .training import register_custom_hooks, register_step_hooks, training_loader, wrap_for_training
-from .weight_average_hook import WeightAverageHook
+from .weights import build_network
 
 PARTS = (
     *("loading", "transfer", "forward", "losses", "guard", "backward", "clip", "optimizer", "weight average"),

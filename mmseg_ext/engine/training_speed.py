@@ -15,9 +15,8 @@ from mmcv.runner import build_optimizer
 from ..errors import ConfigError
 from .config import config_mistakes
 from .distributed import Process, start_process, wrap
-from .network import build_network
-from .optimizer import training_optimizer
-from .precision import DTYPES, choose_precision
+from .optimizer import DTYPES, choose_precision, training_optimizer
+from .weights import build_network
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 _EXTRAS = {"channels_last", "compile", "loop"}

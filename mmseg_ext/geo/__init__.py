@@ -1,12 +1,18 @@
 """Georeferenced rasters and vectors: the only room that imports rasterio, shapely and pyogrio."""
 
 from .cog import disk_needed, write_cog
-from .georeference import disagreement, ground_sampling_distance
-from .ground_grid import GridSource, GroundGrid, grid_of
-from .metric import Metric, metric_of
-from .pixel_frame import PixelFrame
-from .raster import RasterInfo, write_geotiff
-from .raster_source import Georeference, GroundControlPoint, RasterSource, raster_info, read_raster
+from .metric import GridSource, GroundGrid, Metric, PixelFrame, grid_of, metric_of
+from .raster import (
+    Georeference,
+    GroundControlPoint,
+    RasterInfo,
+    RasterSource,
+    disagreement,
+    ground_sampling_distance,
+    raster_info,
+    read_raster,
+    write_geotiff,
+)
 from .vector import (
     VECTOR_SUFFIXES,
     RoadLines,

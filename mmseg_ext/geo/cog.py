@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, lazy_import
-from .raster import rasterio_module
-from .raster_source import Georeference
+from .raster import Georeference, rasterio_module
 
 RGB = tuple[int, int, int]
 Strip = tuple[int, np.ndarray]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .ratios import Counts, only_valid, ratio, ratios
+from .region import Counts, only_valid, ratio, ratios
 
 BINS = 300
 """Equal bins of [0, 1]: every whole per cent is an edge, 0.5 too, and 10, 12, 15, 20 or 25 coarser bins fit."""

@@ -1,9 +1,10 @@
 """Networks; importing this package registers them."""
 
-from .backbones import MSCAN, DLinkNet34, DUNet, LinkNet34, NLLinkNet34, SevenLevelUNet
-from .decode_heads import LightHamHead
-from .layers import HDMSCA, MSCA, Hamburger
+from .light_ham_head import Hamburger, LightHamHead
+from .linknet import DLinkNet34, LinkNet34, NLLinkNet34
 from .losses import SoftClDiceLoss
+from .mscan import HDMSCA, MSCA, MSCAN
+from .unet import DUNet, SevenLevelUNet
 
 __all__ = [
     "HDMSCA",

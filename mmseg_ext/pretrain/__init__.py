@@ -1,10 +1,9 @@
 """ImageNet pre-training of the MSCAN encoders with timm; importing the package registers them in timm."""
 
 from .classifiers import MODELS, Classifier, create_classifier, load_classifier
-from .evaluation import evaluate_classifier
 from .image_folder import ImageFolder
 from .settings import Settings, add_settings
-from .training import pretrain
+from .training import evaluate_classifier, pretrain
 
 __all__ = [
     "MODELS",

@@ -19,7 +19,7 @@ from ..engine.checkpoint import read_checkpoint
 from ..engine.config import CONFIG_ROOT
 from ..engine.weights import load_fitting
 from ..errors import CheckpointError, ConfigError
-from ..models.backbones.mscan import IMAGENET_CLASSES, MSCAN
+from ..models.mscan import IMAGENET_CLASSES, MSCAN
 
 # name in timm -> config below myconfigs/_base_/models that owns the sizes
 MODELS = {

@@ -2,10 +2,9 @@
 
 from . import model_table
 from .accuracy_table import accuracy_table
-from .markdown import markdown_table, update_blocks
-from .metrics_file import save_metrics
-from .panel import panel, save_panel
+from .pictures import panel, save_panel
 from .run_curves import plot_runs, read_curves
+from .tables import markdown_table, save_metrics, update_blocks
 
 __all__ = [
     "accuracy_table",

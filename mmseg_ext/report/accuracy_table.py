@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .markdown import markdown_table
+from .tables import markdown_table
 
 
 def method_name(config: str, published: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
-from ..writing import complete_file
+from ..files import complete_file
 from .pictures import HATCH_CSS, fitted, hatch, picture_url
 
 _OPACITY = 0.5

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .markdown import markdown_table
+from .tables import markdown_table
 
 PARAMS_TOLERANCE_M = 0.01
 FLOPS_TOLERANCE_G = 0.1

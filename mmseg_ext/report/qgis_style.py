@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
-from ..writing import complete_file
+from ..files import complete_file
 
 RGB = tuple[int, int, int]
 _QGIS_VERSION = "3.22.0"

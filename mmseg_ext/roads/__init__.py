@@ -7,11 +7,10 @@ from ..errors import require
 
 require(("networkx", "scipy", "skimage"), "roads", "finding road networks")
 
-from .centreline import Centreline, WideArea, tiled_centreline  # noqa: E402
 from .graph import road_graph  # noqa: E402
 from .lines import graph_from_lines, graph_from_nodes, graph_lines, moved  # noqa: E402
-from .simplify import simplify_line  # noqa: E402
-from .skeleton import half_width, skeleton  # noqa: E402
+from .polyline import simplify_line  # noqa: E402
+from .skeleton import Centreline, WideArea, half_width, skeleton, tiled_centreline  # noqa: E402
 
 __all__ = [
     "Centreline",

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from ..errors import DataError
-from .edges import add_line, add_node
+from .graph import add_line, add_node
 from .polyline import length, stations
 
 

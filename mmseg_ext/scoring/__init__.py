@@ -1,13 +1,20 @@
 """Road scores: from one image to a data set, its report, and the comparison of several."""
 
 from .comparison import Comparison, compare_runs, comparison_table
-from .folder_scores import FolderEvaluation, pair_predictions
-from .image_scores import ImageScores, score_image
-from .map_writer import MapWriter
+from .folder_scores import FolderEvaluation, MapWriter, pair_predictions
+from .image_scores import ImageScores, ScoringSettings, score_image
 from .measures import MEASURES
-from .results import UNKNOWN_METRES, Shown, read_scores, write_report, write_scores
-from .settings import ScoringSettings
-from .summary import class_scores, metres_are_known, summarise, totals_table
+from .results import (
+    UNKNOWN_METRES,
+    Shown,
+    class_scores,
+    metres_are_known,
+    read_scores,
+    summarise,
+    totals_table,
+    write_report,
+    write_scores,
+)
 
 __all__ = [
     "MEASURES",

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..report import markdown_table
 from .measures import BY_KEY, RoadMeasure
-from .summary import shown_value
+from .results import shown_value
 
 _SAME_SETTINGS = ("tolerance_px", "tolerance_m", "buffer_px", "gsd_m")
 

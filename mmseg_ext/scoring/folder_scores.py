@@ -1,4 +1,4 @@
-"""Scores of files that are there already: masks, probabilities or lines against the truth, no network involved."""
+"""Predictions, their probabilities and their uncertainty as pictures."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from ..datasets.image_file import IMAGE_SUFFIXES, image_info, read_pixels
-from ..datasets.image_reading import reading_of
-from ..datasets.pairing import IMAGE_ROLES, MASK_ROLES
-from ..datasets.pipelines import check_same_size
-from ..datasets.raw_mask import IGNORE, RAW_MASK_SUFFIXES, is_black_and_white, read_grey
+from ..datasets.loading import check_same_size
+from ..datasets.raw_mask import IGNORE, IMAGE_ROLES, MASK_ROLES, RAW_MASK_SUFFIXES, is_black_and_white, read_grey
+from ..datasets.reading import IMAGE_SUFFIXES, image_info, read_pixels, reading_of
 from ..datasets.road_dataset import files_by_stem
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..geo import (
     VECTOR_SUFFIXES,
     RasterInfo,
@@ -27,10 +26,51 @@ from ..geo import (
     read_lines,
     reprojected,
 )
+from ..metrics.probability import entropy
 from ..roads import graph_from_lines, graph_lines, road_graph
-from .image_scores import ImageScores, compare_graphs, score_graphs, score_image
+from .image_scores import ImageScores, ScoringSettings, compare_graphs, score_graphs, score_image
 from .results import Shown
-from .settings import ScoringSettings
+
+KINDS = ("labels", "probability", "entropy")
+
+
+class MapWriter:
+    """Keeps label, probability and entropy of each image as 8-bit PNGs, ``labels/NAME.png`` and so on.
+
+    255 is probability 1, and an entropy of 1 bit (probability 0.5).
+
+    Args:
+        folder: where to write; made if it is not there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        for kind in KINDS:
+            try:
+                os.makedirs(os.path.join(folder, kind), exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
+
+    def write(self, name: str, probability: np.ndarray, labels: np.ndarray) -> None:
+        """Write the maps of image ``name``: ``probability`` of road (H, W) in 0..1, and class indices (H, W)."""
+        parts = (labels, np.rint(probability * 255), np.rint(entropy(probability) * 255))
+        for kind, values in zip(KINDS, parts, strict=True):
+            Image.fromarray(values.astype(np.uint8)).save(self._path(kind, name))
+
+    def read(self, kind: str, name: str) -> np.ndarray:
+        """Return the map (H, W) uint8 of ``kind`` (of `KINDS`) of image ``name``."""
+        with Image.open(self._path(kind, name)) as image:
+            return np.array(image)
+
+    def _path(self, kind: str, name: str) -> str:
+        return os.path.join(self.folder, kind, f"{name}.png")
+
+
+# -- scoring.folder_scores
+# Scores of files that are there already: masks, probabilities or lines against the truth, no network involved.
 
 _PLAIN_GREY = 90
 _JOIN_M = 0.1

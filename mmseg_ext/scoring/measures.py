@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..metrics.centreline import CentrelineLengths, CentrelineScores, centreline_scores
 from ..metrics.probability import (
     ProbabilityCounts,
     best_threshold,
@@ -13,7 +12,8 @@ from ..metrics.probability import (
     expected_calibration_error,
     precision_recall_curve,
 )
-from ..metrics.ratios import f1_of_counts, ratio
+from ..metrics.region import f1_of_counts, ratio
+from ..metrics.relaxed import CentrelineLengths, CentrelineScores, centreline_scores
 
 Counts = Mapping[str, float]
 

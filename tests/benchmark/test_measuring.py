@@ -7,7 +7,7 @@ import torch
 
 from mmseg_ext.benchmark import Cell, Settings, figures, measure, parse_contender, scaling_cells
 from mmseg_ext.benchmark.prepared import SyntheticRaster, prepare
-from mmseg_ext.inference import TilePlan
+from mmseg_ext.mapping import TilePlan
 
 QUICK = Settings(threads=1, turn_seconds=0.05)
 
@@ -84,7 +84,7 @@ def test_tiles_of_a_raster_that_takes_no_memory():
 
 def test_a_raster_goes_through_the_network_tile_by_tile(monkeypatch):
     seen = []
-    from mmseg_ext.inference import RoadNetwork
+    from mmseg_ext.mapping import RoadNetwork
 
     predict = RoadNetwork.predict
     monkeypatch.setattr(RoadNetwork, "predict", lambda self, images: seen.append(len(images)) or predict(self, images))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mmseg_ext.checks import examine, splits_of_config, splits_of_folder, write_doctor_sheet
-from mmseg_ext.checks.kind import KINDS
+from mmseg_ext.checks.findings import KINDS
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.errors import ConfigError, DataError

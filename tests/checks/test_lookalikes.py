@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks.lookalikes import difference_hash, find_copies, find_turned_copies
+from mmseg_ext.checks.leakage import difference_hash, find_copies, find_turned_copies
 from mmseg_ext.datasets import generate_mine
 
 

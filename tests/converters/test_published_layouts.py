@@ -87,8 +87,7 @@ def test_deepglobe(tmp_path):
 
 
 def test_deepglobes_usual_split_has_1530_of_6226():
-    from mmseg_ext.converters.settings import Settings
-    from mmseg_ext.converters.splits import assign_splits
+    from mmseg_ext.converters.scenes import Settings, assign_splits
 
     chosen = list(assign_splits([str(i) for i in range(6226)], Settings(**CATALOGUE["deepglobe"].defaults)).values())
     assert (chosen.count("train"), chosen.count("val"), chosen.count("test")) == (4696, 1530, 0)

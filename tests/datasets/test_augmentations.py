@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from mmseg.datasets.pipelines import Compose, Normalize, PhotoMetricDistortion, RandomCrop, RandomFlip
 
 from mmseg_ext.datasets import RoadDataset, generate_mine
-from mmseg_ext.datasets.pipelines import (
+from mmseg_ext.datasets.augmentation import (
     BandDistortion,
     BandNormalize,
     FastRandomCrop,
     FastRandomFlip,
     RandomAffineCrop,
     RandomRotate90,
-    ScaleToGSD,
 )
+from mmseg_ext.datasets.loading import ScaleToGSD
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.distributed import Process, wrap
 from mmseg_ext.engine.evaluation import evaluation_loader

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.datasets.image_file import image_info, read_pixels
+from mmseg_ext.datasets.reading import image_info, read_pixels
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import write_geotiff
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mmseg_ext.datasets.pairing import find_folders, match_files, pair_files
+from mmseg_ext.datasets.raw_mask import find_folders, match_files, pair_files
 from mmseg_ext.errors import DataError
 
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from mmseg_ext.converters import VocWriter
 from mmseg_ext.datasets import ImageReading, RoadDataset
-from mmseg_ext.datasets.pipelines import read_mask
+from mmseg_ext.datasets.loading import read_mask
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import ConfigError, DataError
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from mmseg_ext.engine import build_network, config_of_checkpoint, load_config
-from mmseg_ext.engine.embedded_config import read_config_text
-from mmseg_ext.engine.published_names import with_our_names
+from mmseg_ext.engine.checkpoint import read_config_text
+from mmseg_ext.engine.config import with_our_names
 from mmseg_ext.engine.weights import load_weights
 from mmseg_ext.errors import CheckpointError
 

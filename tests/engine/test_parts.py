@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 from mmcv.parallel import DataContainer
 
 from mmseg_ext.engine import build_network, estimate_training_memory, load_config
-from mmseg_ext.engine.distributed import LocalSegmentor, gather_by_index, to_device
+from mmseg_ext.engine.distributed import (
+    InfiniteSampler,
+    LocalSegmentor,
+    SeededDraws,
+    gather_by_index,
+    seed_everything,
+    to_device,
+)
 from mmseg_ext.engine.launch import torchrun_arguments
-from mmseg_ext.engine.precision import choose_precision
-from mmseg_ext.engine.run_log import trim_logs
-from mmseg_ext.engine.sampler import InfiniteSampler
-from mmseg_ext.engine.seeding import SeededDraws, seed_everything
+from mmseg_ext.engine.optimizer import choose_precision
+from mmseg_ext.engine.work_dir import trim_logs
 from mmseg_ext.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from torch import nn
 from mmseg_ext.engine import evaluate_checkpoint, load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.models.backbones.mscan import MSCAN
+from mmseg_ext.models.mscan import MSCAN
 
 # nothing that depends on how images are grouped: no batch statistics, dropout, drop path, drawn bases or warm-up
 PLAIN = {

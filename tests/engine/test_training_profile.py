@@ -10,7 +10,7 @@ from torch import nn
 
 from mmseg_ext.engine import WeightAverageHook, load_config
 from mmseg_ext.engine.distributed import total_loss
-from mmseg_ext.engine.step_hook import StepHook
+from mmseg_ext.engine.hooks import StepHook
 from mmseg_ext.engine.training import collate_plainly
 from mmseg_ext.engine.training_profile import profile_training
 

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmseg_ext.engine import ProgressBar, load_config, train
-from mmseg_ext.engine.prediction_samples_hook import PredictionSamplesHook
+from mmseg_ext.engine.hooks import PredictionSamplesHook
 
 
 def images(run):

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from mmseg_ext.engine.fitting_config import fitting_config
+from mmseg_ext.engine.checkpoint import fitting_config
 from mmseg_ext.engine.weights import load_fitting, load_pretrained, load_start_weights, load_weights
 from mmseg_ext.errors import CheckpointError
 from mmseg_ext.models import MSCAN, DUNet, LinkNet34, SevenLevelUNet

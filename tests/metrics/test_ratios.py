@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmseg_ext.metrics.ratios import MatchedCounts, f1_of_counts, only_valid, ratio, ratios
+from mmseg_ext.metrics.region import MatchedCounts, f1_of_counts, only_valid, ratio, ratios
 
 
 def test_a_ratio_without_a_denominator_is_nan():

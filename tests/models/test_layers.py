@@ -3,7 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_ext.models.layers import HDMSCA, MSCA, Hamburger, nmf, nmf_reconstruct
+from mmseg_ext.models import light_ham_head as nmf
+from mmseg_ext.models.light_ham_head import Hamburger, nmf_reconstruct
+from mmseg_ext.models.mscan import HDMSCA, MSCA
 
 
 def nmf_in_numpy(x, bases, steps):

@@ -13,7 +13,7 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.models import SoftClDiceLoss
-from mmseg_ext.models.losses.soft_cldice_loss import soft_skeleton
+from mmseg_ext.models.losses import soft_skeleton
 
 
 def as_maps(mask):

@@ -6,7 +6,7 @@ import torch
 from mmcv import Config
 
 from mmseg_ext.errors import CheckpointError, ConfigError
-from mmseg_ext.models.backbones.mscan import MSCAN
+from mmseg_ext.models.mscan import MSCAN
 from mmseg_ext.pretrain import MODELS, Classifier, create_classifier, load_classifier
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))

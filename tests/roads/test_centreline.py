@@ -7,8 +7,7 @@ from scipy.ndimage import convolve, gaussian_filter
 
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.roads import Centreline, road_graph, tiled_centreline
-from mmseg_ext.roads.centreline import widest_px
-from mmseg_ext.roads.skeleton import half_width, skeleton
+from mmseg_ext.roads.skeleton import half_width, skeleton, widest_px
 
 
 def reader(mask):

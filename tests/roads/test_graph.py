@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, label
 
 from mmseg_ext.roads import Centreline, road_graph, simplify_line
+from mmseg_ext.roads.graph import trace
 from mmseg_ext.roads.polyline import length, project
-from mmseg_ext.roads.trace import trace
 
 HEIGHT, WIDTH = 60, 90
 

@@ -16,7 +16,7 @@ from mmseg_ext.scoring import (
     write_report,
     write_scores,
 )
-from mmseg_ext.scoring.summary import image_values
+from mmseg_ext.scoring.results import image_values
 
 UTM = "EPSG:32632"
 

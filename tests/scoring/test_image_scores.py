@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.scoring import MEASURES, ScoringSettings, score_image, summarise
 from mmseg_ext.scoring.image_scores import graphs_of, half_road_width
-from mmseg_ext.scoring.summary import image_values
+from mmseg_ext.scoring.results import image_values
 
 JOINT = ("IoU", "F1", "boundary_IoU", "relaxed_F1", "quality", "clDice", "APLS_spacenet", "TOPO_F1")
 

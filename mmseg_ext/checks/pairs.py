@@ -1,0 +1,261 @@
+"""What the pixels of an image boil down to."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from ..datasets.loading import check_labels, check_same_size
+from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
+from ..datasets.reading import image_info, read_pixels
+from ..errors import DataError
+from ..geo import RasterInfo, disagreement
+from .findings import Problem
+from .splits import Pair, Split
+
+THUMBNAIL_PX = 32
+_MIN_TEXTURE = 2.0  # standard deviation in grey levels
+_BLANK = 0.5
+
+
+@dataclass(frozen=True)
+class ImageLook:
+    """What the pixels of an image, as a network sees it, boil down to.
+
+    Attributes:
+        histograms: valid pixels of each value, (B, 256).
+        thumbnail: mean of the first three bands, float32 (32, 32), area-averaged.
+        digest: of the pixels.
+        road_on_nothing: share of the invalid pixels that are labelled above 0.
+    """
+
+    histograms: np.ndarray
+    thumbnail: np.ndarray
+    digest: bytes
+    road_on_nothing: float
+
+    @property
+    def levels(self) -> int:
+        """Number of values that occur, of the band with most."""
+        return int((self.histograms > 0).sum(axis=1).max())
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether all valid pixels are of one colour, as far as JPEG lets them."""
+        counts = self.histograms.sum(axis=1)
+        if not counts.all():
+            return True
+        mean, mean_of_squares = (self.histograms @ np.arange(256.0) ** power / counts for power in (1, 2))
+        return bool(np.sqrt(np.maximum(mean_of_squares - mean**2, 0)).max() < _BLANK)
+
+
+def shows_something(image: np.ndarray, valid: np.ndarray | None, where: np.ndarray) -> bool:
+    """Return whether an image uint8 (H, W, B) has texture at the valid pixels of ``where`` (H, W)."""
+    seen = where if valid is None else where & valid
+    return bool(seen.any() and image[seen].std(axis=0).max() > _MIN_TEXTURE)
+
+
+def look_at(image: np.ndarray, valid: np.ndarray | None, labels: np.ndarray | None, ignore_index: int) -> ImageLook:
+    """Return what is remembered of an image.
+
+    Args:
+        image: uint8 (H, W, B), as a network sees it.
+        valid: bool (H, W), None for all.
+        labels: of its mask, uint8; None, or of another size, where there are none to compare with.
+        ignore_index: label that counts nowhere.
+    """
+    image = np.ascontiguousarray(image)
+    where = None if valid is None else valid.astype(np.uint8)
+    bands = [cv2.calcHist([image], [band], where, [256], [0, 256]).ravel() for band in range(image.shape[2])]
+    small = cv2.resize(
+        np.ascontiguousarray(image[:, :, :3]), (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA
+    )
+    on_nothing = 0.0
+    if labels is not None and labels.shape == image.shape[:2] and valid is not None:
+        on_nothing = float(((labels > 0) & (labels != ignore_index))[~valid].mean())
+    return ImageLook(
+        histograms=np.stack(bands).astype(np.int64),
+        thumbnail=small.reshape(THUMBNAIL_PX, THUMBNAIL_PX, -1).mean(axis=2, dtype=np.float32),
+        digest=hashlib.blake2b(image.data, digest_size=16).digest(),
+        road_on_nothing=on_nothing,
+    )
+
+
+# -- checks.pair_facts
+# What one image and its mask say of themselves.
+
+
+@dataclass
+class PairFacts:
+    """One pair and what was found of it.
+
+    Attributes:
+        pair: its files.
+        problems: its defects.
+        image: header of the image, None where it cannot be read.
+        counts: mask pixels of each value (256,); class labels, or grey values of a raw mask; None without a mask
+            that can be used.
+        look: the image's pixels, None where they were not read.
+        textured_ignore: whether the mask has no class but ignores what the image shows, as 0/255 masks do.
+    """
+
+    pair: Pair
+    problems: list[Problem] = field(default_factory=list)
+    image: RasterInfo | None = None
+    counts: np.ndarray | None = None
+    look: ImageLook | None = None
+    textured_ignore: bool = False
+
+    def add(self, code: str, path: str | None, words: str = "", severity: str = "") -> None:
+        """Note a defect of the file at ``path``."""
+        self.problems.append(Problem(code, path or self.pair.image, words, severity))
+
+    def labelled(self, split: Split) -> int:
+        """Return the pixels that the mask labels above 0; 0 without a mask."""
+        return 0 if self.counts is None else int(self.counts[1 : len(split.classes)].sum())
+
+
+def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
+    """Return what the files of ``pair`` say; defects are noted, not raised.
+
+    Args:
+        pair: image and mask.
+        split: how they are to be understood.
+        decode: read the image's pixels too, not just its header.
+
+    Raises:
+        MissingExtraError: a TIFF, and rasterio is not installed.
+    """
+    facts = PairFacts(pair)
+    try:
+        facts.image = image_info(pair.image)
+    except DataError as error:
+        facts.add("image-unreadable", pair.image, _words(error, pair.image))
+    labels = None if pair.mask is None else _read_labels(facts, split)
+    if labels is not None:
+        facts.counts = np.bincount(labels.ravel(), minlength=256)
+    # a mask of 0 and 255 may be a mistake that would train without a word, so its image is looked at in any case
+    suspect = labels is not None and not facts.labelled(split) and bool((labels == split.ignore_index).any())
+    if facts.image is not None and (decode or suspect):
+        _look(facts, split, labels, decode, suspect)
+    return facts
+
+
+def image_as_seen(path: str, split: Split) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the image at ``path`` as uint8 (H, W, B) and its valid pixels, None for all.
+
+    Raw images of any depth and bands are shown by their first three bands between their 1st and 99th percentile.
+
+    Raises:
+        DataError: unreadable, or bands or depth do not fit.
+    """
+    return _as_seen(*read_pixels(path), path, split)
+
+
+def _as_seen(
+    values: np.ndarray, valid: np.ndarray | None, path: str, split: Split
+) -> tuple[np.ndarray, np.ndarray | None]:
+    if split.raw:
+        values = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, [0, 0, 0]]
+        if values.dtype != np.uint8:
+            known = values if valid is None else values[valid]
+            low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
+            scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+            values = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
+        return values, valid
+    return split.reading.as_read(values, valid, path), valid
+
+
+def _words(error: Exception, path: str) -> str:
+    """Return what an exception says of the file, without its name and without what to do."""
+    return str(error).removeprefix(f"{path}: ").rsplit("; ", 1)[0]
+
+
+def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
+    """Return labels (or raw grey values) (H, W), None where the mask cannot be used."""
+    mask = facts.pair.mask
+    assert mask is not None
+    try:
+        values, palette = read_stored(mask)
+    except DataError as error:
+        facts.add("mask-unreadable", mask, _words(error, mask))
+        return None
+    if facts.image is not None:
+        try:
+            check_same_size(values.shape, (facts.image.height, facts.image.width), mask, facts.pair.image)
+        except DataError as error:
+            facts.add("size", mask, _words(error, mask))
+        else:
+            if facts.image.transform is not None and (shift := disagreement(facts.image, image_info(mask))):
+                facts.add("georeference", mask, shift)
+    found = _raw_defect(mask, values) if split.raw else _defect(mask, values, palette, split)
+    if isinstance(found, Problem):
+        facts.problems.append(found)
+        return None
+    return found
+
+
+def _raw_defect(path: str, values: np.ndarray) -> np.ndarray | Problem:
+    try:
+        return read_grey(path)
+    except DataError as error:
+        code = "mask-photograph" if shows_scene(values) else "mask-many-colours"
+        return Problem(code, path, _words(error, path))
+
+
+def _defect(path: str, values: np.ndarray, palette: np.ndarray | None, split: Split) -> np.ndarray | Problem:
+    """Return the labels (H, W), or why ``values`` as stored are none."""
+    if values.shape[2] != 1 or values.dtype != np.uint8:
+        words = f"{values.shape[2]} band(s) of {values.dtype}, but a mask holds one 8-bit label"
+        if shows_scene(values):
+            return Problem("mask-photograph", path, words)
+        try:
+            read_grey(path)
+        except DataError as error:
+            return Problem("mask-many-colours", path, _words(error, path))
+        return Problem("mask-deep" if values.shape[2] == 1 else "mask-colour", path, words)
+    labels = values[:, :, 0]
+    classes = len(split.classes)
+    counts = np.bincount(labels.ravel(), minlength=256)
+    used = np.flatnonzero(counts)
+    try:
+        check_labels(labels, classes, split.ignore_index, path)
+    except DataError as error:
+        words = _words(error, path)
+    else:
+        if palette is not None and palette[0].any():
+            black = [v for v in used if 0 < v < min(classes, len(palette)) and not palette[v].any()]
+            if black:
+                return Problem("mask-palette", path, f"value 0 is coloured and value {black[0]} is black")
+        return labels
+    if palette is not None and max(used) < len(palette):
+        colours = np.unique(palette[used], axis=0)
+        if len(colours) <= 2 and not colours[0].any():
+            return Problem("mask-palette", path, f"values {first_values(used)} of a palette of black and one colour")
+    if shows_scene(values):
+        return Problem("mask-photograph", path, words)
+    if classes == 2 and is_black_and_white(counts):
+        return Problem("mask-grey", path, words)
+    return Problem("mask-labels", path, words)
+
+
+def _look(facts: PairFacts, split: Split, labels: np.ndarray | None, decode: bool, suspect: bool) -> None:
+    """Note what the image's pixels say."""
+    path = facts.pair.image
+    try:
+        values, valid = read_pixels(path)
+    except DataError as error:
+        facts.add("image-unreadable", path, _words(error, path))
+        return
+    try:
+        image, valid = _as_seen(values, valid, path, split)
+    except DataError as error:
+        facts.add("image-unfit", path, _words(error, path))
+        return
+    if suspect and labels is not None and labels.shape == image.shape[:2]:
+        facts.textured_ignore = shows_something(image, valid, labels == split.ignore_index)
+    if decode:
+        facts.look = look_at(image, valid, labels, split.ignore_index)

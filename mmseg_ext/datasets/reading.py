@@ -1,0 +1,304 @@
+"""Image files of any kind: their headers and their pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError, MissingExtraError
+from ..geo import RasterInfo, raster_info, read_raster
+from ..geo.raster import Window
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+_RASTERS = (".tif", ".tiff")
+_WORLD_FILES = (".pgw", ".pngw", ".jgw", ".jpgw", ".wld")
+_PNG_DEPTH_BYTE = 24
+_DTYPES = {"I": "int32", "F": "float32"}
+_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_PLAIN = ("1", "L", "RGB", "RGBA", "LA")
+_TAIL = 64
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+
+
+def _is_raster(path: str) -> bool:
+    return path.lower().endswith(_RASTERS)
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read as an image ({error}); replace it or take it out of the split")
+
+
+def _is_16_bit_png(path: str, image: Image.Image) -> bool:
+    """Return whether Pillow would cut a PNG of 16 bits a band down to 8."""
+    if image.format != "PNG":
+        return False
+    with open(path, "rb") as file:
+        return file.read(_PNG_DEPTH_BYTE + 1)[_PNG_DEPTH_BYTE:] == b"\x10"
+
+
+def _is_complete(path: str, kind: str) -> bool:
+    """Return whether the file ends as its kind ends; fast decoders take a truncated file for a whole one."""
+    with open(path, "rb") as file:
+        file.seek(max(os.path.getsize(path) - _TAIL, 0))
+        return _ENDS[kind] in file.read()
+
+
+def image_info(path: str) -> RasterInfo:
+    """Return what the header of the image at ``path`` says; a world file beside a PNG or JPEG counts.
+
+    Raises:
+        DataError: missing or no image.
+        MissingExtraError: a TIFF, and rasterio is not installed.
+    """
+    stem = os.path.splitext(path)[0]
+    if _is_raster(path):
+        return raster_info(path)
+    if any(os.path.isfile(stem + end) for end in _WORLD_FILES):
+        with contextlib.suppress(MissingExtraError):
+            return raster_info(path)
+    try:
+        with Image.open(path) as image:
+            grey = image.mode.startswith(("1", "L", "I", "F"))
+            deep = image.mode.startswith("I;16") or _is_16_bit_png(path, image)
+            return RasterInfo(
+                path=path,
+                height=image.height,
+                width=image.width,
+                bands=1 if grey else 3,
+                dtype="uint16" if deep else _DTYPES.get(image.mode, "uint8"),
+                has_alpha=image.mode in _ALPHA or "transparency" in image.info,
+            )
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _split_alpha(values: np.ndarray, has_alpha: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    values = values[:, :, None] if values.ndim == 2 else values
+    if not has_alpha:
+        return values, None
+    valid = values[:, :, -1] > 0
+    return values[:, :, :-1], None if valid.all() else valid
+
+
+def _read_fast(path: str, image: Image.Image) -> np.ndarray | None:
+    """Return the pixels of a plain 8-bit RGB file from the fastest decoder that is exact, None where none is."""
+    if image.mode != "RGB" or image.format not in _ENDS or not _is_complete(path, image.format):
+        return None
+    if image.format == "JPEG":
+        read = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        return None if read is None else read[:, :, ::-1]
+    if "transparency" in image.info:
+        return None
+    try:
+        return read_raster(path)[0]
+    except (DataError, MissingExtraError, ValueError):  # GDAL takes no file name that is not UTF-8
+        return None
+
+
+def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the values and the valid pixels of the image at ``path``.
+
+    Args:
+        path: png, jpg, tif or whatever Pillow reads; grey, colour, palette, any depth, any number of bands in a TIFF.
+        window: (row, column, height, width) of the part to read, in pixels; all of it when None. Only TIFFs are
+            read in part.
+
+    Returns:
+        values (H, W, B) in the file's type and band order (RGB), alpha left out, and valid (H, W) bool, None where
+        every pixel is valid. A pixel is invalid where alpha is 0 or every band is nodata.
+
+    Raises:
+        DataError: missing, truncated or no image.
+        MissingExtraError: a TIFF, and rasterio is not installed.
+    """
+    if _is_raster(path):
+        return read_raster(path, window)
+    try:
+        with Image.open(path) as image:
+            transparent = "transparency" in image.info
+            if _is_16_bit_png(path, image):
+                image.load()
+                raw = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+                if raw is None:
+                    raise OSError("damaged PNG")
+                colour = raw.ndim == 3
+                values, valid = _split_alpha(raw[:, :, [2, 1, 0, *range(3, raw.shape[2])]] if colour else raw, False)
+                if colour and values.shape[2] == 4:
+                    values, valid = _split_alpha(values, True)
+            elif (fast := _read_fast(path, image)) is not None:
+                values, valid = fast, None
+            elif image.mode.startswith(("I", "F")):
+                values, valid = np.array(image)[:, :, None], None
+            elif transparent or image.mode not in _PLAIN:
+                mode = "RGBA" if transparent or image.mode in _ALPHA else "RGB"
+                values, valid = _split_alpha(np.array(image.convert(mode)), mode == "RGBA")
+            else:
+                grey = image.convert("L") if image.mode == "1" else image
+                values, valid = _split_alpha(np.array(grey), image.mode in _ALPHA)
+    except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+    if window is not None:
+        row, column, height, width = window
+        part = (slice(row, row + height), slice(column, column + width))
+        values, valid = values[part], None if valid is None else valid[part]
+    return values, valid
+
+
+# -- datasets.image_reading
+# How the images of a data set become the 8-bit bands that a network sees.
+
+METADATA_FILE = "dataset.json"
+
+
+@lru_cache(maxsize=64)
+def _table(low: float, high: float, size: int) -> np.ndarray:
+    """Return the 8-bit value of each of ``size`` raw values: ``low`` and below is 0, ``high`` and above 255."""
+    scaled = (np.arange(size, dtype=np.float64) - low) * (255 / max(high - low, 1e-12))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class ImageReading:
+    """Which bands are read and how they are scaled; one for a whole data set, never for one image.
+
+    Attributes:
+        bands: numbers from 1 of the bands to read, in the order red, green, blue for a picture; None takes the
+            bands of a grey or three-band image.
+        low: raw value of each read band that becomes 0; None leaves 8-bit values as they are.
+        high: raw value of each read band that becomes 255.
+        gsd_m: ground sampling distance in metres per pixel, None where it is not known.
+    """
+
+    bands: tuple[int, ...] | None = None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    gsd_m: float | None = None
+
+    def with_settings(self, **settings: object) -> ImageReading:
+        """Return a copy in which every setting that is not None replaces this one's."""
+        given = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in settings.items() if v is not None}
+        return replace(self, **given)  # type: ignore[arg-type]
+
+    def select(self, values: np.ndarray, path: str) -> np.ndarray:
+        """Return the bands to read of ``values`` (H, W, B); a grey image becomes three equal bands.
+
+        Raises:
+            DataError: the file has not these bands, or too many to guess.
+        """
+        have = values.shape[2]
+        if self.bands is not None:
+            if max(self.bands) > have or min(self.bands) < 1:
+                raise DataError(
+                    f"{path}: has {have} bands, but bands {', '.join(map(str, self.bands))} are to be read (numbers "
+                    f"from 1); mend --bands, 'bands' of {METADATA_FILE} or of LoadRoadImage"
+                )
+            return values if self.bands == tuple(range(1, have + 1)) else values[:, :, [b - 1 for b in self.bands]]
+        if have == 1:
+            return np.repeat(values, 3, axis=2)
+        if have != 3:
+            raise DataError(
+                f"{path}: has {have} bands; say which are to be read, red first, or all: --bands 3,2,1 in converting, "
+                "step_args=dict(LoadRoadImage=dict(bands=(3, 2, 1))) in a config"
+            )
+        return values
+
+    def scale(self, values: np.ndarray, path: str) -> np.ndarray:
+        """Return ``values`` (H, W, B), bands already selected, as uint8.
+
+        Raises:
+            DataError: more than 8 bits, and no scaling is known.
+        """
+        if self.low is None or self.high is None:
+            if values.dtype == np.uint8:
+                return values
+            raise DataError(
+                f"{path}: {values.dtype} pixels, and no scaling to 8 bits is known; convert the data set with "
+                f"tools/convert_dataset.py, which measures one for all images, or give low and high to LoadRoadImage"
+            )
+        bands = values.shape[2]
+        low, high = (tuple(v) * bands if len(v) == 1 else tuple(v) for v in (self.low, self.high))
+        if len(low) != bands or len(high) != bands:
+            raise DataError(f"{path}: {bands} bands are read but the scaling has {len(low)} low and {len(high)} high")
+        scaled = np.empty(values.shape, np.uint8)
+        for band in range(bands):
+            raw = values[:, :, band]
+            if raw.dtype in (np.uint8, np.uint16):
+                np.take(_table(low[band], high[band], np.iinfo(raw.dtype).max + 1), raw, out=scaled[:, :, band])
+            else:
+                wide = (raw.astype(np.float64) - low[band]) * (255 / max(high[band] - low[band], 1e-12))
+                scaled[:, :, band] = np.clip(np.rint(np.nan_to_num(wide)), 0, 255)
+        return scaled
+
+    def as_read(self, values: np.ndarray, valid: np.ndarray | None, path: str) -> np.ndarray:
+        """Return raw ``values`` (H, W, B) as the uint8 bands that a network sees; holes take the mean."""
+        image = self.scale(self.select(values, path), path)
+        if valid is not None:
+            mean = image[valid].mean(axis=0) if valid.any() else np.zeros(image.shape[2])
+            image = np.where(valid[:, :, None], image, np.rint(mean).astype(np.uint8))
+        return image
+
+    def read(self, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the image at ``path`` as uint8 (H, W, B), RGB first, and its valid pixels (H, W) or None for all.
+
+        Raises:
+            DataError: unreadable, or the bands or the depth do not fit.
+        """
+        values, valid = read_pixels(path)
+        return self.as_read(values, valid, path), valid
+
+    def as_dict(self) -> dict:
+        """Return the settings as plain values, for JSON and checkpoints."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def read_metadata(root: str) -> dict:
+    """Return what ``dataset.json`` in ``root`` says; empty where there is none.
+
+    Raises:
+        DataError: no JSON object.
+    """
+    path = os.path.join(root, METADATA_FILE)
+    if not os.path.isfile(path):
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:
+            metadata = json.load(file)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); mend it or convert the data set again") from None
+    if not isinstance(metadata, dict):
+        raise DataError(f"{path}: holds no JSON object; mend it or convert the data set again")
+    return metadata
+
+
+def _numbers(metadata: dict, key: str, root: str) -> tuple | None:
+    value = metadata.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, Sequence) or not all(isinstance(v, (int, float)) for v in value) or not value:
+        raise DataError(f"{os.path.join(root, METADATA_FILE)}: {key} is {value!r}, no list of numbers; mend it")
+    return tuple(value)
+
+
+def reading_of(root: str | None) -> ImageReading:
+    """Return how the images of the data set in ``root`` are read.
+
+    Raises:
+        DataError: its ``dataset.json`` cannot be understood.
+    """
+    if root is None:
+        return ImageReading()
+    metadata = read_metadata(root)
+    bands, low, high = (_numbers(metadata, key, root) for key in ("bands", "low", "high"))
+    gsd_m = metadata.get("gsd_m")
+    if gsd_m is not None and (not isinstance(gsd_m, (int, float)) or gsd_m <= 0):
+        raise DataError(f"{os.path.join(root, METADATA_FILE)}: gsd_m is {gsd_m!r}, no number of metres; mend it")
+    return ImageReading(bands, low, high, gsd_m)

@@ -1,0 +1,241 @@
+"""One switch for all ways to run a network."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.optimizer import choose_precision
+from ..errors import ConfigError, MissingExtraError, require
+from ..models.scores import network_stride
+from .cache import network_facts, through_cache
+from .onnx import export_onnx, onnx_runner
+from .openvino import has_bf16, openvino_runner
+from .pytorch import Runner, compile_runner, has_compiler, keep_freed_memory, plain_runner, torch_runner
+
+BACKENDS = ("plain", "torch", "compile", "onnxruntime", "openvino", "tensorrt")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+_PACKAGES = {
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "tensorrt": ("onnx", "onnxscript", "onnxruntime", "tensorrt"),
+}
+_ON_CPU = {
+    "plain": ("fp32",),
+    "torch": ("fp32", "bf16"),
+    "compile": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+}
+_ON_GPU = {
+    "plain": ("fp32",),
+    "torch": ("fp32", "bf16", "fp16"),
+    "compile": ("fp32", "bf16", "fp16"),
+    "onnxruntime": ("fp32", "fp16"),
+    "tensorrt": ("fp32", "bf16", "fp16"),
+}
+logger = logging.getLogger(__name__)
+
+
+def why_unavailable(backend: str, device: torch.device) -> str | None:
+    """Return in a few words why ``backend`` cannot run on ``device``, or None where it can."""
+    if backend not in _precisions(device):
+        return "it runs on an NVIDIA GPU only" if backend == "tensorrt" else "it runs on a CPU only"
+    if missing := [name for name in _PACKAGES.get(backend, ()) if importlib.util.find_spec(name) is None]:
+        return f"{', '.join(missing)} not installed"
+    if backend == "compile" and not has_compiler():
+        return "there is no C++ compiler"
+    if device.type == "cuda" and backend in ("onnxruntime", "tensorrt"):
+        import onnxruntime
+
+        provider = {"onnxruntime": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[backend]
+        if provider not in onnxruntime.get_available_providers():
+            return f"this ONNX Runtime has no {provider}; onnxruntime-gpu has"
+    return None
+
+
+def available_backends(device: torch.device | None = None) -> tuple[str, ...]:
+    """Return those of `BACKENDS` that can run on ``device`` (None: the CPU)."""
+    device = device or torch.device("cpu")
+    return tuple(backend for backend in BACKENDS if why_unavailable(backend, device) is None)
+
+
+def possible_precisions(backend: str, device: torch.device) -> tuple[str, ...]:
+    """Return those of `PRECISIONS` that ``backend``, which is available, computes on ``device``."""
+    found = _precisions(device)[backend]
+    if backend == "openvino" and not has_bf16():
+        found = tuple(precision for precision in found if precision != "bf16")
+    return found
+
+
+def make_runner(
+    network: nn.Module,
+    backend: str,
+    precision: str = "fp32",
+    device: torch.device | None = None,
+    threads: int | None = None,
+    model_file: str | None = None,
+) -> Runner:
+    """Return ``network`` as a function of images.
+
+    Images whose sides are no multiples of the network's stride do not fit exported networks; they run through the
+    torch backend, which takes any size that the network itself takes.
+
+    Args:
+        network: segmentor with its weights; it is not changed.
+        backend: of `BACKENDS`. ``plain`` is the network as it is, eager, NCHW, float32.
+        precision: of `PRECISIONS`.
+        device: where images come from and scores go to; None is the CPU.
+        threads: on a CPU; sets PyTorch's number in this process, which all backends follow. None keeps it.
+        model_file: exported network (.onnx, or .xml for OpenVINO) to run instead of exporting ``network``.
+
+    Returns:
+        A function of images (N, C, H, W), float32 and normalised, to logits (N, K, H, W), float32.
+
+    Raises:
+        ConfigError: an unknown name, or what this machine or backend cannot do.
+        MissingExtraError: the backend's packages are not installed.
+    """
+    device = device or torch.device("cpu")
+    _check(backend, precision, device, model_file)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if backend == "plain":
+        return plain_runner(network, device)
+    if backend in ("torch", "compile") and device.type == "cpu":
+        keep_freed_memory()
+    if backend == "torch":
+        return torch_runner(network, precision, device)
+    if backend == "compile":
+        return compile_runner(network, precision, device)
+
+    head: Any = network.decode_head
+
+    def read(path: str) -> Runner:
+        if backend == "openvino":
+            return openvino_runner(path, precision)
+        return onnx_runner(path, head.out_channels, device, precision if backend == "tensorrt" else None)
+
+    run = read(model_file) if model_file is not None else _exported(network, backend, precision, read)
+    return _AnySize(run, network, "fp32" if precision == "int8" else precision, device)
+
+
+def _exported(network: nn.Module, backend: str, precision: str, read: Any) -> Runner:
+    """Return what ``read`` makes of the ONNX file of ``network``, which is exported at its first use."""
+    stored = "fp16" if (backend, precision) == ("onnxruntime", "fp16") else "fp32"  # others convert as they load
+    facts = {**network_facts(network), "format": "onnx", "precision": stored}
+
+    def write(path: str) -> None:
+        logger.info("%s: exporting the network to ONNX, once for these weights", backend)
+        export_onnx(network, path, stored)
+
+    return through_cache(facts, "network.onnx", write, read)
+
+
+def _precisions(device: torch.device) -> dict[str, tuple[str, ...]]:
+    return _ON_GPU if device.type == "cuda" else _ON_CPU
+
+
+def _check(backend: str, precision: str, device: torch.device, model_file: str | None) -> None:
+    """Refuse what cannot run.
+
+    Raises:
+        ConfigError: says what and what to take instead.
+        MissingExtraError: packages are not installed.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"--backend {backend}: unknown; take one of {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision}: unknown; take one of {', '.join(PRECISIONS)}")
+    if backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:  # no extra brings it
+        raise MissingExtraError("--backend tensorrt needs tensorrt; pip install onnxruntime-gpu tensorrt")
+    require(_PACKAGES.get(backend, ()), "export", f"--backend {backend}")
+    if reason := why_unavailable(backend, device):
+        raise ConfigError(
+            f"--backend {backend} cannot run here: {reason}; take one of {', '.join(available_backends(device))}"
+        )
+    possible = possible_precisions(backend, device)
+    if precision not in possible:
+        raise ConfigError(
+            f"--backend {backend} --precision {precision}: not possible on {device.type}; take {' or '.join(possible)}"
+        )
+    if precision in ("bf16", "fp16"):
+        choose_precision(precision, device)
+    if model_file is None and precision == "int8":
+        raise ConfigError(
+            "int8 needs the file of a quantised network: make one with tools/export.py --precision int8, and give it "
+            "as --exported (tools/benchmark.py: --int8)"
+        )
+    if model_file is not None and backend not in _PACKAGES:
+        raise ConfigError(f"{model_file}: --backend {backend} runs no exported file; take onnxruntime or openvino")
+    if model_file is not None and not os.path.isfile(model_file):
+        raise ConfigError(f"{model_file}: no such file; make it with tools/export.py")
+
+
+class _AnySize:
+    """A runner of an exported network that leaves sizes that do not fit it to the torch backend."""
+
+    def __init__(self, run: Runner, network: nn.Module, precision: str, device: torch.device) -> None:
+        self.run = run
+        self.stride = network_stride(network)
+        self.make_other = partial(torch_runner, network, precision, device)
+        self.other: Runner | None = None
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        if height % self.stride == 0 == width % self.stride:
+            return self.run(image)
+        if self.other is None:
+            logger.warning(
+                "images of %d x %d px are no multiples of %d px; such images run through the torch backend",
+                width,
+                height,
+                self.stride,
+            )
+            self.other = self.make_other()
+        return self.other(image)
+
+
+# -- backends.accelerated
+# MMSegmentation's own inference on any backend.
+
+
+def accelerated(
+    network: nn.Module,
+    backend: str,
+    precision: str = "fp32",
+    device: torch.device | None = None,
+    threads: int | None = None,
+    model_file: str | None = None,
+) -> nn.Module:
+    """Return a segmentor whose ``encode_decode`` runs on ``backend``; all else, such as sliding windows, stays.
+
+    It shares modules and weights with ``network``, which keeps its own ``encode_decode``, but what runs are the weights
+    of this moment. Nothing is to be autocast around it; ``precision`` says all.
+
+    Args:
+        network: MMSegmentation's ``EncoderDecoder`` with its weights.
+        backend: see `make_runner`, as the other arguments.
+        precision: of the backend.
+        device: where images come from.
+        threads: on a CPU.
+        model_file: exported network.
+
+    Raises:
+        UserError: as `make_runner`.
+    """
+    run = make_runner(network, backend, precision, device, threads, model_file)
+    fast: Any = copy.copy(network)
+
+    def encode_decode(image: Tensor, _metas: list[dict] | None) -> Tensor:
+        return run(image)
+
+    fast.encode_decode = encode_decode
+    return fast

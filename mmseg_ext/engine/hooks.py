@@ -1,0 +1,310 @@
+"""The step of the optimizer: accumulation, clipping, scaling."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.runner import (
+    HOOKS,
+    BaseRunner,
+    CheckpointHook,
+    Hook,
+    IterBasedRunner,
+    OptimizerHook,
+    TensorboardLoggerHook,
+    master_only,
+)
+from torch import Tensor
+from torch import distributed as dist
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..errors import ConfigError, Stopped
+from ..report import panel
+from .evaluation import EvalHook, Prediction
+from .runner import SafeIterRunner
+
+
+@HOOKS.register_module()
+class StepHook(OptimizerHook):
+    """Backward pass and optimizer step, as the config's ``optimizer_config`` says.
+
+    Args:
+        grad_clip: arguments of `torch.nn.utils.clip_grad_norm_`, ``dict(max_norm=1.0)`` say; None does not clip.
+        accumulate: iterations whose gradients make one step; their mean counts, as if their images were one batch.
+            The last iteration of a run steps with what there is.
+        scaled: scale the loss, for fp16. The scale travels in the checkpoint's meta data.
+    """
+
+    def __init__(self, grad_clip: dict | None = None, accumulate: int = 1, scaled: bool = False) -> None:
+        super().__init__(grad_clip)
+        self.accumulate, self.scaled = accumulate, scaled
+
+    def before_run(self, runner: SafeIterRunner) -> None:
+        """Take up the scaler where a resumed run left it; gradients of half a step stay."""
+        if not runner.accumulated:
+            runner.optimizer.zero_grad()
+        device = next(runner.model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=self.scaled)
+        state = (runner.meta or {}).get("grad_scaler")
+        if state and self.scaled:
+            self.scaler.load_state_dict(state)
+
+    def after_train_iter(self, runner: SafeIterRunner) -> None:
+        """Add this iteration's gradients, and step when there are enough."""
+        self.scaler.scale(runner.outputs["loss"] / self.accumulate).backward()
+        runner.accumulated += 1
+        if runner.accumulated < self.accumulate and not self.is_last_iter(runner):
+            return
+        grad_norm = None
+        if self.grad_clip is not None:
+            self.scaler.unscale_(runner.optimizer)
+            grad_norm = self.clip_grads(runner.model.parameters())
+        self.scaler.step(runner.optimizer)
+        self.scaler.update()
+        if grad_norm is not None:  # read after the step is under way: it waits for the device
+            runner.log_buffer.update({"grad_norm": float(grad_norm)}, runner.outputs["num_samples"])
+        runner.optimizer.zero_grad()
+        runner.accumulated = 0
+        if self.scaled and runner.meta is not None:
+            runner.meta["grad_scaler"] = self.scaler.state_dict()
+
+
+# -- engine.weight_average_hook
+# An exponential moving average of the weights, evaluated and saved.
+
+
+@HOOKS.register_module()
+class WeightAverageHook(Hook):
+    """Keeps ``average = (1 - momentum) * average + momentum * weights`` over the steps of the optimizer.
+
+    Evaluation during and after the training uses the average; the training itself goes on with the weights.
+    Checkpoints hold both.
+
+    Args:
+        momentum: share of the newest weights, above 0 and at most 1; about the last 1 / momentum steps count.
+
+    Raises:
+        ConfigError: ``momentum`` is no such share.
+    """
+
+    def __init__(self, momentum: float = 1e-3) -> None:
+        if not 0 < momentum <= 1:
+            raise ConfigError(f"WeightAverageHook: momentum {momentum} must be above 0 and at most 1")
+        self.momentum = momentum
+        self._averages: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        self._counts: list[tuple[Tensor, Tensor]] = []
+
+    def before_run(self, runner: SafeIterRunner) -> None:
+        """Begin with the weights as they are, or with the average of a resumed run."""
+        own = runner.network.state_dict()
+        if runner.average is None:
+            runner.average = {key: value.clone() for key, value in own.items()}
+        pairs = [(runner.average[key], value) for key, value in own.items()]
+        self._averages = [average for average, value in pairs if value.is_floating_point()]
+        self._weights = [value for _, value in pairs if value.is_floating_point()]
+        self._counts = [(average, value) for average, value in pairs if not value.is_floating_point()]
+
+    @torch.no_grad()
+    def after_train_iter(self, runner: SafeIterRunner) -> None:
+        """Move the average towards the weights, after a step of the optimizer."""
+        if runner.accumulated:
+            return
+        torch._foreach_lerp_(self._averages, self._weights, self.momentum)
+        for average, value in self._counts:
+            average.copy_(value)
+
+
+# -- engine.prediction_samples_hook
+# Predictions of the same few validation images at every evaluation, in TensorBoard.
+
+
+@HOOKS.register_module()
+class PredictionSamplesHook(Hook):
+    """Shows image, truth and prediction of a few validation images; does nothing without TensorBoard.
+
+    The images are spread evenly over those that the first process evaluates, so no network runs twice.
+
+    Args:
+        count: number of images; 0 for none.
+        max_size_px: longest side of each picture; larger images are scaled down.
+    """
+
+    def __init__(self, count: int = 4, max_size_px: int = 512) -> None:
+        self.count, self.max_size_px = count, max_size_px
+
+    def before_run(self, runner: IterBasedRunner) -> None:
+        """Listen to the evaluation."""
+        boards = [hook for hook in runner.hooks if isinstance(hook, TensorboardLoggerHook)]
+        evaluations = [hook for hook in runner.hooks if isinstance(hook, EvalHook)]
+        if runner.rank or not self.count or not boards or not evaluations:
+            return
+        (self._board, *_), (evaluation, *_) = boards, evaluations
+        self._dataset = evaluation.dataloader.dataset
+        indices = np.asarray(evaluation.dataloader.sampler)
+        spread = np.linspace(0, len(indices) - 1, min(self.count, len(indices)))
+        self._shown = set(indices[spread.round().astype(int)].tolist())
+        evaluation.on_prediction = self._show
+
+    def before_train_iter(self, runner: IterBasedRunner) -> None:
+        """Remember the iteration; a reference to the runner would keep it, and its loader's workers, alive."""
+        self._iteration = runner.iter + 1
+
+    def _show(self, found: Prediction) -> None:
+        index = found.index
+        if index not in self._shown:
+            return
+        image, truth = self._dataset.picture(index), None
+        if self._dataset.ann_dir:
+            truth = self._smaller(self._dataset.get_gt_seg_map_by_idx(index), cv2.INTER_NEAREST)
+        labels = self._smaller(found.labels, cv2.INTER_NEAREST)
+        sheet = panel(self._smaller(image, cv2.INTER_AREA), labels, truth, self._dataset.PALETTE)
+        stem = os.path.splitext(self._dataset.img_infos[index]["filename"])[0]
+        self._board.writer.add_image(f"predictions/{stem}", sheet, self._iteration, dataformats="HWC")
+
+    def _smaller(self, picture: np.ndarray, interpolation: int) -> np.ndarray:
+        """Return ``picture`` (H, W, ...) with at most ``max_size_px`` on a side, uint8."""
+        scale = min(1, self.max_size_px / max(picture.shape[:2]))
+        return cv2.resize(np.asarray(picture, np.uint8), None, fx=scale, fy=scale, interpolation=interpolation)
+
+
+# -- engine.safe_checkpoint_hook
+# When checkpoints are written, and how many are kept.
+
+
+class SafeCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` that keeps the newest ``max_keep_ckpts`` ``iter_N.pth``, those of stopped runs included."""
+
+    @master_only
+    def _save_checkpoint(self, runner: BaseRunner) -> None:
+        runner.save_checkpoint(self.out_dir, save_optimizer=self.save_optimizer, **self.args)
+        if self.max_keep_ckpts > 0:
+            found = {}
+            for path in Path(self.out_dir).glob("iter_*.pth"):
+                match = re.fullmatch(r"iter_(\d+)\.pth", path.name)
+                if match and int(match[1]) <= runner.iter + 1:
+                    found[int(match[1])] = path
+            for done in sorted(found)[: -self.max_keep_ckpts]:
+                found[done].unlink(missing_ok=True)
+
+
+# -- engine.progress_bar
+# Progress of a training in a terminal.
+
+
+@HOOKS.register_module()
+class ProgressBar(Hook):
+    """A line with iterations, speed, ETA and loss, below the log, where stderr is a terminal; files never see it."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._redirection = contextlib.ExitStack()
+
+    def before_run(self, runner: IterBasedRunner) -> None:
+        """Draw the bar, and let log lines appear above it."""
+        if runner.rank:
+            return
+        self._bar = tqdm(
+            total=runner.max_iters,
+            initial=runner.iter,
+            desc=os.path.basename(os.path.normpath(runner.work_dir)),
+            unit="it",
+            dynamic_ncols=True,
+            disable=None,
+        )
+        if not self._bar.disable:
+            loggers = [runner.logger, logging.getLogger("mmseg_ext")]
+            self._redirection.enter_context(logging_redirect_tqdm(loggers))
+
+    def after_train_iter(self, runner: IterBasedRunner) -> None:
+        """Move on by one iteration."""
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{runner.outputs['log_vars']['loss']:.4f}", refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        """Leave the terminal to what follows."""
+        self._redirection.close()
+        if self._bar is not None:
+            self._bar.close()
+
+
+# -- engine.stopping
+# Stopping a training without losing work.
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 25
+
+
+@HOOKS.register_module()
+class StopOnSignal(Hook):
+    """After SIGINT or SIGTERM, finishes the iteration, writes a checkpoint and leaves with `Stopped`.
+
+    All processes agree after every iteration, so that a signal to one of them stops all at the same one. A second
+    signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._previous: dict[int, Any] = {}
+        self._group: Any = None
+        self._end: threading.Timer | None = None
+
+    def before_run(self, runner: IterBasedRunner) -> None:
+        """Take over the signals."""
+        if dist.is_initialized() and dist.get_backend() != "gloo":
+            self._group = dist.new_group(backend="gloo")  # the question must not wait for the GPUs
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+        if dist.is_initialized():
+            # where another process is gone, the iteration may never end; the launcher would wait for 30 s, then kill
+            self._end = threading.Timer(_PATIENCE_S, os._exit, (128 + number,))
+            self._end.start()
+
+    def _agreed(self) -> int:
+        """Return the signal that any process received, 0 for none."""
+        if not dist.is_initialized():
+            return self.received
+        received = torch.tensor([self.received])
+        dist.all_reduce(received, dist.ReduceOp.MAX, group=self._group)
+        return int(received)
+
+    def after_train_iter(self, runner: IterBasedRunner) -> None:
+        """Write the checkpoint and leave, when asked to."""
+        number = self._agreed()
+        if not number:
+            return
+        if runner.rank == 0:
+            done = runner.iter + 1
+            if not os.path.isfile(os.path.join(runner.work_dir, f"iter_{done}.pth")):
+                runner.save_checkpoint(runner.work_dir)
+            runner.logger.info("%s: saved iteration %d", signal.Signals(number).name, done)
+        if dist.is_initialized():
+            dist.barrier()
+        self.after_run(runner)
+        raise Stopped(number)
+
+    def after_run(self, runner: IterBasedRunner) -> None:
+        """Give the signals back; a process that came this far is not to be ended."""
+        if self._end is not None:
+            self._end.cancel()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

@@ -1,0 +1,232 @@
+"""Class probabilities of a raster of any height, strip by strip."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import cv2
+import numpy as np
+
+from ..datasets.reading import ImageReading
+from ..geo.raster import RasterInfo
+from .plan import TilePlan
+
+_BATCHES_AHEAD = 2
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class Source(Protocol):
+    """What is mapped; `mmseg_ext.geo.RasterSource`, or anything that reads as it does."""
+
+    info: RasterInfo
+
+    def read(
+        self,
+        row: int,
+        column: int,
+        height: int,
+        width: int,
+        bands: Sequence[int] | None = None,
+        out_shape: tuple[int, int] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return values (h, w, B) and valid (h, w) bool or None of a part."""
+
+
+class Network(Protocol):
+    """What maps; `RoadNetwork`, or anything that predicts as it does."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities."""
+
+    @property
+    def reading(self) -> ImageReading:
+        """Bands to read and their scaling to 8 bits."""
+
+    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Return (N, classes, h, w) float32 for uint8 images (h, w, B) of one size."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Finished rows of the map.
+
+    Attributes:
+        index: number of the strip in its `TilePlan`.
+        row: first row in the raster.
+        probability: of each class (C, h, W) float32, 0 to 1; 0 where nothing is valid.
+        valid: pixels (h, W) at which the raster holds something; None where it does everywhere.
+    """
+
+    index: int
+    row: int
+    probability: np.ndarray
+    valid: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What was read at one place: ``image`` is None where no pixel is valid, ``valid`` None where all are."""
+
+    image: np.ndarray | None
+    valid: np.ndarray | None
+
+
+class _TileRow:
+    """Sums of weighted probabilities over the rows of one tile row; the only array as wide as the raster."""
+
+    def __init__(self, plan: TilePlan, classes: int) -> None:
+        height, _ = plan.tile_shape
+        self._plan = plan
+        self._start = plan.row_starts[0]
+        self._probability = np.zeros((classes, height, plan.width), np.float32)
+        self._valid = np.ones((height, plan.width), bool)
+
+    def move_to(self, row: int) -> None:
+        """Go down to the tile row that starts at raster row ``row``; what it shares with the last one is kept."""
+        height = len(self._valid)
+        kept = max(height - (row - self._start), 0)
+        for plane in (*self._probability, self._valid):
+            plane[:kept] = plane[height - kept :]
+        self._probability[:, kept:] = 0
+        self._valid[kept:] = True
+        self._start = row
+
+    def _columns(self, column: int) -> slice:
+        start = self._plan.column_starts[column]
+        return slice(start, start + self._plan.tile_shape[1])
+
+    def hide(self, column: int, valid: np.ndarray) -> None:
+        """Mark what is not ``valid`` (h, w) in tile ``column``, at the network's resolution or the raster's."""
+        kept = self._valid[:, self._columns(column)]
+        kept &= _resized(valid.astype(np.uint8), self._plan, cv2.INTER_NEAREST)[:, : kept.shape[1]] > 0
+
+    def add(self, row: int, column: int, probability: np.ndarray) -> None:
+        """Blend the ``probability`` (C, h, w) of a tile in."""
+        weights = self._plan.row_weights[row][:, None] * self._plan.column_weights[column]
+        columns = self._columns(column)
+        for total, plane in zip(self._probability[:, :, columns], probability, strict=True):
+            total += (weights * _resized(plane, self._plan, cv2.INTER_LINEAR))[:, : total.shape[1]]
+
+    def strip(self, index: int) -> Strip:
+        """Return strip ``index``, which begins where this tile row does."""
+        start, end = self._plan.strip(index)
+        probability = np.minimum(self._probability[:, : end - start], 1)  # weights sum up to 1 but for rounding
+        valid = self._valid[: end - start].copy()
+        if valid.all():
+            return Strip(index, start, probability, None)
+        probability *= valid
+        return Strip(index, start, probability, valid)
+
+
+def _resized(plane: np.ndarray, plan: TilePlan, method: int) -> np.ndarray:
+    """Return ``plane`` (h, w) at the raster's resolution."""
+    height, width = plan.tile_shape
+    return plane if plane.shape == (height, width) else cv2.resize(plane, (width, height), interpolation=method)
+
+
+def _ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], count: int) -> Generator[_Result, None, None]:
+    """Yield ``work`` of each of ``items`` in their order, up to ``count`` of them done beforehand in a thread."""
+    with ThreadPoolExecutor(1, "reader") as thread:
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(thread.submit(work, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
+    """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster.
+
+    Raises:
+        DataError: the source has not the bands to read.
+    """
+    path = source.info.path
+    reading.select(np.empty((1, 1, source.info.bands), np.uint8), path)
+    # the source reads the chosen bands only, which then are all there are
+    read = reading if reading.bands is None else reading.with_settings(bands=tuple(range(1, len(reading.bands) + 1)))
+    out_shape = None if plan.network_shape == plan.tile_shape else plan.network_shape
+
+    def tile(place: tuple[int, int]) -> _Tile:
+        row, column = plan.row_starts[place[0]], plan.column_starts[place[1]]
+        height, width = plan.tile_shape
+        inside = min(height, plan.height - row), min(width, plan.width - column)
+        values, valid = source.read(row, column, *inside, bands=reading.bands, out_shape=out_shape)
+        if inside != plan.tile_shape:
+            outside = (0, height - inside[0]), (0, width - inside[1])
+            values = np.pad(values, (*outside, (0, 0)), mode="reflect")
+            valid = None if valid is None else np.pad(valid, outside, mode="reflect")
+        if valid is not None and not valid.any():
+            return _Tile(None, valid)
+        return _Tile(read.as_read(values, valid, path), valid)
+
+    return tile
+
+
+def map_strips(
+    source: Source,
+    network: Network,
+    plan: TilePlan,
+    *,
+    batch: int = 4,
+    strips: Sequence[int] | None = None,
+    reading: ImageReading | None = None,
+) -> Iterator[Strip]:
+    """Yield the class probabilities of a raster, strip by strip from the top.
+
+    Tiles are read ahead in a thread and predicted in batches of one tile row, from left to right; tiles without any
+    valid pixel are left out. A strip is the same to the last bit whichever others are asked for: the tile rows that
+    it depends on are then computed anew, in the same batches, and summed in the same order. Memory does not
+    depend on the raster's height. Closing the generator ends the thread.
+
+    Args:
+        source: the raster; read in one thread at a time.
+        network: what predicts.
+        plan: tiles and strips of the raster.
+        batch: tiles in one forward pass.
+        strips: numbers of the strips to map; None for all.
+        reading: bands to read and their scaling to 8 bits; None takes those the network was trained with.
+
+    Raises:
+        DataError: the raster cannot be read, or its bands or its depth do not fit.
+        ConfigError: its number of bands is not the network's.
+        ValueError: ``plan`` is for another size, or has no such strip.
+    """
+    if (source.info.height, source.info.width) != (plan.height, plan.width):
+        raise ValueError(f"a plan for {plan.height} x {plan.width} pixels, but {source.info.path} has others")
+    wanted = set(plan.rows if strips is None else strips)
+    if batch < 1 or not wanted <= set(plan.rows):
+        raise ValueError(f"a batch of {batch}, and strips {sorted(wanted)} of {len(plan.rows)}")
+    needed = sorted({row for index in wanted for row in plan.tile_rows_of(index)})
+    columns = range(len(plan.column_starts))
+    places = ((row, column) for row in needed for column in columns)
+    sums = _TileRow(plan, len(network.classes))
+    with closing(_ahead(_reader(source, plan, reading or network.reading), places, _BATCHES_AHEAD * batch)) as tiles:
+        for row in needed:
+            sums.move_to(plan.row_starts[row])
+            images: dict[int, np.ndarray] = {}
+            for column, tile in zip(columns, islice(tiles, len(columns)), strict=True):
+                if tile.valid is not None:
+                    sums.hide(column, tile.valid)
+                if tile.image is not None:
+                    images[column] = tile.image
+                if images and (len(images) == batch or column == columns[-1]):
+                    found = network.predict(list(images.values()))
+                    for place, probability in zip(images, found, strict=True):
+                        sums.add(row, place, probability)
+                    images.clear()
+            if row in wanted:
+                yield sums.strip(row)

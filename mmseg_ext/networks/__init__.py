@@ -1,0 +1,33 @@
+"""From road maps to vector layers: lines with widths, their nodes, and the road's surface."""
+
+from ..errors import require
+
+require(("geopandas",), "gis", "vector layers")
+
+from .comparison import Comparison, compare_networks  # noqa: E402
+from .extraction import NetworkSettings, RoadLayers, extract_network  # noqa: E402
+from .heights import HeightLayers, HeightSettings, add_heights, check_dem  # noqa: E402
+from .layer_files import LAYER_SUFFIXES, check_layer_files, layer_files, write_layers  # noqa: E402
+from .pieces import CHANGES, ComparisonSettings  # noqa: E402
+from .survey import Survey, read_area, read_survey  # noqa: E402
+
+__all__ = [
+    "CHANGES",
+    "LAYER_SUFFIXES",
+    "Comparison",
+    "ComparisonSettings",
+    "HeightLayers",
+    "HeightSettings",
+    "NetworkSettings",
+    "RoadLayers",
+    "Survey",
+    "add_heights",
+    "check_dem",
+    "check_layer_files",
+    "compare_networks",
+    "extract_network",
+    "layer_files",
+    "read_area",
+    "read_survey",
+    "write_layers",
+]

@@ -1,0 +1,366 @@
+"""The road pixels of a mask or a probability map, by windows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from types import TracebackType
+from typing import Any
+
+import geopandas as gpd
+import networkx as nx
+import numpy as np
+import shapely
+
+from ..errors import ConfigError, DataError
+from ..geo import PixelFrame, RasterSource
+from ..geo.raster import merged, traced_areas
+from ..roads import road_graph, tiled_centreline
+from ..roads.polyline import length, points_at
+
+
+class RoadRaster:
+    """A raster of classes or of road probabilities that stays open; a context manager.
+
+    Attributes:
+        info: what its header says.
+        is_probability: whether it holds probabilities: floats, or integers with a scale, as `tools/predict.py` writes,
+            or an offset.
+
+    Args:
+        path: raster of one band.
+        threshold: probability from which a pixel is road.
+        road_values: the values of a mask that are road; None for all but 0.
+
+    Raises:
+        DataError: unreadable, or of several bands.
+    """
+
+    def __init__(self, path: str, threshold: float = 0.5, road_values: Sequence[int] | None = None) -> None:
+        self._source = RasterSource(path)
+        self.info = self._source.info
+        if self.info.bands != 1:
+            self._source.close()
+            raise DataError(f"{path}: has {self.info.bands} bands; give a mask or a probability map, which has one")
+        self.is_probability = self.info.dtype.startswith("float") or (self.info.scale, self.info.offset) != (1, 0)
+        self._threshold, self._road_values = threshold, road_values
+
+    def __enter__(self) -> RoadRaster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._source.close()
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the values (h, w) of a part, probabilities scaled, and what is valid (h, w), None for all.
+
+        Raises:
+            DataError: truncated or damaged there, or probabilities that are none.
+        """
+        values, valid = self._source.read(row, column, height, width)
+        found = values[:, :, 0]
+        if self.is_probability:
+            with np.errstate(over="ignore", invalid="ignore"):  # of nodata
+                found = found.astype(np.float32) * self.info.scale + self.info.offset
+            if valid is not None:
+                found[~valid] = 0
+            if found.size and (found.min() < -0.001 or found.max() > 1.001):
+                raise DataError(
+                    f"{self.info.path}: holds {found.min():g} to {found.max():g}, which are no probabilities; "
+                    "give values from 0 to 1, or a mask of whole numbers"
+                )
+        return found, valid
+
+    def road(self, values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+        """Return the road pixels (h, w), bool, of what `read` returned."""
+        if self.is_probability:
+            road = values >= self._threshold
+        elif self._road_values is None:
+            road = values != 0
+        else:
+            road = np.isin(values, self._road_values)
+        return road if valid is None else road & valid
+
+
+# -- gis.limits
+# What holds for the settings of more than one step.
+
+
+def check_not_negative(settings: object, *names: str) -> None:
+    """Refuse settings that are below 0 or no finite number; None is left alone.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value < np.inf:
+            raise ConfigError(f"{name.replace('_', ' ')} of {value:g}: give 0 or more")
+
+
+# -- gis.extraction
+# From a road mask or a probability map of any size to lines, nodes and surfaces.
+
+_BORDER_PX = 3
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """How a road network is made; lengths in metres, or in pixels where the raster has no georeference.
+
+    Attributes:
+        threshold: probability from which a pixel is road.
+        road_values: values of a mask that are road; None for all but 0.
+        min_length: pieces of the network with less road in all are left out.
+        min_width: roads that are narrower are left out.
+        close_gaps: longest gap between dead ends facing each other that is closed.
+        simplify: farthest that lines and outlines may be from the pixels'; None for one pixel.
+        tile_px: rows and columns in memory at a time.
+        halo_px: how far around a tile is looked; roads up to half as wide are found as in one piece.
+    """
+
+    threshold: float = 0.5
+    road_values: Sequence[int] | None = None
+    min_length: float = 0.0
+    min_width: float = 0.0
+    close_gaps: float = 0.0
+    simplify: float | None = None
+    tile_px: int = 2048
+    halo_px: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"a threshold of {self.threshold:g}: give a probability between 0 and 1")
+        check_not_negative(self, "min_length", "min_width", "close_gaps", "simplify")
+        if self.tile_px < 1 or self.halo_px < 8:
+            raise ConfigError(f"tiles of {self.tile_px} px with a halo of {self.halo_px} px: give 1 and 8 or more")
+
+
+@dataclass(frozen=True)
+class RoadLayers:
+    """A road network as three tables, in the coordinate reference system of its raster.
+
+    Attributes:
+        edges: centrelines: ``edge_id``, ``node_from``, ``node_to``, ``length_m``, ``width_median_m``,
+            ``width_p10_m``, ``width_p90_m``, ``probability`` (mean along the line; only of a probability map) and
+            ``closed_gap`` (put across a gap). ``_px`` in place of ``_m`` without georeference.
+        nodes: ``node_id``, ``degree`` and ``kind``: ``end``, ``junction``, ``border`` (where the road leaves the
+            raster, or what is valid of it), ``ring`` (where a closed ring begins) or ``joint`` (of two edges, one of
+            which closes a gap, or at which a road was left out).
+        surface: polygons of the road's pixels, with holes: ``area_m2``. Where short or narrow roads are left out, those
+            without a line too.
+        wide: places (x, y) on the map of tiles with road too wide for the halo, with that width in metres.
+    """
+
+    edges: gpd.GeoDataFrame
+    nodes: gpd.GeoDataFrame
+    surface: gpd.GeoDataFrame
+    wide: tuple[tuple[float, float, float], ...] = ()
+
+    def named(self) -> dict[str, gpd.GeoDataFrame]:
+        """Return the tables by the names of their layers."""
+        return {"edges": self.edges, "nodes": self.nodes, "surface": self.surface}
+
+
+def extract_network(
+    path: str,
+    settings: NetworkSettings | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> RoadLayers:
+    """Return the road network of a mask or a probability map.
+
+    The raster is read by tiles; what grows is the network, with the length of road.
+
+    Args:
+        path: raster of one band: classes, or probabilities (see `RoadRaster`).
+        settings: how.
+        progress: is told how many of how many tiles are done.
+
+    Raises:
+        DataError: the raster cannot be read, or is neither a mask nor a probability map.
+    """
+    settings = settings or NetworkSettings()
+    with RoadRaster(path, settings.threshold, settings.road_values) as raster:
+        frame = PixelFrame(raster.info)
+        shape = raster.info.height, raster.info.width
+        tiles = list(product(*(range(0, size, settings.tile_px) for size in shape)))
+        count = 0
+
+        def done() -> None:
+            nonlocal count
+            count += 1
+            progress(count, 2 * len(tiles))
+
+        def read(row: int, column: int, height: int, width: int) -> np.ndarray:
+            return raster.road(*raster.read(row, column, height, width))
+
+        centreline, wide = tiled_centreline(read, shape, tile_px=settings.tile_px, halo_px=settings.halo_px, done=done)
+        graph = road_graph(
+            centreline,
+            close_gaps_px=settings.close_gaps / frame.pixel_size,
+            simplify_px=1.0 if settings.simplify is None else settings.simplify / frame.pixel_size,
+        )
+        _measure(graph, frame)
+        _leave_out(graph, settings)
+        graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
+        look = _Look(raster, graph, settings.tile_px)
+        areas = []
+        for row, column in tiles:
+            areas += look.at(row, column)
+            done()
+    return RoadLayers(
+        _edges(graph, frame, look.probability if raster.is_probability else None),
+        _nodes(graph, frame, look.cut),
+        _surface(areas, graph, frame, settings),
+        tuple(
+            (*frame.to_map(np.array([[area.column, area.row]], float))[0].tolist(), area.width_px * frame.pixel_size)
+            for area in wide
+        ),
+    )
+
+
+def _measure(graph: nx.MultiGraph, frame: PixelFrame) -> None:
+    """Give each edge its ``metres`` along the line, and its widths in metres instead of pixels."""
+    for *_, data in graph.edges(data=True):
+        line = data["line"]
+        data["metres"] = length(frame.to_metres(line))
+        data["width_px"] = data["width_median"]
+        # a strip of straight road keeps its area: where the pixels are not square its direction decides on its width
+        area = float(frame.pixel_area(points_at(line, np.array([data["length"] / 2])))[0])
+        factor = area * data["length"] / data["metres"] if data["metres"] else frame.pixel_size
+        for name in ("width_median", "width_p10", "width_p90"):
+            data[name] *= factor
+
+
+def _leave_out(graph: nx.MultiGraph, settings: NetworkSettings) -> None:
+    """Remove what is narrower or, in all, shorter than wanted."""
+    narrow = [edge for *edge, width in graph.edges(keys=True, data="width_median") if width < settings.min_width]
+    graph.remove_edges_from(narrow)
+    for piece in list(nx.connected_components(graph)):
+        total = graph.subgraph(piece).size("metres")
+        if total == 0 or total < settings.min_length:  # a speck has no line
+            graph.remove_nodes_from(piece)
+
+
+class _Look:
+    """What a second look at the raster shows, tile by tile: areas, probabilities on the lines, and cut roads."""
+
+    def __init__(self, raster: RoadRaster, graph: nx.MultiGraph, tile_px: int) -> None:
+        self._raster, self._tile_px = raster, tile_px
+        keys, points = [np.empty(0, int)], [np.empty((0, 2))]
+        for place, (*_, data) in enumerate(graph.edges(data=True)):
+            points.append(points_at(data["line"], np.arange(0, data["length"] + 1)).round())
+            keys.append(np.full(len(points[-1]), place))
+        along = np.concatenate(points).astype(int)
+        tile = self._tile_of(along[:, 0], along[:, 1])
+        order = tile.argsort(kind="stable")
+        self._points, self._edge, self._tile = along[order], np.concatenate(keys)[order], tile[order]
+        self._sum = np.zeros(graph.number_of_edges())
+        self._count = np.zeros(graph.number_of_edges())
+        self._tips: dict[int, list[tuple[int, float, float, float]]] = {}
+        for node in graph:
+            if graph.degree(node) == 1:
+                [(*_, width)] = graph.edges(node, data="width_px")
+                x, y = graph.nodes[node]["x"], graph.nodes[node]["y"]
+                tip = node, x, y, _BORDER_PX + width / 2
+                self._tips.setdefault(int(self._tile_of(x, y)), []).append(tip)
+        self.cut: set[int] = set()
+
+    def _tile_of(self, x: Any, y: Any) -> Any:
+        """Return the number of the tile, row by row, of a point or of each of many."""
+        across = -(-self._raster.info.width // self._tile_px)
+        return y // self._tile_px * across + x // self._tile_px
+
+    @property
+    def probability(self) -> np.ndarray:
+        """Mean along each edge, nan where nothing is valid."""
+        return np.divide(self._sum, self._count, out=np.full_like(self._sum, np.nan), where=self._count > 0)
+
+    def at(self, row: int, column: int) -> list[shapely.Polygon]:
+        """Look at the tile of a first pixel; return the outlines of its road in pixels, corners at whole numbers."""
+        info = self._raster.info
+        height, width = min(self._tile_px, info.height - row), min(self._tile_px, info.width - column)
+        values, valid = self._raster.read(row, column, height, width)
+        number = int(self._tile_of(column, row))
+        here = slice(*np.searchsorted(self._tile, [number, number + 1]))
+        x, y = self._points[here].T
+        at = y - row, x - column
+        counts = np.ones(len(x)) if valid is None else valid[at].astype(float)
+        self._sum += np.bincount(self._edge[here], values[at] * counts, len(self._sum))
+        self._count += np.bincount(self._edge[here], counts, len(self._count))
+        for node, tip_x, tip_y, reach in self._tips.get(number, ()):
+            if self._leaves(tip_x, tip_y, reach):
+                self.cut.add(node)
+        road = self._raster.road(values, valid)
+        return traced_areas(road, row, column) if road.any() else []
+
+    def _leaves(self, x: float, y: float, reach: float) -> bool:
+        """Say whether a dead end is where the raster, or what is valid of it, ends."""
+        info = self._raster.info
+        if x < 1 or y < 1 or x > info.width - 2 or y > info.height - 2:
+            return True
+        if not info.may_have_holes and not info.dtype.startswith("float"):
+            return False
+        top, left = max(int(y - reach), 0), max(int(x - reach), 0)
+        bottom, right = min(int(y + reach) + 2, info.height), min(int(x + reach) + 2, info.width)
+        _, valid = self._raster.read(top, left, bottom - top, right - left)
+        return valid is not None
+
+
+def _edges(graph: nx.MultiGraph, frame: PixelFrame, probability: np.ndarray | None) -> gpd.GeoDataFrame:
+    rows = list(graph.edges(data=True))
+    columns: dict[str, object] = {
+        "edge_id": np.arange(len(rows)),
+        "node_from": np.array([min(u, v) for u, v, _ in rows], np.int64),
+        "node_to": np.array([max(u, v) for u, v, _ in rows], np.int64),
+        f"length_{frame.unit}": np.array([data["metres"] for *_, data in rows], float),
+    }
+    for name in ("width_median", "width_p10", "width_p90"):
+        columns[f"{name}_{frame.unit}"] = np.array([data[name] for *_, data in rows], float)
+    if probability is not None:
+        columns["probability"] = probability
+    columns["closed_gap"] = np.array([data.get("closed_gap", False) for *_, data in rows], bool)
+    lines = [shapely.LineString(frame.to_map(data["line"])) for *_, data in rows]
+    return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(lines, crs=frame.crs), crs=frame.crs)
+
+
+def _nodes(graph: nx.MultiGraph, frame: PixelFrame, cut: set[int]) -> gpd.GeoDataFrame:
+    nodes = list(graph)
+    places = np.array([(graph.nodes[node]["x"], graph.nodes[node]["y"]) for node in nodes], float).reshape(-1, 2)
+    columns = {
+        "node_id": np.array(nodes, np.int64),
+        "degree": np.array([graph.degree(node) for node in nodes], np.int64),
+        "kind": np.array([_kind(graph, node, cut) for node in nodes], str),
+    }
+    points = gpd.GeoSeries(list(shapely.points(frame.to_map(places))), crs=frame.crs)
+    return gpd.GeoDataFrame(columns, geometry=points, crs=frame.crs)
+
+
+def _kind(graph: nx.MultiGraph, node: int, cut: set[int]) -> str:
+    if node in cut:
+        return "border"
+    if graph.degree(node) == 2:
+        return "ring" if graph.has_edge(node, node) else "joint"
+    return "junction" if graph.degree(node) > 2 else "end"
+
+
+def _surface(
+    areas: list[shapely.Polygon], graph: nx.MultiGraph, frame: PixelFrame, settings: NetworkSettings
+) -> gpd.GeoDataFrame:
+    tolerance = 1.0 if settings.simplify is None else settings.simplify / frame.pixel_size
+    whole = merged(areas, tolerance)
+    if settings.min_length or settings.min_width:
+        lines = [shapely.LineString(line + 0.5) for *_, line in graph.edges(data="line")]
+        with_road, _ = shapely.STRtree(lines).query(whole, predicate="intersects")
+        whole = [whole[place] for place in np.unique(with_road)]
+    to_map, to_metres = (
+        [shapely.transform(area, lambda xy, move=move: move(xy - 0.5)) for area in whole]
+        for move in (frame.to_map, frame.to_metres)
+    )
+    columns = {f"area_{frame.unit}2": shapely.area(to_metres) if to_metres else np.empty(0)}
+    return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(to_map, crs=frame.crs), crs=frame.crs)

@@ -1,0 +1,187 @@
+"""A survey of a road network: its lines, their widths and the road's surface, from any vector file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import shapely
+
+from ..errors import DataError, lazy_import
+from ..geo import metric_of
+from ..geo.vector import check_areas, check_degrees, file_and_layer, one_layer, valid_parts
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A road network as it was at one time.
+
+    Attributes:
+        edges: centrelines, LineStrings that have a length; where known ``width_median_m``, ``width_p10_m`` and
+            ``width_p90_m``, as `extract_network` makes them.
+        surface: polygons of the road, which tell its width at each place; None where only medians are known.
+        name: what messages call it, such as its file; empty for the old or the new survey.
+    """
+
+    edges: gpd.GeoDataFrame
+    surface: gpd.GeoDataFrame | None = None
+    name: str = ""
+
+    def widths(self, name: str) -> np.ndarray:
+        """Return ``width_median``, ``width_p10`` or ``width_p90`` of each edge (N,) in metres, nan where it has none.
+
+        Raises:
+            DataError: the column holds no numbers.
+        """
+        column = next((column for column in (f"{name}_m", f"{name}_px") if column in self.edges), None)
+        if column is None:
+            return np.full(len(self.edges), np.nan)
+        try:
+            widths = self.edges[column].to_numpy(float, na_value=np.nan)
+        except (TypeError, ValueError):
+            raise DataError(f"{self.name}: the field {column} holds no numbers; correct it or take it out") from None
+        return np.where((widths > 0) & (widths < np.inf), widths, np.nan)  # some formats have 0 for nothing
+
+
+def read_survey(source: str) -> Survey:
+    """Return the lines of a vector file, each part a row, with its columns, and the surface that belongs to them.
+
+    Lines are the layer ``edges``, else the only layer of lines; points and areas in it are passed over. The surface is
+    the layer ``surface`` beside ``edges``, or the file ``NAME_surface`` beside ``NAME_edges``. Invalid geometries are
+    repaired, those of which nothing is left are left out; the log names both.
+
+    Args:
+        source: GeoPackage, GeoJSON, GeoParquet or any other vector file; ``file:layer`` for another layer.
+
+    Raises:
+        DataError: missing or unreadable, no such layer, several layers and none chosen, or no lines in it.
+    """
+    path, chosen = file_and_layer(source)
+    layers = _layers(path)
+    names = [name for name, _ in layers]
+    if chosen is None:
+        chosen = "edges" if "edges" in names else None
+        layers = [(name, kind) for name, kind in layers if "Polygon" not in (kind or "")] or layers
+    layer = one_layer(source, chosen, layers)
+    table = _table(source, path, layer)
+    edges = table[table.geom_type == "LineString"].reset_index(drop=True)
+    if len(table) and not len(edges):
+        raise DataError(f"{source}: has no lines; give road lines, such as those of tools/extract_network.py")
+    stem, suffix = os.path.splitext(path)
+    beside = f"{stem.removesuffix('_edges')}_surface{suffix}"
+    if layer == "edges" and "surface" in names:
+        surface = _table(f"{path}:surface", path, "surface")
+    elif stem.endswith("_edges") and os.path.isfile(beside):
+        surface = _table(beside, beside, one_layer(beside, None, _layers(beside)))
+    else:
+        return Survey(edges, name=source)
+    return Survey(edges, surface[surface.geom_type == "Polygon"].reset_index(drop=True), source)
+
+
+def read_area(source: str) -> gpd.GeoDataFrame:
+    """Return the polygons of a vector file, repaired, each part a row.
+
+    Args:
+        source: as of `read_survey`.
+
+    Raises:
+        DataError: missing or unreadable, no such layer, several layers and none chosen, or other than polygons in it.
+    """
+    path, chosen = file_and_layer(source)
+    table = _table(source, path, one_layer(source, chosen, _layers(path)))
+    check_areas(source, table.geometry.to_numpy())
+    return table
+
+
+def _layers(path: str) -> Sequence[tuple[str, str | None]]:
+    """Return the names of a file's layers and the kinds of their geometries."""
+    if path.endswith(".parquet"):
+        return [(os.path.basename(path).removesuffix(".parquet"), "Unknown")]
+    try:
+        return [(name, kind) for name, kind in pyogrio.list_layers(path)]
+    except (RuntimeError, ValueError):
+        raise DataError(f"{path}: cannot be read as vector data; give another file") from None
+
+
+def _table(source: str, path: str, layer: str) -> gpd.GeoDataFrame:
+    """Return the valid lines and polygons of a layer in two dimensions, each part a row, with their columns."""
+    try:
+        if path.endswith(".parquet"):
+            lazy_import("pyarrow", "gis", "GeoParquet")
+            table = gpd.read_parquet(path).reset_index(drop=True)
+        else:
+            table = pyogrio.read_dataframe(path, layer=layer, fid_as_index=True, on_invalid="fix")
+        shapes = shapely.force_2d(table.geometry.to_numpy())
+    except (RuntimeError, ValueError, AttributeError, shapely.errors.ShapelyError):
+        raise DataError(f"{source}: cannot be read as vector data; give another file") from None
+    parts, index = valid_parts(source, shapes, table.index.to_numpy())
+    columns = table.drop(columns=table.geometry.name).iloc[index].reset_index(drop=True)
+    return gpd.GeoDataFrame(columns, geometry=parts, crs=table.crs)
+
+
+# -- gis.survey_frame
+# The metres in which two surveys are compared, whatever their maps.
+
+logger = logging.getLogger(__name__)
+
+
+class SurveyFrame:
+    """From maps to metres, and back to the map of the old survey.
+
+    The metres are those of its map, or of its UTM zone where its units are no true lengths, as `metric_of` says.
+
+    Args:
+        old: the survey whose map counts.
+        new: the other one.
+
+    Raises:
+        DataError: one has a coordinate reference system and the other has none, or it is none for its places.
+    """
+
+    def __init__(self, old: Survey, new: Survey) -> None:
+        self._old, self._map = old.name, old.edges.crs
+        self._metric, self._factor = self._map, 1.0
+        self._check(old.edges, old.name)
+        self._check(new.edges, new.name)
+        if self._map is None:
+            logger.warning("both surveys have no coordinate reference system; their units are taken for metres")
+        elif len(some := old.edges if len(old.edges) else new.edges.to_crs(self._map)):
+            left, bottom, right, top = some.total_bounds
+            place = np.array([left + right, bottom + top]) / 2
+            self._metric, self._factor = metric_of(self._map.to_string(), place, old.name)
+
+    def to_metres(self, table: gpd.GeoDataFrame, name: str) -> np.ndarray:
+        """Return the geometries (N,) of a table in metres.
+
+        Args:
+            table: in any coordinate reference system.
+            name: for the message.
+
+        Raises:
+            DataError: it has a coordinate reference system and the old survey has none, the other way round, or it is
+                none for these places.
+        """
+        self._check(table, name)
+        shapes = table.geometry if self._map is None else table.geometry.to_crs(self._metric)
+        if not np.isfinite(shapely.get_coordinates(shapes)).all():
+            claimed = "finite" if table.crs is None else f"of {table.crs.name}, which it claims"
+            raise DataError(f"{name}: has coordinates that are not {claimed}; correct that")
+        return shapely.transform(shapes.to_numpy(), lambda points: points * self._factor)
+
+    def to_map(self, lines: Sequence[np.ndarray]) -> gpd.GeoSeries:
+        """Return lines (N, 2) in metres on the map of the old survey."""
+        shapes = gpd.GeoSeries([shapely.LineString(line / self._factor) for line in lines], crs=self._metric)
+        return shapes if self._map is None else shapes.to_crs(self._map)
+
+    def _check(self, table: gpd.GeoDataFrame, name: str) -> None:
+        if table.crs is None and self._map is not None:
+            raise DataError(f"{name}: has no coordinate reference system, but {self._old} has one; give it its own")
+        if table.crs is not None:
+            if self._map is None:
+                raise DataError(f"{self._old}: has no coordinate reference system, but {name} has one; give it its own")
+            check_degrees(name, table.geometry.to_numpy(), table.crs.to_string())

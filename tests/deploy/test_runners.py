@@ -1,0 +1,199 @@
+import copy
+import gc
+import importlib.util
+import shutil
+import signal
+
+import pytest
+import torch
+
+from mmseg_ext.deploy import BACKENDS, available_backends, make_runner
+from mmseg_ext.errors import ConfigError, MissingExtraError
+
+FP32 = ("plain", "torch", "onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def plain(network, images):
+    """What the network itself says, asked without any of the package's runners."""
+    with torch.no_grad():
+        return network.encode_decode(images, [{}] * len(images))
+
+
+@pytest.fixture(scope="module")
+def runner(network, cache):
+    """Return a function that makes every runner once."""
+    made = {}
+
+    def get(backend, precision="fp32"):
+        if (backend, precision) not in made:
+            made[backend, precision] = make_runner(network, backend, precision)
+        return made[backend, precision]
+
+    return get
+
+
+def agreement(found, wanted):
+    return (found.argmax(1) == wanted.argmax(1)).float().mean()
+
+
+def test_the_networks_scores_are_worth_comparing(plain):
+    assert plain.std() > 0.3
+    assert 0.1 < plain.argmax(1).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("backend", FP32)
+def test_float32_scores_are_those_of_the_network(backend, runner, images, plain):
+    found = runner(backend)(images)
+    assert found.dtype == torch.float32 and found.shape == plain.shape
+    assert (found - plain).abs().max() < (1e-6 if backend == "plain" else 1e-3)
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_bfloat16_agrees_on_classes(backend, runner, images, plain):
+    found = runner(backend, "bf16")(images)
+    assert found.dtype == torch.float32
+    assert agreement(found, plain) > 0.98  # random weights: many pixels near the border
+    assert 0 < (found - plain).abs().max() < 0.3  # it is not float32 under another name
+
+
+@pytest.mark.parametrize("backend", FP32)
+def test_the_same_input_gives_the_same_bits(backend, runner, images):
+    run = runner(backend)
+    first = run(images).clone()
+    run(images.flip(0))
+    assert torch.equal(run(images), first)
+
+
+@pytest.mark.parametrize("backend", FP32)
+def test_a_batch_gives_what_its_images_give(backend, runner, images):
+    run = runner(backend)
+    single = torch.cat([run(image[None]) for image in images])
+    assert (run(images).softmax(1) - single.softmax(1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("backend", FP32)
+def test_scores_stay_when_the_next_image_comes(backend, runner, images):
+    run = runner(backend)
+    kept = run(images)
+    before = kept.clone()
+    run(-images)
+    assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_sizes_that_fit_no_stride_give_the_networks_scores(backend, runner, network, images, caplog):
+    odd = images[:1, :, :70, :101]
+    with torch.no_grad():
+        wanted = network.encode_decode(odd, [{}])
+    run = runner(backend)
+    found = [run(odd) for _ in range(2)]
+    assert (found[0] - wanted).abs().max() < 1e-3
+    assert torch.equal(found[0], found[1])
+    assert caplog.text.count("torch backend") <= 1
+
+
+def test_more_shapes_than_openvino_compiles_for(runner, network):
+    run = runner("openvino")
+    for width in range(32, 32 * 8, 32):
+        image = torch.randn(1, 3, 32, width, generator=torch.Generator().manual_seed(width))
+        with torch.no_grad():
+            wanted = network.encode_decode(image, [{}])
+        assert (run(image) - wanted).abs().max() < 1e-3
+
+
+def test_signals_are_handled_after_openvino_networks_are_gone(network, images):
+    runners = [make_runner(network, "openvino") for _ in range(2)]
+    for run in runners:
+        run(images)
+    while runners:
+        runners.pop(0)
+    del run
+    gc.collect()
+    handled = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
+    signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+    assert handled == [signal.SIGUSR1]
+
+
+def test_the_network_stays_as_it_is(network, images, plain):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    layouts = {name: value.stride() for name, value in network.named_parameters()}
+    for backend, precision in (("torch", "bf16"), ("onnxruntime", "fp32")):
+        make_runner(network, backend, precision)(images)
+    after = network.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert layouts == {name: value.stride() for name, value in network.named_parameters()}
+    with torch.no_grad():
+        assert torch.equal(network.encode_decode(images, [{}] * 2), plain)
+
+
+def test_an_exported_file_runs_in_place_of_the_network(network, runner, images, cache):
+    expected = runner("onnxruntime")(images)
+    path = str(next(cache.glob("*/network.onnx")))
+    other = copy.deepcopy(network)
+    other.decode_head.conv_seg.bias.add_(1)  # the file has the weights, not the network
+    assert torch.equal(make_runner(other, "onnxruntime", model_file=path)(images), expected)
+    assert (make_runner(other, "openvino", model_file=path)(images) - expected).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "backend, precision, model_file, words",
+    [
+        ("cuda", "fp32", None, "--backend cuda: unknown; take one of plain, torch"),
+        ("torch", "fp8", None, "--precision fp8: unknown; take one of fp32"),
+        ("plain", "bf16", None, "plain --precision bf16: not possible on cpu; take fp32"),
+        ("torch", "fp16", None, "not possible on cpu; take fp32 or bf16"),
+        ("onnxruntime", "bf16", None, "take fp32 or int8"),
+        ("openvino", "int8", None, "tools/export.py --precision int8"),
+        ("torch", "fp32", "a.onnx", "a.onnx: --backend torch runs no exported file"),
+        ("onnxruntime", "int8", "gone.onnx", "gone.onnx: no such file"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(network, backend, precision, model_file, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        make_runner(network, backend, precision, model_file=model_file)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_packages_are_named_and_not_available(network, monkeypatch):
+    find_spec = importlib.util.find_spec
+    gone = ("openvino", "onnxruntime", "tensorrt")
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in gone else find_spec(name, *rest)
+    )
+    assert set(available_backends()) == {"plain", "torch", "compile"}
+    for backend in ("openvino", "onnxruntime"):
+        with pytest.raises(MissingExtraError, match=f"--backend {backend} needs {backend}.*extra 'export'"):
+            make_runner(network, backend)
+
+
+def test_all_backends_that_are_installed_are_available():
+    assert set(available_backends()) == set(BACKENDS) - {"tensorrt"}
+
+
+def test_no_compiler_is_one_line(network, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="no C[+][+] compiler; take one of plain, torch"):
+        make_runner(network, "compile")
+
+
+@pytest.mark.slow
+def test_compiled_scores_are_those_of_the_network(network, images, plain, caplog):
+    caplog.set_level("INFO")
+    run = make_runner(network, "compile")
+    assert (run(images) - plain).abs().max() < 1e-3
+    assert "took" in caplog.text
+    assert agreement(make_runner(network, "compile", "bf16")(images), plain) > 0.98
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision, most", [("fp32", 1e-2), ("bf16", 0.3), ("fp16", 0.1)])
+def test_gpu_scores_are_those_of_the_network(network, images, plain, precision, most):
+    device = torch.device("cuda")
+    run = make_runner(network, "torch", precision, device)
+    for _ in range(2):  # recorded, then replayed
+        found = run(images.to(device)).cpu()
+        assert (found - plain).abs().max() < most
+    assert agreement(found, plain) > 0.98

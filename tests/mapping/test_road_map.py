@@ -1,0 +1,226 @@
+"""Whole rasters to maps: what is written, where it lies, what a kill leaves, what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import cv2
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from mmcv import Config
+
+from mmseg_ext.engine import train
+from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.geo import write_geotiff
+from mmseg_ext.mapping import MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster, map_strips, road_map
+from mmseg_ext.mapping.road_map import chosen_scale
+from mmseg_ext.networks import extract_network
+
+UTM, PLACE = "EPSG:32719", (0.5, 0.1, 400_000.25, 0.1, -0.5, 7_400_000.75)
+SMALL = MapSettings(tile_px=64, overlap_px=16, batch=2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(one_config, tmp_path_factory):
+    cfg = Config.fromfile(str(one_config))
+    cfg.runner.max_iters = 2
+    folder = train(cfg, str(tmp_path_factory.mktemp("run")), validate=False)
+    return os.path.join(folder, "latest.pth")
+
+
+@pytest.fixture(scope="module")
+def network(checkpoint):
+    return RoadNetwork.load(checkpoint)
+
+
+def raster(path, height=150, width=130, seed=0, valid=None, **place):
+    values = np.random.default_rng(seed).integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    values = values.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+    write_geotiff(str(path), values, valid=valid, **place)
+    return str(path)
+
+
+def pixels(path):
+    with rasterio.open(path) as opened:
+        return opened.read(1)
+
+
+def test_a_map_lies_where_its_raster_does_and_says_what_it_is(network, tmp_path):
+    valid = np.ones((150, 130), bool)
+    valid[:40, :50] = False
+    path = raster(tmp_path / "pit.tif", valid=valid, crs=UTM, transform=PLACE)
+    record = map_raster(path, network, str(tmp_path / "out"), MapSettings(64, 16, 2, uncertainty=True))
+    names = {"pit_roads.tif", "pit_probability.tif", "pit_uncertainty.tif", "pit_preview.png", "pit.json"}
+    styles = {"pit_roads.qml", "pit_probability.qml", "pit_uncertainty.qml"}
+    assert set(os.listdir(tmp_path / "out")) == names | styles
+    for layer in ("roads", "probability", "uncertainty"):
+        with rasterio.open(tmp_path / "out" / f"pit_{layer}.tif") as opened:
+            assert opened.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+            assert opened.crs.to_string() == UTM and opened.nodata == 255 and opened.shape == (150, 130)
+            assert tuple(opened.transform)[:6] == pytest.approx(PLACE, rel=1e-12)
+            assert ((opened.read(1) == 255) == ~valid).all()
+            if layer == "roads":
+                assert opened.colormap(1)[1][:3] == (128, 0, 0)
+            else:
+                assert opened.scales == (1 / 250,)
+    road, chance = pixels(tmp_path / "out" / "pit_roads.tif"), pixels(tmp_path / "out" / "pit_probability.tif")
+    sure = valid & (np.abs(chance.astype(int) - 125) > 1)
+    assert ((road == 1) == (chance > 125))[sure].all()
+    assert json.loads((tmp_path / "out" / "pit.json").read_text()) == json.loads(json.dumps(record, default=float))
+    assert record["valid_share"] == pytest.approx(valid.mean())
+    assert record["class_share"]["road"] == pytest.approx((road == 1).sum() / valid.sum())
+    assert record["weights_sha256"] == network.weights_sha256 and record["settings"]["tile_px"] == 64
+
+
+def test_a_killed_run_goes_on_and_ends_like_a_straight_one(network, tmp_path, monkeypatch):
+    path = raster(tmp_path / "pit.tif", 300, 90)
+    map_raster(path, network, str(tmp_path / "straight"), SMALL)
+
+    class Killed(Exception):
+        pass
+
+    def failing(*args, **kwargs):
+        for count, strip in enumerate(map_strips(*args, **kwargs)):
+            if count == 2:
+                raise Killed
+            made.append(strip.index)
+            yield strip
+
+    made = []
+    monkeypatch.setattr(road_map, "map_strips", failing)
+    for _ in range(2):  # two strips each time
+        with pytest.raises(Killed):
+            map_raster(path, network, str(tmp_path / "broken"), SMALL)
+    assert made == [0, 1, 2, 3]
+    assert not [name for name in os.listdir(tmp_path / "broken") if name.endswith((".tif", ".json"))]
+    monkeypatch.undo()
+    map_raster(path, network, str(tmp_path / "broken"), SMALL)
+    for layer in ("roads", "probability"):
+        straight, broken = (tmp_path / folder / f"pit_{layer}.tif" for folder in ("straight", "broken"))
+        assert np.array_equal(pixels(straight), pixels(broken))
+    one, other = (json.loads((tmp_path / folder / "pit.json").read_text()) for folder in ("straight", "broken"))
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_parts_of_other_settings_are_not_taken_up(network, tmp_path, monkeypatch):
+    path = raster(tmp_path / "pit.tif")
+    map_raster(path, network, str(tmp_path / "direct"), MapSettings(64, 16, 2, threshold=0.9))
+
+    def one_strip(*args, **kwargs):
+        yield next(iter(map_strips(*args, **kwargs)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(road_map, "map_strips", one_strip)
+    with pytest.raises(KeyboardInterrupt):
+        map_raster(path, network, str(tmp_path / "out"), SMALL)
+    monkeypatch.undo()
+    map_raster(path, network, str(tmp_path / "out"), MapSettings(64, 16, 2, threshold=0.9))
+    assert np.array_equal(pixels(tmp_path / "out" / "pit_roads.tif"), pixels(tmp_path / "direct" / "pit_roads.tif"))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 97), (37, 1), (20, 20), (131, 67)])
+def test_every_size_is_mapped(network, tmp_path, height, width):
+    map_raster(raster(tmp_path / "a.tif", height, width), network, str(tmp_path / "out"), SMALL)
+    assert pixels(tmp_path / "out" / "a_roads.tif").shape == (height, width)
+
+
+@pytest.mark.slow
+def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
+    path = raster(tmp_path / "pit.tif", 300, 90)
+    options = ["--tile", 64, "--overlap", 16, "--backend", "torch"]
+    one = run_tool("predict.py", checkpoint, path, "--out", tmp_path / "one", "--network", *options)
+    assert one.returncode == 0, one.stderr
+    layers = extract_network(str(tmp_path / "one" / "pit_probability.tif"))
+    for name, table in layers.named().items():
+        written = gpd.read_file(tmp_path / "one" / "pit_network.gpkg", layer=name)
+        assert len(written) == len(table) and table.geometry.geom_equals(written.geometry).all()
+    assert "pit.tif: 90 x 300 px, no coordinate reference system: the map is in pixels" in one.stderr
+    assert "18 tile(s) of 64 px to map by torch fp32" in one.stderr and "pit_roads.tif: " in one.stderr
+    launcher = [sys.executable, "-m", "mmseg_ext.engine.launch", "2", "tools/predict.py"]
+    two = subprocess.run(
+        [*launcher, checkpoint, path, "--out", str(tmp_path / "two"), *map(str, options)],
+        cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    for layer in ("roads", "probability"):
+        assert np.array_equal(*(pixels(tmp_path / n / f"pit_{layer}.tif") for n in ("one", "two")))
+
+
+def test_the_scale_follows_the_metres_of_raster_and_training(network, tmp_path, caplog):
+    info = road_map.RasterSource(raster(tmp_path / "a.tif", crs=UTM, transform=(0.5, 0, 0, 0, -0.5, 0))).info
+    reading = network.reading.with_settings(gsd_m=1.0)
+    assert chosen_scale(info, reading, SMALL) == 0.5
+    assert "has 0.5 m per pixel, the training images had 1 m" in caplog.text
+    assert chosen_scale(info, reading.with_settings(gsd_m=0.52), SMALL) == 1
+    assert chosen_scale(info, reading, MapSettings(scale=2.0)) == 2
+    assert chosen_scale(info, type(reading)(), SMALL) == 1
+
+
+def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):
+    path = raster(tmp_path / "pit.tif")
+    map_raster(path, network, str(tmp_path / "out"), SMALL)
+    other = replace(SMALL, batch=3)
+    with pytest.raises(ConfigError, match="pit.json: is there already, of another raster, checkpoint or setting"):
+        map_raster(path, network, str(tmp_path / "out"), other)
+    map_raster(path, network, str(tmp_path / "out"), other, overwrite=True)
+    monkeypatch.setattr(road_map.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(ConfigError, match="0.0 GiB are free, but mapping .*pit.tif may need"):
+        map_raster(path, network, str(tmp_path / "full"), SMALL)
+    monkeypatch.undo()
+    write_geotiff(str(tmp_path / "five.tif"), np.zeros((70, 70, 5), np.uint8))
+    with pytest.raises(DataError, match="five.tif: has 5 bands"):
+        map_raster(str(tmp_path / "five.tif"), network, str(tmp_path / "five"), SMALL)
+    with pytest.raises(DataError, match=r"1 band\(s\) to read, but the network takes 3; say which: --bands"):
+        map_raster(path, network, str(tmp_path / "one"), replace(SMALL, bands=(1,)))
+    # all are looked at before the first is mapped
+    with pytest.raises(DataError, match=r"2 of 3 rasters cannot be mapped: .*five.tif: has 5.*; .*none.tif"):
+        check_rasters([str(tmp_path / "five.tif"), path, str(tmp_path / "none.tif")], network, SMALL)
+    check_rasters([path], network, SMALL)
+    write_geotiff(str(tmp_path / "deep.tif"), np.zeros((70, 70, 3), np.uint16))
+    with pytest.raises(DataError, match="deep.tif: uint16 pixels, but the network was trained on 8-bit images"):
+        map_raster(str(tmp_path / "deep.tif"), network, str(tmp_path / "deep"), SMALL)
+    assert not (tmp_path / "deep").exists()
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(DataError, match="text.tif: cannot be read as a raster"):
+        map_raster(str(tmp_path / "text.tif"), network, str(tmp_path / "text"), SMALL)
+
+
+def test_a_finished_map_is_kept(network, tmp_path, caplog):
+    path = raster(tmp_path / "pit.tif", valid=np.arange(150 * 130).reshape(150, 130) >= 150 * 30)
+    record = map_raster(path, network, str(tmp_path / "out"), SMALL)
+    before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    with caplog.at_level("INFO"):
+        assert map_raster(path, network, str(tmp_path / "out"), SMALL) == record
+    assert "pit.json: is there already and kept" in caplog.text
+    assert before == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    # what the raster does not hold is white in the preview
+    preview, labels = cv2.imread(str(tmp_path / "out" / "pit_preview.png")), pixels(tmp_path / "out" / "pit_roads.tif")
+    assert (preview[labels == 255] == 255).all() and (preview[labels != 255] != 255).any(axis=-1).mean() > 0.99
+
+
+def test_a_raster_that_holds_nothing_gives_an_empty_map(network, tmp_path, caplog):
+    path = raster(tmp_path / "a.tif", valid=np.zeros((150, 130), bool))
+    record = map_raster(path, network, str(tmp_path / "out"), SMALL)
+    assert (pixels(tmp_path / "out" / "a_roads.tif") == 255).all()
+    assert record["valid_share"] == 0 and record["class_share"] == {"background": None, "road": None}
+    assert "holds no valid pixel; its map is empty" in caplog.text
+
+
+def test_inputs_are_files_folders_and_patterns_and_names_are_unique(tmp_path):
+    for name in ("b/x.tif", "a/x.tif", "a/y.png", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder = str(tmp_path / "a")
+    assert find_rasters([folder]) == [f"{folder}/x.tif", f"{folder}/y.png"]
+    assert find_rasters([f"{folder}/*.tif", f"{folder}/x.tif", f"{folder}/y.png"]) == find_rasters([folder])
+    with pytest.raises(ConfigError, match="both are called x; map them into two folders"):
+        find_rasters([folder, str(tmp_path / "b")])
+    with pytest.raises(DataError, match="none.tif: no such file, folder or pattern"):
+        find_rasters([str(tmp_path / "none.tif")])
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DataError, match="c: holds no raster"):
+        find_rasters([str(tmp_path / "c")])

@@ -1,0 +1,225 @@
+"""Road networks of masks and probability maps, in metres."""
+
+import math
+
+import geopandas as gpd
+import networkx as nx
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from rasterio.warp import transform as warped
+
+from mmseg_ext.datasets.synthetic_mine import generate_mine
+from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.networks import NetworkSettings, extract_network
+from mmseg_ext.networks.layer_files import write_layers
+from mmseg_ext.roads import graph_from_lines, road_graph
+
+
+def kinds(layers):
+    return sorted(layers.nodes["kind"])
+
+
+def test_a_crossing_has_four_roads_in_metres(raster, crossing):
+    layers = extract_network(raster(crossing))
+    assert layers.edges.crs.to_epsg() == layers.nodes.crs.to_epsg() == layers.surface.crs.to_epsg() == 32612
+    assert kinds(layers) == ["border", "border", "end", "end", "junction"]
+    assert list(layers.edges.columns) == [
+        "edge_id", "node_from", "node_to", "length_m", "width_median_m", "width_p10_m", "width_p90_m", "closed_gap",
+        "geometry",
+    ]  # fmt: skip
+    # half a metre a pixel: the level road lies from pixel 0 to 159, the upright one from 32 to 167
+    level = layers.edges[layers.edges["width_median_m"] > 3]
+    assert level["width_median_m"].tolist() == [4.5, 4.5] and level["length_m"].sum() == pytest.approx(159 / 2, abs=0.3)
+    upright = layers.edges[layers.edges["width_median_m"] < 3]
+    assert upright["width_median_m"].tolist() == [2.5, 2.5]
+    assert upright["length_m"].sum() == pytest.approx(135 / 2, abs=1.5)
+    junction = layers.nodes[layers.nodes["kind"] == "junction"].geometry.iloc[0]
+    assert junction.distance(shapely.Point(500_000 + 62.5 / 2, 4_000_000 - 100.5 / 2)) < 0.5
+    assert layers.surface["area_m2"].tolist() == [crossing.sum() / 4] == layers.surface.area.tolist()
+    for _, edge in layers.edges.iterrows():
+        for node, point in ((edge["node_from"], 0), (edge["node_to"], -1)):
+            place = layers.nodes.set_index("node_id").geometry[node]
+            assert place.coords[0] == edge.geometry.coords[point]
+        assert edge["length_m"] == pytest.approx(edge.geometry.length)
+    assert layers.wide == ()
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_tiles_give_the_network_of_one_piece(raster, seed):
+    mine = generate_mine(seed, 700, 1.5)
+    path = raster(mine.mask, transform=(1.5, 0, 0, 0, -1.5, 0))
+    whole = extract_network(path, NetworkSettings(tile_px=700))
+    tiled = extract_network(path, NetworkSettings(tile_px=150, halo_px=64))
+    for name, table in whole.named().items():
+        other = tiled.named()[name]
+        assert table.drop(columns="geometry").equals(other.drop(columns="geometry"))
+        assert table.geometry.geom_equals(other.geometry).all()
+
+
+FRAMES = {
+    "north up": ("EPSG:32612", (0.5, 0, 500_000, 0, -0.5, 4_000_000)),
+    "south up": ("EPSG:32719", (0.5, 0, 500_000, 0, 0.5, 7_000_000)),
+    "rotated": ("EPSG:32633", (0.4, 0.3, 300_000, 0.3, -0.4, 5_000_000)),
+    "feet": ("EPSG:2230", (1.64, 0, 6_500_000, 0, -1.64, 2_000_000)),
+    "degrees": ("EPSG:4326", (1e-5, 0, 15.5, 0, -5e-6, 60)),
+    "web mercator": ("EPSG:3857", (1.0, 0, 1_000_000, 0, -1.0, 100_000)),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
+def test_places_are_exact_in_every_format(raster, crossing, name, suffix, tmp_path):
+    crs, transform = FRAMES[name]
+    layers = extract_network(raster(crossing, crs, transform), NetworkSettings(simplify=0))
+    files = write_layers(str(tmp_path / f"out{suffix}"), layers.named())
+    nodes = gpd.read_parquet(files[1]) if suffix == ".parquet" else gpd.read_file(files[-2 if len(files) > 1 else 0], layer=None if len(files) > 1 else "nodes")  # fmt: skip  # noqa: E501
+    graph = road_graph(crossing)
+    affine = rasterio.Affine(*transform)
+    wanted = {affine @ (data["x"] + 0.5, data["y"] + 0.5) for _, data in graph.nodes(data=True)}
+    if suffix == ".geojson":
+        x, y = warped(crs, "EPSG:4326", *zip(*wanted, strict=True))
+        wanted = set(zip(x, y, strict=True))
+    assert nodes.crs == ("EPSG:4326" if suffix == ".geojson" else crs)
+    tolerance = 1e-9 if suffix == ".geojson" else 1e-9 * max(abs(transform[2]), abs(transform[5]))
+    found = shapely.get_coordinates(nodes.geometry)
+    assert len(found) == len(wanted) == 5
+    assert all(min(math.dist(place, other) for other in found) <= tolerance for place in wanted)
+
+
+def test_metres_are_measured_where_the_map_has_none(raster):
+    # at 60 degrees north a degree of longitude is half one of latitude: these pixels are 0.556 m wide, 1.114 m high
+    mask = np.zeros((120, 240), np.uint8)
+    mask[50:61] = 1
+    mask[:, 100:121] = 1
+    edges = extract_network(raster(mask, "EPSG:4326", (1e-5, 0, 15.5, 0, -1e-5, 60))).edges
+    dx, dy = (
+        math.dist(*zip(*warped("EPSG:4326", "EPSG:32633", [15.5, 15.5 + east], [60, 60 + north]), strict=True))
+        for east, north in ((1e-5, 0), (0, 1e-5))
+    )
+    assert (round(dx, 2), round(dy, 2)) == (0.56, 1.11)
+    level = edges[edges.geometry.apply(lambda line: abs(line.coords[0][1] - line.coords[-1][1]) < 3e-5)]
+    upright = edges.drop(level.index)
+    assert level["width_median_m"].tolist() == pytest.approx([11 * dy] * 2, rel=0.01)
+    assert upright["width_median_m"].tolist() == pytest.approx([21 * dx] * 2, rel=0.01)
+    assert level["length_m"].sum() == pytest.approx(239 * dx, rel=0.01)
+    feet = extract_network(raster(mask, "EPSG:2230", (1, 0, 6_500_000, 0, -1, 2_000_000), name="feet.tif")).edges
+    assert feet["width_median_m"].max() == pytest.approx(21 * 1200 / 3937)
+
+
+def test_a_probability_map_has_a_threshold_and_means(raster, crossing):
+    values = np.where(crossing, 200, 20).astype(np.uint8)
+    values[:90, 60:65] = 120
+    path = raster(values, nodata=255)
+    with rasterio.open(path, "r+") as file:
+        file.scales = (1 / 250,)
+    edges = extract_network(path).edges
+    assert sorted(edges["probability"].round(2)) == [0.8, 0.8, 0.8]  # 120 / 250 is no road
+    edges = extract_network(path, NetworkSettings(threshold=0.4)).edges
+    assert sorted(edges["probability"].round(1)) == [0.5, 0.8, 0.8, 0.8]
+    floats = raster((values / 250).astype(np.float32), name="floats.tif")
+    assert sorted(extract_network(floats).edges["probability"].round(2)) == [0.8, 0.8, 0.8]
+
+
+def test_roads_that_leave_what_is_valid_are_cut_not_ended(raster, crossing):
+    holes = crossing.copy()
+    holes[:60] = 255
+    layers = extract_network(raster(holes, nodata=255))
+    assert kinds(layers) == ["border", "border", "border", "end", "junction"]
+    top = layers.nodes.geometry.y.idxmax()
+    assert layers.nodes["kind"][top] == "border"
+
+
+def test_a_ring_has_a_node(raster):
+    mask = np.zeros((100, 100), np.uint8)
+    mask[20:80, 20:80] = 1
+    mask[26:74, 26:74] = 0
+    layers = extract_network(raster(mask))
+    assert kinds(layers) == ["ring"]
+    assert layers.edges["node_from"].tolist() == layers.edges["node_to"].tolist()
+    assert len(layers.surface.geometry[0].interiors) == 1
+
+
+def test_small_and_narrow_roads_are_left_out_and_gaps_closed(raster, crossing):
+    crossing[10:13, 130:150] = 1  # 10 m long, 1.5 m wide
+    crossing[96:105, 100:110] = 0  # a gap, 5 m between the pixels, more between the centrelines' ends
+    path = raster(crossing)
+    layers = extract_network(path)
+    areas = sorted(layers.surface["area_m2"])
+    assert (len(layers.edges), areas[0]) == (6, 3 * 20 / 4)
+    long = extract_network(path, NetworkSettings(min_length=20))
+    assert len(long.edges) == 5
+    assert sorted(long.surface["area_m2"]) == areas[1:]
+    narrow = extract_network(path, NetworkSettings(min_width=3))
+    assert narrow.edges["width_median_m"].tolist() == [4.5] * 3
+    assert kinds(narrow).count("joint") == 1
+    assert sorted(narrow.surface["area_m2"]) == areas[1:]
+    assert len(extract_network(path, NetworkSettings(min_length=1000)).surface) == 0
+    joined = extract_network(path, NetworkSettings(close_gaps=12, min_length=20))
+    closed = joined.edges
+    assert closed["closed_gap"].sum() == 1
+    assert kinds(joined) == ["border", "border", "end", "end", "joint", "joint", "junction"]
+    assert (
+        closed[closed["closed_gap"]]
+        .geometry.iloc[0]
+        .centroid.distance(shapely.Point(500_000 + 105 / 2, 4_000_000 - 100.5 / 2))
+        < 1
+    )
+
+
+def test_what_is_too_wide_for_the_halo_is_told(raster, crossing):
+    crossing[110:190, 80:150] = 1
+    layers = extract_network(raster(crossing), NetworkSettings(tile_px=100, halo_px=40))
+    assert len(layers.wide) >= 1
+    assert all(10 < width <= 35 for _, _, width in layers.wide)
+
+
+def test_without_georeference_all_is_in_pixels(raster, crossing, caplog, tmp_path):
+    layers = extract_network(raster(crossing, None, None))
+    assert "roads.tif: has no georeference; lengths and places are in pixels" in caplog.text
+    assert "length_px" in layers.edges and "width_median_px" in layers.edges and layers.edges.crs is None
+    assert layers.edges["width_median_px"].max() == 9
+    assert layers.nodes.total_bounds == pytest.approx([0.5, -167.5, 159.5, -32.5], abs=1)
+    write_layers(str(tmp_path / "pixels.gpkg"), layers.named())
+    with pytest.raises(ConfigError, match="GeoJSON is in WGS 84, but the map has no coordinate"):
+        write_layers(str(tmp_path / "pixels.geojson"), layers.named())
+    assert not list(tmp_path.glob("pixels*json*"))
+    extract_network(raster(crossing, None))
+    assert "no coordinate reference system; its units are taken for metres" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
+def test_an_empty_map_has_empty_layers(raster, suffix, tmp_path):
+    layers = extract_network(raster(np.zeros((50, 60), np.uint8)))
+    files = write_layers(str(tmp_path / f"none{suffix}"), layers.named())
+    for name in ("edges", "nodes", "surface"):
+        if suffix == ".parquet":
+            table = gpd.read_parquet(str(tmp_path / f"none_{name}.parquet"))
+        else:
+            table = gpd.read_file(files[0] if len(files) == 1 else str(tmp_path / f"none_{name}.geojson"), layer=name if len(files) == 1 else None)  # fmt: skip  # noqa: E501
+        assert len(table) == 0
+
+
+def test_what_is_no_map_of_roads_is_refused(raster, crossing, tmp_path):
+    with pytest.raises(DataError, match="has 3 bands; give a mask or a probability map"):
+        extract_network(raster(np.zeros((9, 9, 3), np.uint8), name="rgb.tif"))
+    with pytest.raises(DataError, match=r"holds 0 to 7, which are no probabilities"):
+        extract_network(raster((crossing * 7).astype(np.float32), name="heights.tif"))
+    with pytest.raises(DataError, match="no such file"):
+        extract_network(str(tmp_path / "none.tif"))
+    with pytest.raises(ConfigError, match="a threshold of 7"):
+        NetworkSettings(threshold=7)
+    with pytest.raises(ConfigError, match="min length of -1: give 0 or more"):
+        NetworkSettings(min_length=-1)
+
+
+def test_layers_make_the_graph_again(raster):
+    mine = generate_mine(3, 600, 1.5)
+    layers = extract_network(raster(mine.mask))
+    lines = [np.array(line.coords) for line in layers.edges.geometry]
+    again = graph_from_lines(lines)
+    assert again.number_of_edges() == len(layers.edges)
+    assert nx.number_connected_components(again) == nx.number_connected_components(
+        nx.MultiGraph(list(zip(layers.edges["node_from"], layers.edges["node_to"], strict=True)))
+    )
