@@ -1,50 +1,38 @@
-"""Package definition; the tested versions are pinned in requirements.txt."""
+"""The part of the package that must be code: configs and tools travel in the wheel, in MMSegmentation's folder ``.mim``."""
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
+from setuptools.command.build_py import build_py
 
-setup(
-    name="mmseg_ext",
-    version="0.1.0",
-    description="Road extraction for open-pit mines: D-SegNeXt and its baselines on MMSegmentation 0.30",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
-    long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    python_requires=">=3.11,<3.13",
-    packages=find_packages(include=["mmseg_ext", "mmseg_ext.*"]),
-    install_requires=[
-        "torch>=2.6,<2.12",
-        "torchvision>=0.21,<0.27",
-        "mmcv-full>=1.7.2,<1.8",
-        "mmsegmentation>=0.30,<0.31",
-        "timm>=1.0.15,<2",
-        "numpy>=1.26,<3",
-        "opencv-python>=4.9,<6",
-        "pillow>=10",
-        "torchprofile>=0.0.4,<0.1",
-        "safetensors>=0.4",
-        "tensorboard>=2.15",
-        "tqdm>=4.66",
-    ],
-    extras_require={
-        "geo": ["rasterio>=1.4", "shapely>=2.0", "pyogrio>=0.10"],
-        "roads": ["scikit-image>=0.24", "networkx>=3.2", "scipy>=1.11"],
-        "gis": ["geopandas>=1.0", "pyarrow>=16", "shapely>=2.1", "mmseg_ext[geo,roads]"],
-        "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20", "openvino>=2025.0", "nncf>=2.14"],
-        "peers": ["segmentation-models-pytorch>=0.4"],
-        "dev": [
-            "pytest>=8",
-            "pytest-xdist>=3.6",
-            "psutil>=5.9",
-            "playwright>=1.40",
-            "hypothesis>=6.100",
-            "geojson-validator>=0.7",
-            "geoparquet-validator>=0.2",
-            "ruff>=0.9",
-            "mypy>=1.13",
-            "import-linter>=2.1",
-        ],
-        "plots": ["matplotlib>=3.9"],
-    },
-)
+ROOT = Path(__file__).parent
+CARRIED = ("myconfigs", "tools")
+
+
+class BuildWithTools(build_py):
+    """Copies ``myconfigs/`` and ``tools/`` to ``mmseg_ext/.mim/``; an editable install reads them where they are."""
+
+    def carried(self) -> dict[str, str]:
+        """Return where each file goes in the build, and where it comes from."""
+        files = (path.relative_to(ROOT) for name in CARRIED for path in sorted((ROOT / name).rglob("*")))
+        kept = (path for path in files if path.suffix in (".py", ".sh") and "__pycache__" not in path.parts)
+        return {str(Path(self.build_lib, "mmseg_ext", ".mim", path)): str(path) for path in kept}
+
+    def run(self) -> None:
+        """Build the package, then copy."""
+        super().run()
+        if not self.editable_mode:
+            for target, source in self.carried().items():
+                self.mkpath(str(Path(target).parent))
+                self.copy_file(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """Return what is built, for the wheel's list of files."""
+        return [*super().get_outputs(include_bytecode), *(() if self.editable_mode else self.carried())]
+
+    def get_source_files(self) -> list[str]:
+        """Return what a source distribution needs."""
+        return [*super().get_source_files(), *self.carried().values()]
+
+
+setup(cmdclass={"build_py": BuildWithTools})

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import ConfigError
+
+_MIM = Path(__file__).with_name(".mim")
+# the folder that holds myconfigs/ and tools/: in an installed wheel by MMSegmentation's convention .mim, else the repository
+DISTRIBUTION_ROOT = _MIM if _MIM.is_dir() else Path(__file__).resolve().parents[1]
 
 
 @contextmanager
