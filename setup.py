@@ -1,4 +1,4 @@
-"""The part of the package that must be code: configs and tools travel in the wheel, in MMSegmentation's folder ``.mim``."""
+"""The part of the package that must be code: a wheel carries configs and tools in MMSegmentation's folder ``.mim``."""
 
 from pathlib import Path
 

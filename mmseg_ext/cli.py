@@ -1,4 +1,4 @@
-"""The command ``dsegnext``: every script of ``tools/`` as a subcommand, ``dsegnext train`` for ``python tools/train.py``."""
+"""The command ``dsegnext``: the scripts of ``tools/`` as subcommands, ``train`` for ``python tools/train.py``."""
 
 from __future__ import annotations
 
