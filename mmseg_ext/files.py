@@ -10,7 +10,7 @@ from pathlib import Path
 from .errors import ConfigError
 
 _MIM = Path(__file__).with_name(".mim")
-# the folder that holds myconfigs/ and tools/: in an installed wheel by MMSegmentation's convention .mim, else the repository
+# the folder of myconfigs/ and tools/: the repository, or in an installed wheel .mim, as MMSegmentation has it
 DISTRIBUTION_ROOT = _MIM if _MIM.is_dir() else Path(__file__).resolve().parents[1]
 
 
