@@ -16,7 +16,7 @@ setup(
     install_requires=[
         "torch>=2.6,<2.12",
         "torchvision>=0.21,<0.27",
-        "mmcv-full>=1.7.2,<1.8",
+        "mmcv>=1.7.2,<1.8",
         "mmsegmentation>=0.30,<0.31",
         "timm>=1.0.15,<2",
         "numpy>=1.26,<3",
