@@ -3,7 +3,8 @@
 #
 #   VENV=.venv         where the environment goes
 #   PYTHON=python3.11  which Python makes it (3.11 or 3.12)
-#   MMCV_OPS=1         compile mmcv's operators (needs a compiler and Python's headers; nothing here uses them)
+#   MMCV_OPS=1         compile mmcv's operators (needs a compiler and Python's headers; nothing here uses them);
+#                      they stay until MMCV_OPS=0
 #   MMCV_CUDA_OPS=1    compile its CUDA operators too (needs nvcc)
 #   MAX_JOBS=n         compiler processes (default: all cores)
 #   WHEELS=folder      install from this folder alone, for a machine without a network (filled by 'make wheels')
@@ -45,7 +46,7 @@ check_machine() {
         missing+=("Python's venv")
         packages+=("$(basename "$(readlink -f "$python")")-venv")
     fi
-    if [ "$mmcv" = mmcv-full ] && [ -z "$wheels" ]; then
+    if [ "$mmcv" = mmcv-full ] && [ -z "$compiled$wheels" ]; then
         "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
             { missing+=("Python's headers"); packages+=("$(basename "$(readlink -f "$python")")-dev"); }
         { command -v g++ && command -v gcc; } >/dev/null || { missing+=("a C++ compiler"); packages+=(build-essential); }
@@ -111,7 +112,7 @@ compile_mmcv() {
     local pinned
     pinned=$(grep ^mmcv-full== requirements.txt)
     if [ "${MMCV_CUDA_OPS:-0}" = 1 ]; then
-        FORCE_CUDA=1 MMCV_WITH_OPS=1 install --no-cache-dir "$@" "$pinned"
+        FORCE_CUDA=1 MMCV_WITH_OPS=1 install --force-reinstall --no-cache-dir "$@" "$pinned"
     else
         CFLAGS="-O1 -g0" CUDA_VISIBLE_DEVICES="" FORCE_CUDA=0 MMCV_WITH_OPS=1 install "$@" "$pinned"
     fi
@@ -121,7 +122,9 @@ ops_load() { "$venv/bin/python" -W ignore -c 'import torch, mmcv._ext' 2>/dev/nu
 
 uv=$(find_uv || true)
 mmcv=mmcv
-if [ "${MMCV_OPS:-0}" = 1 ] || [ "${MMCV_CUDA_OPS:-0}" = 1 ] || compgen -G "${wheels:-/dev/null}/mmcv_full-*.whl" >/dev/null; then
+compiled=$(compgen -G "$venv/lib/python3*/site-packages/mmcv_full-*.dist-info" || true)
+if [ "${MMCV_OPS:-${compiled:+1}}" = 1 ] || [ "${MMCV_CUDA_OPS:-0}" = 1 ] ||
+    compgen -G "${wheels:-/dev/null}/mmcv_full-*.whl" >/dev/null; then
     mmcv=mmcv-full
 fi
 check_machine
