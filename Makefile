@@ -4,10 +4,17 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: install demo test test-slow lint check epfl wheels
+.PHONY: install lock demo test test-slow lint check epfl wheels
 
 install:
-	@MAKE_GOAL=$(firstword $(MAKECMDGOALS)) tools/install.sh
+	@tools/install.sh
+
+# requirements.lock from requirements.txt; LOCK_ARGS=--upgrade takes the newest of what requirements.txt does not pin
+lock: install
+	@{ sed 's/^mmcv-full==/mmcv==/' requirements.txt; sed -n 's/^opencv-python==/opencv-python-headless==/p' requirements.txt; } | \
+	MMCV_WITH_OPS=0 $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+		--build-constraints requirements.txt --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		$(LOCK_ARGS) --output-file requirements.lock - >/dev/null
 
 demo: install
 	@$(BIN)/python tools/demo.py
@@ -36,7 +43,8 @@ epfl: install
 	@test -d data/EPFL || $(BIN)/python tools/convert_dataset.py epfl "$(SOURCE)" data/EPFL --val 20
 	@$(BIN)/python tools/accuracy_table.py $(ARGS)
 
-# everything an offline machine needs, compiled mmcv-full included, in the folder wheels/
+# everything an offline machine needs, in the folder wheels/; with MMCV_OPS=1 mmcv-full compiled too
 wheels: install
-	@$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir wheels $$(grep ^mmcv-full== requirements.txt)
-	@$(BIN)/python -m pip download --quiet --dest wheels --find-links wheels -r requirements.txt
+	@MMCV_WITH_OPS=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir wheels -r requirements.lock
+	@test "$(MMCV_OPS)" != 1 || MMCV_WITH_OPS=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir wheels \
+		$$(grep ^mmcv-full== requirements.txt)

@@ -9,19 +9,24 @@ from importlib.metadata import PackageNotFoundError, version
 __version__ = "0.1.0"
 
 _NEEDED = {"mmcv": "1.7.", "mmsegmentation": "0.30."}
+_OTHER_NAMES = {"mmcv": "mmcv-full"}  # the same package with its operators compiled
 
 
 def _check_versions() -> None:
     for package, prefix in _NEEDED.items():
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            found = "not installed"
+        found = _installed(package) or _installed(_OTHER_NAMES.get(package, package)) or "not installed"
         if not found.startswith(prefix):
             raise ImportError(
                 f"mmseg_ext needs {package} {prefix}x, found: {found}. "
                 "Install the versions of requirements.txt: run 'make install' in the repository."
             )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _quiet_imports() -> None:
@@ -49,29 +54,11 @@ def _keep_to_ourselves() -> None:
 
 _keep_to_ourselves()
 _check_versions()
-
-
-def _temporary() -> None:
-    import importlib.machinery
-    import types
-
-    import torch
-
-    class _Ops(types.ModuleType):
-        def __getattr__(self, name: str) -> type:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return type(name, (torch.nn.Module,), {})
-
-    ops: types.ModuleType = _Ops("mmcv.ops")
-    ops.__path__ = []
-    ops.__spec__ = importlib.machinery.ModuleSpec("mmcv.ops", None, is_package=True)
-    ops.SyncBatchNorm = type("SyncBatchNorm", (torch.nn.Module,), {})  # type: ignore[attr-defined]
-    sys.modules.setdefault("mmcv.ops", ops)
-
-
-_temporary()
 _quiet_imports()
+
+from .mmcv_ops import provide_mmcv_ops  # noqa: E402
+
+provide_mmcv_ops()
 
 from . import datasets, engine, models  # noqa: E402
 

@@ -3,55 +3,57 @@
 #
 #   VENV=.venv         where the environment goes
 #   PYTHON=python3.11  which Python makes it (3.11 or 3.12)
-#   MMCV_CUDA_OPS=1    compile mmcv-full's CUDA ops too (needs nvcc; none of our networks uses them)
-#   WHEELS=folder      install from this folder alone, for a machine without a network (filled by 'make wheels')
+#   MMCV_OPS=1         compile mmcv's operators (needs a compiler and Python's headers; nothing here uses them);
+#                      they stay until MMCV_OPS=0
+#   MMCV_CUDA_OPS=1    compile its CUDA operators too (needs nvcc)
 #   MAX_JOBS=n         compiler processes (default: all cores)
+#   WHEELS=folder      install from this folder alone, for a machine without a network (filled by 'make wheels')
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
+wheels=${WHEELS:-}
 needed_gib=12
 
 say() { printf '%s\n' "$*" >&2; }
 
+# The environment's own Python comes first: who chose one does not choose again.
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3.11 python3.12 python3}; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
+    for candidate in ${PYTHON:-"$venv/bin/python" python3.11 python3.12 python3}; do
+        "$candidate" -c 'import sys; print(sys._base_executable); sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+            2>/dev/null && return
     done
     return 1
 }
 
+find_uv() { [ -z "$wheels" ] && uv --version >/dev/null 2>&1 && command -v uv; }
+
+has_library() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1" 2>/dev/null; }
+
 # Names everything that is missing, before anything is downloaded.
 check_machine() {
-    local missing=() packages=() found free disk
+    local missing=() packages=() found free disk list
     if [ "$(uname -s)" != Linux ]; then
         say "error: this is $(uname -s); Linux is supported, Windows and macOS are not"
         exit 2
     fi
     if ! python=$(find_python); then
         found=${PYTHON:-$(python3 --version 2>/dev/null || echo none)}
-        say "error: Python 3.11 or 3.12 is needed (found: $found); install one and run: make ${MAKE_GOAL:-install} PYTHON=/path/to/python3.11"
+        say "error: Python 3.11 or 3.12 is needed (found: $found); install one and run: make install PYTHON=/path/to/python3.11"
         exit 2
     fi
-    "$python" -c 'import venv, ensurepip' 2>/dev/null || { missing+=("Python's venv"); packages+=("$(basename "$(readlink -f "$python")")-venv"); }
-    if [ -z "${WHEELS:-}" ]; then
+    if [ -z "$uv" ] && ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+        missing+=("Python's venv")
+        packages+=("$(basename "$(readlink -f "$python")")-venv")
+    fi
+    if [ "$mmcv" = mmcv-full ] && [ -z "$compiled$wheels" ]; then
         "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
             { missing+=("Python's headers"); packages+=("$(basename "$(readlink -f "$python")")-dev"); }
-        { command -v g++ && command -v gcc && command -v make; } >/dev/null || { missing+=("a C++ compiler"); packages+=(build-essential); }
+        { command -v g++ && command -v gcc; } >/dev/null || { missing+=("a C++ compiler"); packages+=(build-essential); }
     fi
-    "$python" -c 'import ctypes; ctypes.CDLL("libGL.so.1")' 2>/dev/null || { missing+=("libGL"); packages+=(libgl1); }
-    "$python" -c 'import ctypes; ctypes.CDLL("libgthread-2.0.so.0")' 2>/dev/null || { missing+=("libglib"); packages+=(libglib2.0-0); }
-    case "${MAKE_GOAL:-}" in test | check)
-        { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null ||
-            { missing+=("Chromium, in which a test opens the report"); packages+=(chromium); } ;;
-    esac
     if [ ${#missing[@]} -gt 0 ]; then
-        local list
         list=$(printf ', %s' "${missing[@]}")
-        say "error: missing: ${list:2}; bring it with: sudo apt-get update && sudo apt-get install -y ${packages[*]}"
+        say "error: missing: ${list:2}; install with: sudo apt-get update && sudo apt-get install -y ${packages[*]}"
         exit 2
     fi
     if [ ! -d "$venv/lib" ]; then
@@ -64,56 +66,101 @@ check_machine() {
     fi
 }
 
-pinned() { grep -E "^($1)==" requirements.txt; }
-
-pip_install() {
-    local source=()
-    [ -z "${WHEELS:-}" ] || source=(--no-index --find-links "$WHEELS")
-    "$venv/bin/python" -m pip --disable-pip-version-check install --quiet "${source[@]}" "$@"
+# Entries of requirements.lock: locked only NAMES, locked without NAMES (a regular expression). A folder's own builds
+# have other hashes than the lock.
+locked() {
+    awk -v only="$([ "$1" = only ] && echo 1 || echo 0)" -v names="^($2)==" \
+        '/^[A-Za-z0-9]/ { keep = ($0 ~ names) == only } keep' requirements.lock |
+        if [ -n "$wheels" ]; then sed '/--hash=/d; s/ *\\$//'; else cat; fi
 }
 
-# None of our networks calls a CUDA op of mmcv, so GPUs stay hidden from the compilation unless asked for.
-install_mmcv() {
-    if [ "${MMCV_CUDA_OPS:-0}" = 1 ]; then
-        FORCE_CUDA=1 MMCV_WITH_OPS=1 pip_install --no-build-isolation --no-cache-dir "$@" "$(pinned mmcv-full)"
+# What is installed is exactly what is named: the lock has the dependencies too.
+install() {
+    if [ -n "$uv" ]; then
+        "$uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation "$@"
     else
-        CFLAGS="-O1 -g0" CUDA_VISIBLE_DEVICES="" FORCE_CUDA=0 MMCV_WITH_OPS=1 pip_install --no-build-isolation "$@" "$(pinned mmcv-full)"
+        "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
+            ${wheels:+--no-index --find-links "$wheels"} "$@"
     fi
 }
 
-mmcv_loads() { "$venv/bin/python" -W ignore -c 'import torch, mmcv._ext' 2>/dev/null; }
+uninstall() { "$venv/bin/python" -m pip --disable-pip-version-check uninstall --quiet --yes "$@" 2>/dev/null || true; }
 
+make_venv() {
+    local clear=() build_tools="pip|setuptools|wheel"
+    if [ -f "$venv/pyvenv.cfg" ] && [ "$("$venv/bin/python" --version 2>&1)" != "$("$python" --version)" ]; then
+        clear=(--clear)
+    fi
+    if [ -n "$uv" ]; then
+        "$uv" venv --quiet --allow-existing "${clear[@]}" --python "$python" "$venv"
+    else
+        "$python" -m venv "${clear[@]}" "$venv"
+        if [ -z "$wheels" ] && install -r <(locked only uv) && "$venv/bin/uv" --version >/dev/null 2>&1; then
+            uv=$venv/bin/uv
+        fi
+    fi
+    install -r <(locked only "$build_tools") && return
+    [ -n "$uv" ] || return 1
+    say "uv cannot install here; using pip"
+    uv=""
+    "$python" -m venv "$venv"
+    install -r <(locked only "$build_tools")
+}
+
+# Nothing here calls a CUDA operator of mmcv, so GPUs stay hidden from the compilation unless asked for.
+compile_mmcv() {
+    local pinned
+    pinned=$(grep ^mmcv-full== requirements.txt)
+    if [ "${MMCV_CUDA_OPS:-0}" = 1 ]; then
+        FORCE_CUDA=1 MMCV_WITH_OPS=1 install --force-reinstall --no-cache-dir "$@" "$pinned"
+    else
+        CFLAGS="-O1 -g0" CUDA_VISIBLE_DEVICES="" FORCE_CUDA=0 MMCV_WITH_OPS=1 install "$@" "$pinned"
+    fi
+}
+
+ops_load() { "$venv/bin/python" -W ignore -c 'import torch, mmcv._ext' 2>/dev/null; }
+
+uv=$(find_uv || true)
+mmcv=mmcv
+compiled=$(compgen -G "$venv/lib/python3*/site-packages/mmcv_full-*.dist-info" || true)
+if [ "${MMCV_OPS:-${compiled:+1}}" = 1 ] || [ "${MMCV_CUDA_OPS:-0}" = 1 ] ||
+    compgen -G "${wheels:-/dev/null}/mmcv_full-*.whl" >/dev/null; then
+    mmcv=mmcv-full
+fi
 check_machine
 [ "${1:-}" != --check-only ] || exit 0
+opencv=opencv-python
+{ has_library libGL.so.1 && has_library libgthread-2.0.so.0; } || opencv=opencv-python-headless # the same without windows
 
-key=$( (cat requirements.txt setup.py tools/install.sh; "$python" --version; pwd; echo "ops ${MMCV_CUDA_OPS:-0}") | sha256sum | cut -c1-16)
+key=$( (cat requirements.txt requirements.lock pyproject.toml setup.py tools/install.sh; "$python" --version; pwd
+    echo "$mmcv $opencv ${MMCV_CUDA_OPS:-0}") | sha256sum | cut -c1-16)
 stamp=$venv/.installed-$key
 [ ! -e "$stamp" ] || exit 0
 
 start=$SECONDS
-export MAX_JOBS=${MAX_JOBS:-$(nproc)}
-work="downloads about 3 GB and compiles mmcv-full, 8 to 20 minutes on 2 cores"
-[ -z "${WHEELS:-}" ] || work="installs from $WHEELS, 2 minutes"
+work="downloads about 3 GB unless they are cached, half a minute with a fast network"
+[ -z "$wheels" ] || work="installs from $wheels, 2 minutes"
 say "setting up $venv with $("$python" --version): $work"
-"$python" -m venv "$venv"
+make_venv
 rm -f "$venv"/.installed-*
-# shellcheck disable=SC2046  # one argument per pinned package
-pip_install $(pinned "setuptools|wheel|ninja|psutil")
-say "[1/4] torch"
-# shellcheck disable=SC2046
-pip_install $(pinned "torch|torchvision|numpy")
-say "[2/4] mmcv-full (compiled by $MAX_JOBS processes unless there is a wheel; no output for some minutes)"
-install_mmcv
-if ! mmcv_loads; then
-    # pip keeps compiled wheels without knowing the torch they were compiled for
-    say "      the compiled mmcv-full does not load with this torch: compiling it afresh"
-    install_mmcv --force-reinstall --no-deps --no-cache-dir
-    mmcv_loads || { say "error: mmcv-full does not load; see: $venv/bin/python -c 'import torch, mmcv._ext'"; exit 2; }
+# two names of one package share a folder: the other one goes first
+if [ "$mmcv" = mmcv ]; then others="mmcv-full"; else others="mmcv"; fi
+if [ "$opencv" = opencv-python ]; then others+=" opencv-python-headless"; else others+=" opencv-python"; fi
+# shellcheck disable=SC2086  # two names
+uninstall $others
+MMCV_WITH_OPS=0 install -r <(locked without "${others// /|}")
+if [ "$mmcv" = mmcv-full ]; then
+    export MAX_JOBS=${MAX_JOBS:-$(nproc)}
+    say "mmcv-full (compiled by $MAX_JOBS processes unless there is a wheel; no output for some minutes)"
+    compile_mmcv
+    if ! ops_load; then
+        # compiled wheels are cached without knowing the torch they were compiled for
+        say "the compiled mmcv-full does not load with this torch: compiling it afresh"
+        compile_mmcv --force-reinstall --no-cache-dir
+        ops_load || { say "error: mmcv-full does not load; see: $venv/bin/python -c 'import torch, mmcv._ext'"; exit 2; }
+    fi
 fi
-say "[3/4] the other packages"
-pip_install -r requirements.txt
-say "[4/4] this package"
-PYTHONWARNINGS=ignore pip_install --no-build-isolation --no-deps -e . 2>"$venv/install.log" || { cat "$venv/install.log" >&2; exit 1; }
+PYTHONWARNINGS=ignore install -e . 2>"$venv/install.log" || { cat "$venv/install.log" >&2; exit 1; }
 "$venv/bin/python" -c 'import mmseg_ext'
 touch "$stamp"
 say "set up in $((SECONDS - start)) s"

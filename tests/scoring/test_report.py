@@ -1,7 +1,6 @@
 import base64
 import io
 import math
-import shutil
 import sys
 from html.parser import HTMLParser
 
@@ -437,19 +436,7 @@ def test_strips_have_a_dot_for_each_image_and_the_median(drawn):
     assert [one.get_text() for one in axes.texts] == ["70.0", "n/a", "median"]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if executable is None:
-        pytest.fail("the browser tests need chromium, which is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
+@pytest.mark.browser
 def test_the_page_works_in_a_browser(browser, report_path):
     page = browser.new_page()
     troubles, requests = [], []
