@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 export VENV
 
-.PHONY: install lock demo test test-slow lint check epfl wheels
+.PHONY: install lock demo test test-slow lint docs check epfl wheels
 
 install:
 	@tools/install.sh
@@ -35,7 +35,11 @@ lint: install
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-check: lint test test-slow
+# the documents as a site in build/site; a broken link or reference is an error
+docs: install
+	@$(BIN)/mkdocs build --quiet --strict
+
+check: lint docs test test-slow
 
 # all eight methods on the EPFL road images: make epfl SOURCE=folder-with-images-and-groundtruth [ARGS="--seeds 0 1"]
 epfl: install
