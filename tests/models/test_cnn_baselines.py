@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmseg_ext.models import DLinkNet34, DUNet, LinkNet34, NLLinkNet34, SevenLevelUNet
-from mmseg_ext.models.conv import initialise_convs, pad_to_multiple
-from mmseg_ext.models.linknet import DilatedCenter, NonLocalBlock
+from mmseg_ext.models.linknet import DilatedCenter, NonLocalBlock, initialise_convs, pad_to_multiple
 
 DIVISORS = {LinkNet34: 32, DLinkNet34: 32, NLLinkNet34: 32, SevenLevelUNet: 128, DUNet: 8}
 
