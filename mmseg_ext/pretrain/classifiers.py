@@ -30,22 +30,18 @@ MODELS = {
 # what a segmentation config says of its encoder and a classifier decides itself: plain BN, no start weights
 _NOT_FOR_CLASSIFIERS = ("type", "norm_cfg", "init_cfg")
 
-default_cfgs = generate_default_cfgs(
-    {
-        name: dict(
-            num_classes=IMAGENET_CLASSES,
-            input_size=(3, 224, 224),
-            pool_size=(7, 7),
-            crop_pct=0.9,
-            interpolation="bicubic",
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
-            first_conv="patch_embed1.proj.0",
-            classifier="head",
-        )
-        for name in MODELS
-    }
+_DEFAULT_CFG = dict(
+    num_classes=IMAGENET_CLASSES,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    mean=IMAGENET_DEFAULT_MEAN,
+    std=IMAGENET_DEFAULT_STD,
+    first_conv="patch_embed1.proj.0",
+    classifier="head",
 )
+default_cfgs = generate_default_cfgs({name: _DEFAULT_CFG for name in MODELS})
 
 
 class Classifier(MSCAN):
@@ -57,11 +53,8 @@ class Classifier(MSCAN):
     Args:
         num_classes: number of classes; 0 returns the averaged features (B, C) instead of logits.
         in_chans: bands of the image.
-        global_pool: ``avg``, the only pooling there is.
+        global_pool: ``avg``; another is a `ConfigError`.
         encoder: arguments of `MSCAN`.
-
-    Raises:
-        ConfigError: another pooling.
     """
 
     def __init__(
@@ -69,10 +62,8 @@ class Classifier(MSCAN):
     ):
         super().__init__(in_channels=in_chans, **encoder)
         self.num_features = self.head_hidden_size = self.embed_dims[-1]
-        self.feature_info = [
-            dict(num_chs=channels, reduction=4 * 2**i, module=f"norm{i + 1}")
-            for i, channels in enumerate(self.embed_dims)
-        ]
+        stages = enumerate(self.embed_dims)
+        self.feature_info = [dict(num_chs=n, reduction=4 * 2**i, module=f"norm{i + 1}") for i, n in stages]
         self.head: nn.Module
         self.reset_classifier(num_classes, global_pool)
         self.init_weights()
@@ -149,11 +140,7 @@ for _name, _config in MODELS.items():
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not in `MODELS`.
-
-    Raises:
-        ConfigError: offers the closest names.
-    """
+    """Raise a `ConfigError` that offers the closest names, where `MODELS` lacks ``name``."""
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=3, cutoff=0.0)
         raise ConfigError(f"model '{name}' is unknown; did you mean {', '.join(near)}?")
@@ -162,11 +149,7 @@ def check_name(name: str) -> None:
 def create_classifier(name: str, num_classes: int, options: dict | None = None, **more: Any) -> Classifier:
     """Return the classifier ``name`` of `MODELS` with its first weights.
 
-    Args:
-        name: name in timm's registry.
-        num_classes: number of classes.
-        options: arguments of `MSCAN` that differ from the config, dotted keys allowed.
-        more: further arguments of the model.
+    ``options`` and ``more`` are arguments of `MSCAN` that differ from the config, dotted keys allowed.
 
     Raises:
         ConfigError: an unknown name (the closest are offered) or an argument that does not fit.
