@@ -23,7 +23,7 @@ from torchvision.models.resnet import BasicBlock
 
 from .light_ham_head import Hamburger, LightHamHead, factorise
 from .linknet import LinkNet34, LinkNetDecoder
-from .mscan import HDMSCA, Block, Downsample
+from .mscan import HDMSCA, Block
 
 _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
 _MAX_PADDING = 6  # oneDNN's vectorised kernel for dilated depthwise convolutions takes no wider padding
@@ -148,11 +148,6 @@ def _(module: ConvModule) -> nn.Module:
     if module.with_norm and module.order[:2] == ("conv", "norm"):
         return _fold_pairs(module, ("conv", module.norm_name))
     return module
-
-
-@fold.register
-def _(module: Downsample) -> nn.Module:
-    return _fold_pairs(module, ("proj", "norm"))
 
 
 @fold.register

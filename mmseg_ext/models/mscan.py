@@ -12,7 +12,9 @@ keeps the shape. A config names it: ``model.backbone.gating_unit=dict(type=...)`
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -105,47 +107,26 @@ class HDMSCA(nn.Module):
         return context * x if self.gate else context
 
 
-class Stem(nn.Module):
-    """Two 3x3 stride-2 convolutions: (B, in_channels, H, W) to (B, channels, H/4, W/4)."""
-
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(
-            nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1),
-            build_norm_layer(norm_cfg, channels // 2)[1],
-            nn.GELU(),
-            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
-            build_norm_layer(norm_cfg, channels)[1],
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features at a quarter of the resolution."""
-        return self.proj(x)
+def _named(**parts: nn.Module) -> nn.Sequential:
+    """Return ``parts`` in series under the names that published checkpoints have for them."""
+    return nn.Sequential(OrderedDict(parts))
 
 
-class Downsample(nn.Module):
-    """3x3 stride-2 convolution and norm between two stages."""
-
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
-        self.norm = build_norm_layer(norm_cfg, channels)[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features at half the resolution."""
-        return self.norm(self.proj(x))
+def _halve(in_channels: int, channels: int, norm_cfg: dict) -> tuple[nn.Conv2d, nn.Module]:
+    """Return the 3x3 stride-2 convolution and the norm that halve the resolution."""
+    return nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), build_norm_layer(norm_cfg, channels)[1]
 
 
-class DepthwiseConv(nn.Module):
-    """3x3 depthwise convolution under the key ``dwconv`` that published checkpoints use."""
+def stem(in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequential:
+    """Return what stands before the first stage: (B, in_channels, H, W) to (B, channels, H/4, W/4)."""
+    first = _halve(in_channels, channels // 2, norm_cfg)
+    return _named(proj=nn.Sequential(*first, nn.GELU(), *_halve(channels // 2, channels, norm_cfg)))
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.dwconv = depthwise_conv(channels, (3, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved features; the shape stays."""
-        return self.dwconv(x)
+def downsample(in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequential:
+    """Return what stands between two stages: (B, in_channels, H, W) to (B, channels, H/2, W/2)."""
+    conv, norm = _halve(in_channels, channels, norm_cfg)
+    return _named(proj=conv, norm=norm)
 
 
 class Mlp(nn.Module):
@@ -154,7 +135,7 @@ class Mlp(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, drop_rate: float) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
-        self.dwconv = DepthwiseConv(hidden_channels)
+        self.dwconv = _named(dwconv=depthwise_conv(hidden_channels, (3, 3)))
         self.act = nn.GELU()
         self.fc2 = nn.Conv2d(hidden_channels, channels, 1)
         self.drop = nn.Dropout(drop_rate)
@@ -274,23 +255,16 @@ class MSCAN(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.recompute_stages = tuple(recompute_stages)
-        norm_cfg = norm_cfg or dict(type="BN")
-        gating_unit = gating_unit or dict(type="MSCA")
         self.embed_dims = tuple(embed_dims)
         self.num_stages = len(self.embed_dims)
-        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
-        for i, (channels, depth) in enumerate(zip(self.embed_dims, depths, strict=True)):
-            if i == 0:
-                embed: nn.Module = Stem(in_channels, channels, norm_cfg)
-            else:
-                embed = Downsample(self.embed_dims[i - 1], channels, norm_cfg)
-            first = sum(depths[:i])
-            settings = (gating_unit, attention_residual, drop_rate, layer_scale, norm_cfg)
-            blocks = ModuleList(
-                Block(channels, mlp_ratios[i], rate, *settings) for rate in rates[first : first + depth]
-            )
-            self.add_module(f"patch_embed{i + 1}", embed)
-            self.add_module(f"block{i + 1}", blocks)
+        norm_cfg = norm_cfg or dict(type="BN")
+        settings = (gating_unit or dict(type="MSCA"), attention_residual, drop_rate, layer_scale, norm_cfg)
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        for i, (channels, depth, mlp_ratio) in enumerate(zip(self.embed_dims, depths, mlp_ratios, strict=True)):
+            embed, width = (downsample, self.embed_dims[i - 1]) if i else (stem, in_channels)
+            self.add_module(f"patch_embed{i + 1}", embed(width, channels, norm_cfg))
+            blocks = [Block(channels, mlp_ratio, rate, *settings) for rate in itertools.islice(rates, depth)]
+            self.add_module(f"block{i + 1}", ModuleList(blocks))
             self.add_module(f"norm{i + 1}", nn.LayerNorm(channels))
         self.register_load_state_dict_pre_hook(MSCAN._adapt_on_load)
 
