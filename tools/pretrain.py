@@ -39,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; it goes on with the same command and --auto-resume")
+    run_tool(main, "stopped; re-run the command with --auto-resume to resume")

@@ -22,7 +22,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models.mscan import IMAGENET_CLASSES, MSCAN
 
 # name in timm -> config below myconfigs/_base_/models that owns the sizes
-MODELS = {
+CLASSIFIERS = {
     f"{family}_{size}": f"{family}_{size[0]}.py"
     for family in ("segnext", "dsegnext")
     for size in ("tiny", "small", "base", "large")
@@ -41,7 +41,7 @@ _DEFAULT_CFG = dict(
     first_conv="patch_embed1.proj.0",
     classifier="head",
 )
-default_cfgs = generate_default_cfgs({name: _DEFAULT_CFG for name in MODELS})
+default_cfgs = generate_default_cfgs({name: _DEFAULT_CFG for name in CLASSIFIERS})
 
 
 class Classifier(MSCAN):
@@ -107,10 +107,7 @@ class Classifier(MSCAN):
 
 def _encoder_settings(config: str, options: dict) -> dict:
     """Return the encoder of a model config with ``options`` (dotted keys allowed) merged over it."""
-    path = CONFIG_ROOT / "_base_" / "models" / config
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config; it owns the encoder's sizes: use the package from its repository")
-    cfg = Config.fromfile(str(path))
+    cfg = Config.fromfile(str(CONFIG_ROOT / "_base_" / "models" / config))
     cfg.merge_from_dict({f"model.backbone.{key}": value for key, value in options.items()})
     return {key: value for key, value in cfg.model.backbone.items() if key not in _NOT_FOR_CLASSIFIERS}
 
@@ -121,33 +118,29 @@ def _entrypoint(name: str, config: str) -> Callable[..., nn.Module]:
             raise CheckpointError(
                 f"{name}: no weights can be downloaded; give a file: create_model('{name}', checkpoint_path=FILE)"
             )
+        options = _encoder_settings(config, options)
+        feature_cfg = dict(out_indices=(0, 1, 2, 3), feature_cls="getter")
         return build_model_with_cfg(
-            Classifier,
-            name,
-            pretrained,
-            pretrained_cfg=pretrained_cfg,
-            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
-            **_encoder_settings(config, options),
+            Classifier, name, pretrained, pretrained_cfg=pretrained_cfg, feature_cfg=feature_cfg, **options
         )
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Return the encoder of {config} as a classifier."
     return build
 
 
-for _name, _config in MODELS.items():
+for _name, _config in CLASSIFIERS.items():
     globals()[_name] = register_model(_entrypoint(_name, _config))
 
 
 def check_name(name: str) -> None:
-    """Raise a `ConfigError` that offers the closest names, where `MODELS` lacks ``name``."""
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3, cutoff=0.0)
+    """Raise a `ConfigError` that offers the closest names, where `CLASSIFIERS` lacks ``name``."""
+    if name not in CLASSIFIERS:
+        near = get_close_matches(name, CLASSIFIERS, n=3, cutoff=0.0)
         raise ConfigError(f"model '{name}' is unknown; did you mean {', '.join(near)}?")
 
 
 def create_classifier(name: str, num_classes: int, options: dict | None = None, **more: Any) -> Classifier:
-    """Return the classifier ``name`` of `MODELS` with its first weights.
+    """Return the classifier ``name`` of `CLASSIFIERS` with its first weights.
 
     ``options`` and ``more`` are arguments of `MSCAN` that differ from the config, dotted keys allowed.
 

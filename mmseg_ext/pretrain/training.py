@@ -300,7 +300,7 @@ def pretrain(
 
     Args:
         data: folder with ``train`` and ``val``, one folder per class in each.
-        name: of `mmseg_ext.pretrain.MODELS`.
+        name: of `mmseg_ext.pretrain.CLASSIFIERS`.
         settings: the paper's when None.
         work_dir: where the results go; ``work_dirs/pretrain/<name>`` when None.
         auto_resume: continue after the last complete epoch of ``work_dir``, if there is one.
