@@ -157,8 +157,8 @@ import sys
 import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+import mmseg_ext  # first: it makes MMSegmentation work without mmcv's compiled operators
 from mmseg.models import build_loss
-import mmseg_ext
 
 def gradient(images, labels, kind):
     torch.manual_seed(0)
