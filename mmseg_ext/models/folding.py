@@ -1,4 +1,4 @@
-"""Segmentors for inference only: the same scores with fewer operations.
+"""Segmentors for inference: as a function of images, and folded to the same scores with fewer operations.
 
 `folded` is the entry; `fold` says for each kind of module what takes its place. A network with new parts registers its
 own rules for them.
@@ -29,6 +29,23 @@ _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
 _MAX_PADDING = 6  # oneDNN's vectorised kernel for dilated depthwise convolutions takes no wider padding
 _PART = 32  # hidden channels of an MLP at a time; of 32, 64 and 128 the fastest on a CPU
 _WIDE = 8  # hidden channels per channel from which an MLP is wide
+
+
+def network_stride(network: Any) -> int:
+    """Return the pixels that the coarsest features stand for; sides of images are best multiples of it."""
+    return getattr(network.backbone, "stride", 32)
+
+
+class Scores(nn.Module):
+    """A segmentor, MMSegmentation's ``EncoderDecoder``, as a function of images for whatever runs networks."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (N, K, H, W) of a normalised image (N, C, H, W)."""
+        return self.network.encode_decode(image, [{}])  # no network reads the metadata
 
 
 def folded(network: nn.Module) -> nn.Module:

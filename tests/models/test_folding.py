@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_ext.engine import build_network, load_config
-from mmseg_ext.models.folding import folded
-from mmseg_ext.models.scores import Scores
+from mmseg_ext.models.folding import Scores, folded
 
 TINY = "dsegnext/tiny/Dsegnext.tiny.1024x1024.DP.20k.py"
 CONFIGS = Path(__file__).resolve().parents[2] / "myconfigs"
