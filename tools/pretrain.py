@@ -6,7 +6,7 @@ import sys
 
 from mmseg_ext.engine import is_first_process
 from mmseg_ext.errors import run_tool
-from mmseg_ext.pretrain import Settings, add_settings, evaluate_classifier, pretrain
+from mmseg_ext.pretrain import PretrainSettings, add_pretrain_options, evaluate_classifier, pretrain
 from mmseg_ext.report import save_metrics
 
 
@@ -20,14 +20,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--eval", metavar="CHECKPOINT", help="only evaluate these weights on val")
     parser.add_argument("--out", metavar="FILE", help="with --eval: write the accuracy to this JSON file")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
-    add_settings(parser)
+    add_pretrain_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     """Pre-train or evaluate as the command line says."""
     args = parse_args()
-    settings = Settings.from_options(args)
+    settings = PretrainSettings.from_options(args)
     if not args.eval:
         pretrain(args.data, args.model, settings, args.work_dir, args.auto_resume, args.model_options, args.gpu_id)
         return
@@ -39,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; it goes on with the same command and --auto-resume")
+    run_tool(main, "stopped; re-run the command with --auto-resume to resume")

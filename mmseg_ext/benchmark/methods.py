@@ -19,7 +19,7 @@ from ..engine.config import CONFIG_ROOT
 from ..engine.distributed import seed_everything
 from ..engine.weights import load_weights
 from ..errors import ConfigError, require
-from ..models.scores import Scores, network_stride
+from ..models.folding import Scores, network_stride
 
 CLASSES = 2
 _SEGFORMER_B0 = "mmseg:segformer-b0"

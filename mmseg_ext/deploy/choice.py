@@ -21,7 +21,7 @@ from torch import distributed as dist
 
 from ..engine.checkpoint import weights_sha256
 from ..errors import ConfigError
-from ..models.scores import network_stride
+from ..models.folding import network_stride
 from .cache import architecture_sha256, software, through_cache
 from .facts import read_facts, read_metadata
 from .pytorch import Runner

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ..errors import ConfigError, require
-from ..models.folding import folded
+from ..models.folding import Scores, folded, network_stride
 from ..models.light_ham_head import Hamburger
-from ..models.scores import Scores, network_stride
 from .facts import image_bands
 
 PRECISIONS = ("fp32", "fp16", "int8")

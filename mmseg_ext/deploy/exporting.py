@@ -28,7 +28,7 @@ from ..engine.distributed import LocalSegmentor, Process
 from ..engine.evaluation import evaluate_dataset, evaluation_loader
 from ..engine.weights import build_network, check_classes, load_weights
 from ..errors import ConfigError, DataError, UserError, require
-from ..models.scores import Scores, network_stride
+from ..models.folding import Scores, network_stride
 from .exportable import check_precision
 from .facts import NetworkFacts, image_bands, openvino_core
 from .onnx import export_onnx

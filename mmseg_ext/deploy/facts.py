@@ -21,7 +21,7 @@ from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
 from ..engine.checkpoint import weights_sha256
 from ..engine.config import config_mistakes, step_arguments
 from ..errors import ConfigError, UserError, require
-from ..models.scores import network_stride
+from ..models.folding import network_stride
 
 
 @cache

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from ..engine.optimizer import DTYPES
 from ..errors import ConfigError
-from ..models.folding import folded
+from ..models.folding import Scores, folded
 from ..models.light_ham_head import Hamburger
-from ..models.scores import Scores
 from .exportable import check_precision, example_image, exportable, exported_program
 from .facts import EXTRA_FILE
 

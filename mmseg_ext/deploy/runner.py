@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..engine.optimizer import choose_precision
 from ..errors import ConfigError, MissingExtraError, require
-from ..models.scores import network_stride
+from ..models.folding import network_stride
 from .cache import network_facts, through_cache
 from .onnx import export_onnx, onnx_runner
 from .openvino import has_bf16, openvino_runner

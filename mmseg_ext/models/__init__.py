@@ -1,4 +1,7 @@
-"""Networks; importing this package registers them."""
+"""Networks and losses, a family a file; importing this package registers them.
+
+A new gating unit or encoder block goes to `mscan`, a decoder to `light_ham_head`, a loss to `losses`.
+"""
 
 from .light_ham_head import Hamburger, LightHamHead
 from .linknet import DLinkNet34, LinkNet34, NLLinkNet34

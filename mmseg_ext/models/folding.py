@@ -1,4 +1,8 @@
-"""Which module folds into what; every module of the package adds its own rules."""
+"""Segmentors for inference: as a function of images, and folded to the same scores with fewer operations.
+
+`folded` is the entry; `fold` says for each kind of module what takes its place. A network with new parts registers its
+own rules for them.
+"""
 
 from __future__ import annotations
 
@@ -17,70 +21,67 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock
 
-from .light_ham_head import EPS, Hamburger, LightHamHead
+from .light_ham_head import Hamburger, LightHamHead, factorise
 from .linknet import LinkNet34, LinkNetDecoder
-from .mscan import HDMSCA, Block, Downsample
+from .mscan import HDMSCA, Block
 
 _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
+_MAX_PADDING = 6  # oneDNN's vectorised kernel for dilated depthwise convolutions takes no wider padding
+_PART = 32  # hidden channels of an MLP at a time; of 32, 64 and 128 the fastest on a CPU
+_WIDE = 8  # hidden channels per channel from which an MLP is wide
+
+
+def network_stride(network: Any) -> int:
+    """Return the pixels that the coarsest features stand for; sides of images are best multiples of it."""
+    return getattr(network.backbone, "stride", 32)
+
+
+class Scores(nn.Module):
+    """A segmentor, MMSegmentation's ``EncoderDecoder``, as a function of images for whatever runs networks."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (N, K, H, W) of a normalised image (N, C, H, W)."""
+        return self.network.encode_decode(image, [{}])  # no network reads the metadata
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Return an inference-only copy of a segmentor that gives the same scores faster.
+
+    Batch norms and layer scales go into the convolutions beside them, levels are convolved before they are resized,
+    and dilated convolutions take the form that processors are fast at. The copy is in evaluation mode, has no
+    gradients, and its state dict is no longer that of the network.
+
+    Args:
+        network: MMSegmentation's ``EncoderDecoder``; it stays as it is.
+    """
+    return _rebuilt(copy.deepcopy(network).eval().requires_grad_(False))
+
+
+def _rebuilt(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        setattr(module, name, _rebuilt(child))
+    return fold(module)
 
 
 @functools.singledispatch
 def fold(module: nn.Module) -> nn.Module:
-    """Return what stands for ``module``, whose parts are folded already; itself where there is nothing to fold."""
+    """Return what takes the place of ``module``, whose parts are folded already; itself where nothing folds."""
     return module
 
 
-def _fold_pairs(module: nn.Module, *pairs: tuple[str, str]) -> nn.Module:
-    for conv, norm in pairs:
-        if is_affine(getattr(module, norm)):
-            setattr(module, conv, norm_after(getattr(module, conv), getattr(module, norm)))
-            setattr(module, norm, nn.Identity())
-    return module
+# A batch norm is at inference an affine per channel, which a convolution in front of it or behind it takes over.
 
 
-@fold.register
-def _(module: nn.Sequential) -> nn.Module:
-    parts = itertools.pairwise(module.named_children())
-    return _fold_pairs(module, *((conv, norm) for (conv, part), (norm, _) in parts if isinstance(part, _CONVS)))
-
-
-@fold.register
-def _(module: ConvModule) -> nn.Module:
-    if module.with_norm and module.order[:2] == ("conv", "norm"):
-        return _fold_pairs(module, ("conv", module.norm_name))
-    return module
-
-
-@fold.register
-def _(module: Downsample) -> nn.Module:
-    return _fold_pairs(module, ("proj", "norm"))
-
-
-@fold.register
-def _(module: BasicBlock) -> nn.Module:
-    return _fold_pairs(module, ("conv1", "bn1"), ("conv2", "bn2"))
-
-
-@fold.register
-def _(module: LinkNetDecoder) -> nn.Module:
-    return _fold_pairs(module, ("conv1", "norm1"), ("deconv2", "norm2"), ("conv3", "norm3"))
-
-
-@fold.register
-def _(module: LinkNet34) -> nn.Module:
-    return _fold_pairs(module, ("firstconv", "firstbn"))
-
-
-# -- models.folding.affine
-# Convolutions that take over the per-channel affine in front of them or behind them.
-
-
-def is_affine(norm: nn.Module) -> bool:
+def _is_affine(norm: nn.Module) -> bool:
     """Tell whether ``norm`` is a batch norm with running statistics: at inference an affine per channel."""
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
-def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """Return a batch norm as ``x * scale + shift``, both (C,)."""
     ones = torch.ones_like(norm.running_mean)[:, None, None, None]
     weight, bias = fuse_conv_bn_weights(
@@ -89,24 +90,24 @@ def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     return weight.detach().flatten(), bias.detach()
 
 
-def norm_after(conv: Any, norm: Any) -> nn.Module:
+def _norm_after(conv: Any, norm: Any) -> nn.Module:
     """Return ``conv`` followed by the batch norm ``norm`` as one convolution."""
     return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d)).requires_grad_(False)
 
 
-def norm_before(norm: nn.Module, conv: Any) -> nn.Conv2d:
+def _norm_before(norm: nn.Module, conv: Any) -> nn.Conv2d:
     """Return the batch norm ``norm`` followed by the 1x1 convolution ``conv`` (no padding, no groups) as one."""
-    scale, shift = scale_and_shift(norm)
+    scale, shift = _scale_and_shift(norm)
     weight = conv.weight.flatten(1)
     return _with_weights(conv, weight * scale, conv.bias + weight @ shift)
 
 
-def scaled(conv: Any, scale: Tensor, shift: Tensor | float = 0.0) -> nn.Conv2d:
+def _scaled(conv: Any, scale: Tensor, shift: Tensor | float = 0.0) -> nn.Conv2d:
     """Return the 1x1 convolution ``conv`` followed by ``x * scale + shift`` (C,) as one."""
     return _with_weights(conv, conv.weight.flatten(1) * scale[:, None], conv.bias * scale + shift)
 
 
-def split_inputs(conv: Any, channels: Sequence[int]) -> nn.ModuleList:
+def _split_inputs(conv: Any, channels: Sequence[int]) -> nn.ModuleList:
     """Return a 1x1 convolution of concatenated tensors as one for each, whose results sum to its own.
 
     Args:
@@ -122,13 +123,8 @@ def split_inputs(conv: Any, channels: Sequence[int]) -> nn.ModuleList:
     return parts
 
 
-def split_outputs(conv: Any, parts: int) -> nn.ModuleList:
-    """Return convolutions whose results, put behind one another, are that of ``conv``; depthwise ones take their part.
-
-    Args:
-        conv: pointwise or depthwise.
-        parts: how many, all of one size.
-    """
+def _split_outputs(conv: Any, parts: int) -> nn.ModuleList:
+    """Return ``parts`` equal convolutions whose results, concatenated, are that of ``conv``, pointwise or depthwise."""
     if parts == 1:
         return nn.ModuleList([conv])
     size = conv.out_channels // parts
@@ -150,11 +146,40 @@ def _with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return conv
 
 
-# -- models.folding.depthwise
-# Dilated depthwise convolutions that CPUs are fast at.
+def _fold_pairs(module: nn.Module, *pairs: tuple[str, str]) -> nn.Module:
+    for conv, norm in pairs:
+        if _is_affine(getattr(module, norm)):
+            setattr(module, conv, _norm_after(getattr(module, conv), getattr(module, norm)))
+            setattr(module, norm, nn.Identity())
+    return module
 
-# oneDNN's vectorised kernel for dilated depthwise convolutions takes no wider padding
-MAX_PADDING = 6
+
+@fold.register
+def _(module: nn.Sequential) -> nn.Module:
+    parts = itertools.pairwise(module.named_children())
+    return _fold_pairs(module, *((conv, norm) for (conv, part), (norm, _) in parts if isinstance(part, _CONVS)))
+
+
+@fold.register
+def _(module: ConvModule) -> nn.Module:
+    if module.with_norm and module.order[:2] == ("conv", "norm"):
+        return _fold_pairs(module, ("conv", module.norm_name))
+    return module
+
+
+@fold.register
+def _(module: BasicBlock) -> nn.Module:
+    return _fold_pairs(module, ("conv1", "bn1"), ("conv2", "bn2"))
+
+
+@fold.register
+def _(module: LinkNetDecoder) -> nn.Module:
+    return _fold_pairs(module, ("conv1", "norm1"), ("deconv2", "norm2"), ("conv3", "norm3"))
+
+
+@fold.register
+def _(module: LinkNet34) -> nn.Module:
+    return _fold_pairs(module, ("firstconv", "firstbn"))
 
 
 class PaddedFirstConv(nn.Conv2d):
@@ -179,13 +204,9 @@ class PaddedFirstConv(nn.Conv2d):
 def _(module: nn.Conv2d) -> nn.Module:
     if type(module) is not nn.Conv2d or module.groups == 1 or isinstance(module.padding, str):
         return module
-    if module.padding_mode == "zeros" and max(module.dilation) > 1 and max(module.padding) > MAX_PADDING:
+    if module.padding_mode == "zeros" and max(module.dilation) > 1 and max(module.padding) > _MAX_PADDING:
         module.__class__ = PaddedFirstConv
     return module
-
-
-# -- models.folding.heads
-# Decode heads that convolve every level where it is small, and the Hamburger without transposed copies.
 
 
 class LevelFusion(nn.Module):
@@ -196,14 +217,12 @@ class LevelFusion(nn.Module):
     Args:
         conv: the convolution of the concatenated levels.
         channels: channels of each level.
-        mode: interpolation.
-        align_corners: its convention.
     """
 
     def __init__(self, conv: nn.Conv2d, channels: Sequence[int], mode: str, align_corners: bool) -> None:
         super().__init__()
         self.mode, self.align_corners = mode, align_corners
-        self.convs = split_inputs(conv, channels)
+        self.convs = _split_inputs(conv, channels)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return the fused features (B, C, H, W) at the size of the first of ``levels`` (B, C_i, H_i, W_i)."""
@@ -231,51 +250,28 @@ class FoldedSegformerHead(SegformerHead):
         return self.cls_seg(self.fusion_conv(levels)).contiguous()
 
 
-class FoldedHamburger(nn.Module):
-    """A `Hamburger` in evaluation mode with a row per position, as channels-last memory has it.
-
-    Args:
-        hamburger: its parts are used, not copied.
-    """
-
-    def __init__(self, hamburger: Hamburger) -> None:
-        super().__init__()
-        self.plain = hamburger
+class FoldedHamburger(Hamburger):
+    """A `Hamburger` in evaluation mode with a row per position, as channels-last memory has it."""
 
     def forward(self, x: Tensor, bases: Tensor | None = None) -> Tensor:
         """Return the reconstruction added to ``x``, as `Hamburger` does."""
-        plain = self.plain
         batch, channels, height, width = x.shape
-        inner = F.relu(plain.ham_in(x))
-        rows = inner.permute(0, 2, 3, 1).reshape(batch, height * width, plain.groups, channels // plain.groups)
+        inner = F.relu(self.ham_in(x))
+        rows = inner.permute(0, 2, 3, 1).reshape(batch, height * width, self.groups, channels // self.groups)
         rows = rows.transpose(1, 2).flatten(0, 1)
-        if bases is None:
-            bases = plain._draw_bases(rows.shape[0], x.device) if plain.random_bases else plain.fixed_bases
-        rebuilt = _reconstruct(rows, bases, plain.eval_steps).to(inner.dtype)
-        rebuilt = rebuilt.unflatten(0, (batch, plain.groups)).transpose(1, 2).reshape(batch, height, width, channels)
-        return F.relu(x + plain.ham_out(rebuilt.permute(0, 3, 1, 2)))
-
-
-def _reconstruct(rows: Tensor, bases: Tensor, steps: int) -> Tensor:
-    """Return the low-rank approximation of ``rows`` (N, P, D), as `nmf_reconstruct` computes it for (N, D, P)."""
-    with torch.autocast(rows.device.type, enabled=False):
-        rows = rows.float()
-        bases = bases.float().expand(rows.shape[0], -1, -1)
-        coefficients = torch.softmax(rows @ bases, dim=-1)
-        for _ in range(steps):
-            coefficients = _update(rows, coefficients, bases)
-            bases = _update(rows.transpose(1, 2), bases, coefficients)
-        return _update(rows, coefficients, bases) @ bases.transpose(1, 2)
-
-
-def _update(matrix: Tensor, factor: Tensor, other: Tensor) -> Tensor:
-    """Return ``factor`` of ``matrix`` = factor other' after one multiplicative update."""
-    return factor * (matrix @ other) / (factor @ (other.transpose(1, 2) @ other) + EPS)
+        bases = self.start_bases(rows.shape[0], x.device) if bases is None else bases
+        with torch.autocast(x.device.type, enabled=False):
+            bases = bases.float().expand(rows.shape[0], -1, -1)
+            bases, coefficients = factorise(rows.float(), bases, self.eval_steps)
+            rebuilt = (coefficients @ bases.transpose(1, 2)).to(inner.dtype)
+        rebuilt = rebuilt.unflatten(0, (batch, self.groups)).transpose(1, 2).reshape(batch, height, width, channels)
+        return F.relu(x + self.ham_out(rebuilt.permute(0, 3, 1, 2)))
 
 
 @fold.register
 def _(module: Hamburger) -> nn.Module:
-    return FoldedHamburger(module)
+    module.__class__ = FoldedHamburger
+    return module
 
 
 @fold.register
@@ -292,13 +288,6 @@ def _(module: SegformerHead) -> nn.Module:
     fusion.conv = LevelFusion(fusion.conv, channels, module.interpolate_mode, module.align_corners)
     module.__class__ = FoldedSegformerHead
     return module
-
-
-# -- models.folding.mscan
-# The encoder's block without norms and layer scales, its gating unit without concatenation.
-
-_PART = 32  # hidden channels at a time; of 32, 64 and 128 the fastest on a CPU
-_WIDE = 8  # hidden channels for one of the features
 
 
 class FoldedBlock(nn.Module):
@@ -319,19 +308,19 @@ class FoldedBlock(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         attention, mlp = block.attn, block.mlp
-        scale, shift = scale_and_shift(block.norm1)
+        scale, shift = _scale_and_shift(block.norm1)
         kept = float(attention.residual) * block.layer_scale_1.detach()
         self.register_buffer("identity", (1 + kept * scale)[:, None, None])
-        self.proj_1 = norm_before(block.norm1, attention.proj_1)
+        self.proj_1 = _norm_before(block.norm1, attention.proj_1)
         self.gating_unit = attention.spatial_gating_unit
-        self.proj_2 = scaled(attention.proj_2, block.layer_scale_1, kept * shift)
-        wide, narrow = norm_before(block.norm2, mlp.fc1), scaled(mlp.fc2, block.layer_scale_2)
+        self.proj_2 = _scaled(attention.proj_2, block.layer_scale_1, kept * shift)
+        wide, narrow = _norm_before(block.norm2, mlp.fc1), _scaled(mlp.fc2, block.layer_scale_2)
         hidden = wide.out_channels
         large = hidden >= _WIDE * wide.in_channels and hidden % _PART == 0 and wide.weight.device.type == "cpu"
         parts = hidden // _PART if large else 1
-        self.fc1 = split_outputs(wide, parts)
-        self.dwconv = split_outputs(mlp.dwconv.dwconv, parts)
-        self.fc2 = split_inputs(narrow, [hidden // parts] * parts)
+        self.fc1 = _split_outputs(wide, parts)
+        self.dwconv = _split_outputs(mlp.dwconv.dwconv, parts)
+        self.fc2 = _split_inputs(narrow, [hidden // parts] * parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features; the shape stays."""
@@ -353,7 +342,7 @@ class FoldedHDMSCA(nn.Module):
         super().__init__()
         scales = [getattr(unit, f"conv1_{i}") for i in range(1, unit.num_scales + 1)]
         self.scales = nn.ModuleList(scales)
-        self.mixes = split_inputs(unit.conv2, [conv.out_channels for conv in scales])
+        self.mixes = _split_inputs(unit.conv2, [conv.out_channels for conv in scales])
         self.gate = unit.gate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -368,32 +357,9 @@ class FoldedHDMSCA(nn.Module):
 
 @fold.register
 def _(module: Block) -> nn.Module:
-    return FoldedBlock(module) if is_affine(module.norm1) and is_affine(module.norm2) else module
+    return FoldedBlock(module) if _is_affine(module.norm1) and _is_affine(module.norm2) else module
 
 
 @fold.register
 def _(module: HDMSCA) -> nn.Module:
     return FoldedHDMSCA(module) if isinstance(module.conv2, nn.Conv2d) else module
-
-
-# -- models.folding
-# Segmentors for inference only: the same scores with fewer operations.
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """Return an inference-only copy of a segmentor that gives the same scores faster.
-
-    Batch norms and layer scales go into the convolutions beside them, levels are convolved before they are resized,
-    and dilated convolutions take the form that processors are fast at. The copy is in evaluation mode, has no
-    gradients, and its state dict is no longer that of the network.
-
-    Args:
-        network: MMSegmentation's ``EncoderDecoder``; it stays as it is.
-    """
-    return _rebuilt(copy.deepcopy(network).eval().requires_grad_(False))
-
-
-def _rebuilt(module: nn.Module) -> nn.Module:
-    for name, child in module.named_children():
-        setattr(module, name, _rebuilt(child))
-    return fold(module)

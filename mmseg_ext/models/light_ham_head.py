@@ -1,4 +1,10 @@
-"""Non-negative matrix factorisation by multiplicative updates (Lee and Seung, NIPS 2000)."""
+"""LightHamHead, the decoder of SegNeXt and D-SegNeXt, with its Hamburger and the matrix factorisation in that.
+
+Papers: SegNeXt (arXiv 2209.08575, Fig. 3); Hamburger, global context by matrix decomposition (Geng et al., ICLR 2021,
+arXiv 2109.04553); non-negative matrix factorisation (NMF) by multiplicative updates (Lee and Seung, NIPS 2000).
+
+Shapes: features of the stages, each (B, C_i, H_i, W_i), give logits (B, num_classes, H, W) of the first one's size.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +21,12 @@ from mmseg.ops import resize
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-EPS = 1e-6
+_EPS = 1e-6
 
 
 def _update(factor: Tensor, other: Tensor, numerator: Tensor) -> Tensor:
     """Return one of the two factors after one multiplicative update; ``numerator`` is the matrix times ``other``."""
-    denominator = factor @ (other.transpose(1, 2) @ other)
-    return factor * numerator / (denominator + EPS)
+    return factor * numerator / (factor @ (other.transpose(1, 2) @ other) + _EPS)
 
 
 def _update_backward(
@@ -29,27 +34,27 @@ def _update_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of `_update` for ``factor``, ``other`` and ``numerator``."""
     gram = other.transpose(1, 2) @ other
-    ratio = grad / (factor @ gram).add_(EPS)
+    ratio = grad / (factor @ gram).add_(_EPS)
     grad_denominator = (ratio * updated).neg_()
     grad_gram = factor.transpose(1, 2) @ grad_denominator
     grad_factor = torch.baddbmm(ratio * numerator, grad_denominator, gram)
     return grad_factor, other @ (grad_gram + grad_gram.transpose(1, 2)), ratio * factor
 
 
-def _factorise(x: Tensor, bases: Tensor, steps: int, kept: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """Return bases (N, D, R) and coefficients (N, P, R) of ``x`` (N, D, P).
+def factorise(rows: Tensor, bases: Tensor, steps: int, kept: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Return bases (N, D, R) and coefficients (N, P, R) of ``rows`` (N, P, D): D channels at P positions.
 
     ``kept`` takes in what the backward pass needs: for every step the coefficients, their numerator, the bases and
     their numerator (none for the last), then the last coefficients.
     """
-    coefficients = torch.softmax(x.transpose(1, 2) @ bases, dim=-1)
+    coefficients = torch.softmax(rows @ bases, dim=-1)
     for step in range(steps + 1):
-        numerator = x.transpose(1, 2) @ bases
+        numerator = rows @ bases
         if kept is not None:
             kept += [coefficients, numerator, bases]
         coefficients = _update(coefficients, bases, numerator)
         if step < steps:
-            numerator = x @ coefficients
+            numerator = rows.transpose(1, 2) @ coefficients
             if kept is not None:
                 kept += [numerator]
             bases = _update(bases, coefficients, numerator)
@@ -68,7 +73,7 @@ class _Reconstruction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bases: Tensor, steps: int) -> Tensor:
         kept: list[Tensor] = []
-        bases, coefficients = _factorise(x.to(bases.dtype), bases, steps, kept)
+        bases, coefficients = factorise(x.to(bases.dtype).transpose(1, 2), bases, steps, kept)
         # x as it came: the layer before keeps it anyway
         ctx.save_for_backward(x, *kept)
         ctx.steps = steps
@@ -110,8 +115,8 @@ class _Reconstruction(torch.autograd.Function):
 def nmf_reconstruct(x: Tensor, bases: Tensor, steps: int) -> Tensor:
     """Return the low-rank approximation of ``x``, computed in float32 under any autocast.
 
-    The first coefficients are softmax(x' bases); each step updates the coefficients, then the bases;
-    one more coefficient update closes. Gradients flow through all steps, once: they have no gradients themselves.
+    The first coefficients are softmax(x' bases); each step updates the coefficients, then the bases; one more update
+    of the coefficients closes. Gradients flow through all steps, but have no gradients themselves.
 
     Args:
         x: non-negative matrices (N, D, P): D channels at P positions.
@@ -125,12 +130,8 @@ def nmf_reconstruct(x: Tensor, bases: Tensor, steps: int) -> Tensor:
         bases = bases.float().expand(len(x), -1, -1)
         if torch.is_grad_enabled() and (x.requires_grad or bases.requires_grad):
             return _Reconstruction.apply(x, bases, steps)
-        bases, coefficients = _factorise(x.float(), bases, steps)
+        bases, coefficients = factorise(x.float().transpose(1, 2), bases, steps)
         return bases @ coefficients.transpose(1, 2)
-
-
-# -- models.layers.hamburger
-# Hamburger: global context by matrix decomposition (Geng et al., ICLR 2021, arXiv 2109.04553).
 
 
 class Hamburger(nn.Module):
@@ -142,7 +143,6 @@ class Hamburger(nn.Module):
     the paper's behaviour, where every forward draws new ones.
 
     Args:
-        channels: number of channels C.
         rank: number of bases R.
         groups: S, the channels are decomposed in S groups of D = C / S.
         train_steps: multiplicative updates in training mode.
@@ -178,9 +178,12 @@ class Hamburger(nn.Module):
         bases = F.normalize(torch.from_numpy(drawn.astype(np.float32)), dim=1)
         self.register_buffer("fixed_bases", bases, persistent=False)
 
-    def _draw_bases(self, count: int, device: torch.device) -> Tensor:
-        shape = (count, *self.fixed_bases.shape[1:])
-        return F.normalize(torch.rand(shape, device=device), dim=1)
+    def start_bases(self, count: int, device: torch.device) -> Tensor:
+        """Return the bases (1 or count, D, R) that the NMF of ``count`` matrices starts from."""
+        draw = not self.fixed_in_training if self.training else self.random_bases
+        if not draw:
+            return self.fixed_bases
+        return F.normalize(torch.rand((count, *self.fixed_bases.shape[1:]), device=device), dim=1)
 
     def forward(self, x: Tensor, bases: Tensor | None = None) -> Tensor:
         """Return the reconstruction added to ``x``.
@@ -195,16 +198,10 @@ class Hamburger(nn.Module):
         batch, channels, height, width = x.shape
         inner = F.relu(self.ham_in(x))
         matrices = inner.reshape(batch * self.groups, channels // self.groups, height * width)
-        if bases is None:
-            draw = not self.fixed_in_training if self.training else self.random_bases
-            bases = self._draw_bases(len(matrices), x.device) if draw else self.fixed_bases
+        bases = self.start_bases(len(matrices), x.device) if bases is None else bases
         steps = self.train_steps if self.training else self.eval_steps
         rebuilt = nmf_reconstruct(matrices, bases, steps).to(inner.dtype)
         return F.relu(x + self.ham_out(rebuilt.reshape(x.shape)))
-
-
-# -- models.decode_heads.light_ham_head
-# LightHamHead, the decoder of SegNeXt and D-SegNeXt (arXiv 2209.08575, Fig. 3).
 
 
 @HEADS.register_module()
@@ -235,11 +232,7 @@ class LightHamHead(BaseDecodeHead):
         Returns:
             Logits (B, num_classes, H, W).
         """
-        stages = self._transform_inputs(inputs)
-        size = stages[0].shape[2:]
-        stages = [stages[0]] + [
-            resize(stage, size=size, mode="bilinear", align_corners=self.align_corners) for stage in stages[1:]
-        ]
-        x = self.squeeze(torch.cat(stages, dim=1))
-        x = self.hamburger(x, bases)
-        return self.cls_seg(self.align(x))
+        first, *others = self._transform_inputs(inputs)
+        resized = [resize(x, size=first.shape[2:], mode="bilinear", align_corners=self.align_corners) for x in others]
+        x = self.squeeze(torch.cat([first, *resized], dim=1))
+        return self.cls_seg(self.align(self.hamburger(x, bases)))

@@ -1,50 +1,49 @@
-"""The dilated centre of D-LinkNet (Zhou et al., CVPR Workshops 2018) and DUNet."""
+"""The LinkNet family of the paper's table: LinkNet-34, D-LinkNet-34 and NL-LinkNet-34.
+
+Papers: LinkNet (Chaurasia and Culurciello, arXiv 1707.03718); D-LinkNet (Zhou et al., CVPR Workshops 2018);
+NL-LinkNet (Wang et al., arXiv 1908.08223). Structure and keys are those of the published road checkpoints.
+
+Shapes: an image (B, in_channels, H, W) gives one feature (B, 32, H, W); LinkNet-34 itself gives H-1 and W-1 where
+H and W are multiples of 32.
+"""
 
 from __future__ import annotations
 
-import functools
-import operator
+import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
+from mmcv.cnn import build_norm_layer, normal_init
 from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 from torchvision.models.resnet import resnet34
 
-from .conv import initialise_convs, pad_to_multiple
+# torchvision's names of the encoder's parts, and ours
+_TORCHVISION_NAMES = {"conv1.": "firstconv.", "bn1.": "firstbn."} | {f"layer{i}.": f"encoder{i}." for i in range(1, 5)}
 
 
-class DilatedCenter(nn.Module):
-    """3x3 convolutions in series, one per dilation, ReLU after each; all results are summed.
+def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
+    """Return ``x`` (B, C, H, W) with zeros added below and at the right until H and W are multiples of ``divisor``."""
+    height, width = x.shape[2:]
+    below, right = -height % divisor, -width % divisor
+    return F.pad(x, (0, right, 0, below)) if below or right else x
 
-    Args:
-        in_channels: channels of the input.
-        channels: channels of every result.
-        dilations: dilation of each convolution.
-        add_input: add the input to the sum (needs ``in_channels == channels``).
+
+def initialise_convs(module: nn.Module) -> None:
+    """Draw the weights of all convolutions in ``module`` from N(0, sqrt(2 / fan)) and set their biases to 0.
+
+    ``fan`` is the fan-out of a convolution, as ResNet has it (He et al., arXiv 1502.01852), and for a transposed
+    convolution the number of products that one output value sums.
     """
-
-    def __init__(self, in_channels: int, channels: int, dilations: Sequence[int], add_input: bool) -> None:
-        super().__init__()
-        self.num_convs = len(dilations)
-        self.add_input = add_input
-        for i, dilation in enumerate(dilations, start=1):
-            conv = nn.Conv2d(in_channels if i == 1 else channels, channels, 3, padding=dilation, dilation=dilation)
-            self.add_module(f"dilate{i}", conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the summed context of ``x`` (B, in_channels, H, W) as (B, channels, H, W)."""
-        results = [x]
-        for i in range(1, self.num_convs + 1):
-            results.append(F.relu(getattr(self, f"dilate{i}")(results[-1])))
-        return functools.reduce(operator.add, results if self.add_input else results[1:])
-
-
-# -- models.layers.linknet_decoder
-# The decoder block that LinkNet, D-LinkNet and NL-LinkNet share.
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan = math.prod(layer.kernel_size) * layer.out_channels
+        elif isinstance(layer, nn.ConvTranspose2d):
+            fan = math.prod(layer.kernel_size) * layer.in_channels // math.prod(layer.stride)
+        else:
+            continue
+        normal_init(layer, std=math.sqrt(2.0 / fan))
 
 
 class LinkNetDecoder(nn.Module):
@@ -67,14 +66,36 @@ class LinkNetDecoder(nn.Module):
         return F.relu(self.norm3(self.conv3(x)))
 
 
-# -- models.layers.non_local
-# The non-local block of NL-LinkNet (Wang et al., arXiv 1711.07971, embedded Gaussian).
+class DilatedCenter(nn.Module):
+    """D-LinkNet's and DUNet's centre: 3x3 convolutions in series with ReLU, one per dilation, all results summed.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of every result.
+        add_input: add the input to the sum (needs ``in_channels == channels``).
+    """
+
+    def __init__(self, in_channels: int, channels: int, dilations: Sequence[int], add_input: bool) -> None:
+        super().__init__()
+        self.num_convs = len(dilations)
+        self.add_input = add_input
+        for i, dilation in enumerate(dilations, start=1):
+            conv = nn.Conv2d(in_channels if i == 1 else channels, channels, 3, padding=dilation, dilation=dilation)
+            self.add_module(f"dilate{i}", conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the summed context of ``x`` (B, in_channels, H, W) as (B, channels, H, W)."""
+        results = [x]
+        for i in range(1, self.num_convs + 1):
+            results.append(F.relu(getattr(self, f"dilate{i}")(results[-1])))
+        first, *others = results if self.add_input else results[1:]
+        return sum(others, start=first)
 
 
 class NonLocalBlock(nn.Module):
-    """Every position attends to all positions of a map of half the size; the input is added back.
+    """NL-LinkNet's context (arXiv 1711.07971, embedded Gaussian): a position attends to all of a map of half the size.
 
-    The closing norm starts at zero, so that a new block changes nothing.
+    The input is added back. The closing norm starts at zero, so that a new block changes nothing.
 
     Args:
         channels: channels of the input; the attention works on half of them.
@@ -97,20 +118,8 @@ class NonLocalBlock(nn.Module):
         query = self.theta(x).flatten(2).transpose(1, 2)
         key = self.phi(x).flatten(2)
         value = self.g(x).flatten(2).transpose(1, 2)
-        attended = torch.matmul(torch.softmax(torch.matmul(query, key), dim=-1), value)
+        attended = F.softmax(query @ key, dim=-1) @ value
         return x + self.W(attended.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
-
-
-# -- models.backbones.linknet
-# The LinkNet family: LinkNet-34, D-LinkNet-34 and NL-LinkNet-34.
-#
-# Papers: LinkNet (Chaurasia and Culurciello, arXiv 1707.03718); D-LinkNet (Zhou et al., CVPR Workshops 2018);
-# NL-LinkNet (Wang et al., arXiv 1908.08223). Structure and keys are those of the published road checkpoints.
-#
-# Shapes: an image (B, in_channels, H, W) gives one feature (B, 32, H, W); LinkNet-34 itself gives H-1 and W-1 where
-# H and W are multiples of 32.
-
-_TORCHVISION_NAMES = {"conv1.": "firstconv.", "bn1.": "firstbn."} | {f"layer{i}.": f"encoder{i}." for i in range(1, 5)}
 
 
 @BACKBONES.register_module()

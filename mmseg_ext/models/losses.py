@@ -1,4 +1,8 @@
-"""A loss for roads that must stay connected: Dice of the centrelines."""
+"""Losses for roads; MMSegmentation's own (cross-entropy, Dice, focal, Lovasz) are used as they are.
+
+A new loss is a class here under ``@LOSSES.register_module()`` with a ``loss_name`` and the arguments of
+`SoftClDiceLoss.forward`; a file in ``myconfigs/_base_/losses`` says how it is combined with others.
+"""
 
 from __future__ import annotations
 
@@ -79,13 +83,7 @@ class SoftClDiceLoss(nn.Module):
         if max_width_px < 1:
             raise ConfigError(f"SoftClDiceLoss: max_width_px={max_width_px}; give the widest road in pixels, 1 or more")
         self.max_width_px, self.classes, self.smooth = max_width_px, tuple(classes), smooth
-        self.loss_weight = loss_weight
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        """Name in the logs."""
-        return self._loss_name
+        self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(
         self,
@@ -101,17 +99,14 @@ class SoftClDiceLoss(nn.Module):
         Args:
             cls_score: logits (N, C, H, W); a single channel is the road's, for a sigmoid.
             label: labels (N, H, W).
-            weight: of pixels; centrelines have none, so it is left out, as MMSegmentation's DiceLoss does.
-            avg_factor: left out.
-            reduction_override: None or ``"mean"``.
+            weight: of pixels; ignored, as by MMSegmentation's DiceLoss: centrelines have none.
+            avg_factor: ignored.
+            reduction_override: None or ``"mean"``; a `ConfigError` for ``"none"``: there is no loss for each pixel.
             ignore_index: label of pixels that are road in neither.
-
-        Raises:
-            ConfigError: a loss for each pixel is asked for, which there is not.
         """
         if reduction_override not in (None, "mean"):
             raise ConfigError(
-                "SoftClDiceLoss has no loss for each pixel, which OHEMPixelSampler without thresh asks for; "
+                "SoftClDiceLoss has no loss for each pixel, which OHEMPixelSampler without thresh needs; "
                 "set decode_head.sampler.thresh, for example 0.7"
             )
         with torch.autocast(cls_score.device.type, enabled=False):

@@ -1,48 +1,35 @@
-"""Memory for time: activations that the backward pass computes anew."""
+"""MSCAN, the encoder of SegNeXt and D-SegNeXt, and the gating units that tell the two apart.
+
+Papers: SegNeXt (Guo et al., NeurIPS 2022, arXiv 2209.08575); D-SegNeXt (IEEE GRSL 2024, doi
+10.1109/LGRS.2024.3397949). Written from the papers and from facts about the published checkpoints.
+
+Shapes: an image (B, in_channels, H, W) gives four features (B, C_i, H / 2**(i+2), W / 2**(i+2)), rounded up.
+
+A new gating unit is a class here under ``@ATTENTION.register_module()``, with ``channels`` as its first argument, that
+keeps the shape. A config names it: ``model.backbone.gating_unit=dict(type=...)``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from mmcv.cnn import build_norm_layer
+from mmcv.cnn import build_norm_layer, normal_init, trunc_normal_init
 from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.registry import ATTENTION
-from mmcv.cnn.utils.weight_init import trunc_normal_
 from mmcv.runner import BaseModule, ModuleList
 from mmcv.utils import build_from_cfg
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-
-@contextlib.contextmanager
-def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep the batch norms of ``module`` from counting the same batch twice."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """Return ``module(x)`` and keep only ``x`` for the backward pass, with the same gradients and statistics."""
-    return checkpoint(
-        module, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(module))
-    )
-
-
-# -- models.layers.msca
-# MSCA, the gating unit of SegNeXt (Guo et al., NeurIPS 2022, arXiv 2209.08575, Eq. 1).
+IMAGENET_CLASSES = 1000
 
 
 def depthwise_conv(channels: int, kernel_size: tuple[int, int], dilation: int = 1) -> nn.Conv2d:
@@ -53,7 +40,7 @@ def depthwise_conv(channels: int, kernel_size: tuple[int, int], dilation: int = 
 
 @ATTENTION.register_module()
 class MSCA(nn.Module):
-    """Multi-scale convolutional attention: a 5x5 depthwise conv, three strip pairs, a 1x1 conv, a gate.
+    """SegNeXt's gating unit (Eq. 1): a 5x5 depthwise conv, three pairs of strip convs, a 1x1 conv, a gate.
 
     Args:
         channels: number of channels C.
@@ -79,13 +66,9 @@ class MSCA(nn.Module):
         return self.conv3(context) * x
 
 
-# -- models.layers.hdmsca
-# HDMSCA, the gating unit of D-SegNeXt (IEEE GRSL 2024, doi 10.1109/LGRS.2024.3397949).
-
-
 @ATTENTION.register_module()
 class HDMSCA(nn.Module):
-    """Hybrid dilated multi-scale convolutional attention.
+    """D-SegNeXt's gating unit: hybrid dilated multi-scale convolutional attention.
 
     Depthwise convolutions in series, one per dilation; all intermediate results are concatenated,
     mixed by a 1x1 convolution and multiplied with the input. Every ablation of the paper is a setting.
@@ -124,58 +107,26 @@ class HDMSCA(nn.Module):
         return context * x if self.gate else context
 
 
-# -- models.backbones.mscan
-# MSCAN, the encoder of SegNeXt and D-SegNeXt.
-#
-# Papers: SegNeXt (Guo et al., NeurIPS 2022, arXiv 2209.08575); D-SegNeXt (IEEE GRSL 2024,
-# doi 10.1109/LGRS.2024.3397949). Written from the papers and from facts about the published checkpoints.
-#
-# Shapes: an image (B, in_channels, H, W) gives four features (B, C_i, H / 2**(i+2), W / 2**(i+2)), rounded up.
-
-IMAGENET_CLASSES = 1000
+def _named(**parts: nn.Module) -> nn.Sequential:
+    """Return ``parts`` in series under the names that published checkpoints have for them."""
+    return nn.Sequential(OrderedDict(parts))
 
 
-class Stem(nn.Module):
-    """Two 3x3 stride-2 convolutions: (B, in_channels, H, W) to (B, channels, H/4, W/4)."""
-
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.proj = nn.Sequential(
-            nn.Conv2d(in_channels, channels // 2, 3, stride=2, padding=1),
-            build_norm_layer(norm_cfg, channels // 2)[1],
-            nn.GELU(),
-            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
-            build_norm_layer(norm_cfg, channels)[1],
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features at a quarter of the resolution."""
-        return self.proj(x)
+def _halve(in_channels: int, channels: int, norm_cfg: dict) -> tuple[nn.Conv2d, nn.Module]:
+    """Return the 3x3 stride-2 convolution and the norm that halve the resolution."""
+    return nn.Conv2d(in_channels, channels, 3, stride=2, padding=1), build_norm_layer(norm_cfg, channels)[1]
 
 
-class Downsample(nn.Module):
-    """3x3 stride-2 convolution and norm between two stages."""
-
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
-        self.norm = build_norm_layer(norm_cfg, channels)[1]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features at half the resolution."""
-        return self.norm(self.proj(x))
+def stem(in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequential:
+    """Return what stands before the first stage: (B, in_channels, H, W) to (B, channels, H/4, W/4)."""
+    first = _halve(in_channels, channels // 2, norm_cfg)
+    return _named(proj=nn.Sequential(*first, nn.GELU(), *_halve(channels // 2, channels, norm_cfg)))
 
 
-class DepthwiseConv(nn.Module):
-    """3x3 depthwise convolution under the key ``dwconv`` that published checkpoints use."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.dwconv = depthwise_conv(channels, (3, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved features; the shape stays."""
-        return self.dwconv(x)
+def downsample(in_channels: int, channels: int, norm_cfg: dict) -> nn.Sequential:
+    """Return what stands between two stages: (B, in_channels, H, W) to (B, channels, H/2, W/2)."""
+    conv, norm = _halve(in_channels, channels, norm_cfg)
+    return _named(proj=conv, norm=norm)
 
 
 class Mlp(nn.Module):
@@ -184,7 +135,7 @@ class Mlp(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, drop_rate: float) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
-        self.dwconv = DepthwiseConv(hidden_channels)
+        self.dwconv = _named(dwconv=depthwise_conv(hidden_channels, (3, 3)))
         self.act = nn.GELU()
         self.fc2 = nn.Conv2d(hidden_channels, channels, 1)
         self.drop = nn.Dropout(drop_rate)
@@ -219,10 +170,10 @@ class Block(nn.Module):
         self,
         channels: int,
         mlp_ratio: float,
+        drop_path_rate: float,
         gating_unit: dict,
         attention_residual: bool,
         drop_rate: float,
-        drop_path_rate: float,
         layer_scale: float,
         norm_cfg: dict,
     ) -> None:
@@ -239,6 +190,28 @@ class Block(nn.Module):
         """Return the refined features; the shape stays."""
         x = x + self.drop_path(self.layer_scale_1[:, None, None] * self.attn(self.norm1(x)))
         return x + self.drop_path(self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x)))
+
+
+@contextlib.contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the batch norms of ``module`` from counting the same batch twice."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+def recomputed(module: nn.Module, x: Tensor) -> Tensor:
+    """Return ``module(x)`` and keep only ``x`` for the backward pass, with the same gradients and statistics."""
+    return checkpoint(
+        module, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(module))
+    )
 
 
 @BACKBONES.register_module()
@@ -282,32 +255,16 @@ class MSCAN(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.recompute_stages = tuple(recompute_stages)
-        norm_cfg = norm_cfg or dict(type="BN")
-        gating_unit = gating_unit or dict(type="MSCA")
         self.embed_dims = tuple(embed_dims)
         self.num_stages = len(self.embed_dims)
-        rates = np.linspace(0, drop_path_rate, sum(depths)).tolist()
-        for i, (channels, depth) in enumerate(zip(self.embed_dims, depths, strict=True)):
-            if i == 0:
-                embed: nn.Module = Stem(in_channels, channels, norm_cfg)
-            else:
-                embed = Downsample(self.embed_dims[i - 1], channels, norm_cfg)
-            first = sum(depths[:i])
-            blocks = ModuleList(
-                Block(
-                    channels,
-                    mlp_ratios[i],
-                    gating_unit,
-                    attention_residual,
-                    drop_rate,
-                    rates[first + j],
-                    layer_scale,
-                    norm_cfg,
-                )
-                for j in range(depth)
-            )
-            self.add_module(f"patch_embed{i + 1}", embed)
-            self.add_module(f"block{i + 1}", blocks)
+        norm_cfg = norm_cfg or dict(type="BN")
+        settings = (gating_unit or dict(type="MSCA"), attention_residual, drop_rate, layer_scale, norm_cfg)
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        for i, (channels, depth, mlp_ratio) in enumerate(zip(self.embed_dims, depths, mlp_ratios, strict=True)):
+            embed, width = (downsample, self.embed_dims[i - 1]) if i else (stem, in_channels)
+            self.add_module(f"patch_embed{i + 1}", embed(width, channels, norm_cfg))
+            blocks = [Block(channels, mlp_ratio, rate, *settings) for rate in itertools.islice(rates, depth)]
+            self.add_module(f"block{i + 1}", ModuleList(blocks))
             self.add_module(f"norm{i + 1}", nn.LayerNorm(channels))
         self.register_load_state_dict_pre_hook(MSCAN._adapt_on_load)
 
@@ -335,12 +292,9 @@ class MSCAN(BaseModule):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, 0, math.sqrt(2.0 / fan_out))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                normal_init(module, std=math.sqrt(2.0 / fan_out))
             elif isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
+                trunc_normal_init(module, std=0.02)
         self._is_init = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -14,8 +14,24 @@ from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
-from .conv import double_conv, initialise_convs, pad_to_multiple, up_conv
-from .linknet import DilatedCenter
+from .linknet import DilatedCenter, initialise_convs, pad_to_multiple
+
+
+def _double_conv(in_channels: int, channels: int) -> nn.Sequential:
+    """Return two 3x3 convolutions, each with ReLU; the size stays."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _up_conv(in_channels: int, channels: int) -> nn.Sequential:
+    """Return a 4x4 transposed convolution with ReLU that doubles the size."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(in_channels, channels, 4, stride=2, padding=1, bias=False), nn.ReLU(inplace=True)
+    )
 
 
 class _UNetDecoder(BaseModule):
@@ -28,8 +44,8 @@ class _UNetDecoder(BaseModule):
         for level in range(len(self.widths), 0, -1):
             channels = self.widths[level - 1]
             below = self.widths[level] if level < len(self.widths) else center_channels
-            self.add_module(f"trans{level}", up_conv(below, channels))
-            self.add_module(f"up{level}", double_conv(2 * channels, channels))
+            self.add_module(f"trans{level}", _up_conv(below, channels))
+            self.add_module(f"up{level}", _double_conv(2 * channels, channels))
 
     def init_weights(self) -> None:
         """Draw first weights; ``init_cfg`` files are loaded by the engine afterwards."""
@@ -65,8 +81,8 @@ class SevenLevelUNet(_UNetDecoder):
     def __init__(self, in_channels: int = 3, init_cfg: dict | None = None) -> None:
         super().__init__(1024, init_cfg)
         for level, channels in enumerate(self.widths, start=1):
-            self.add_module(f"down{level}", double_conv(in_channels if level == 1 else channels // 2, channels))
-        self.center = double_conv(self.widths[-1], 1024)
+            self.add_module(f"down{level}", _double_conv(in_channels if level == 1 else channels // 2, channels))
+        self.center = _double_conv(self.widths[-1], 1024)
 
     def encode(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the features of the seven levels and of the centre."""

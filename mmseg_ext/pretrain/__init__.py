@@ -1,16 +1,14 @@
 """ImageNet pre-training of the MSCAN encoders with timm; importing the package registers them in timm."""
 
-from .classifiers import MODELS, Classifier, create_classifier, load_classifier
-from .image_folder import ImageFolder
-from .settings import Settings, add_settings
+from .classifiers import CLASSIFIERS, Classifier, create_classifier, load_classifier
+from .settings import PretrainSettings, add_pretrain_options
 from .training import evaluate_classifier, pretrain
 
 __all__ = [
-    "MODELS",
+    "CLASSIFIERS",
     "Classifier",
-    "ImageFolder",
-    "Settings",
-    "add_settings",
+    "PretrainSettings",
+    "add_pretrain_options",
     "create_classifier",
     "evaluate_classifier",
     "load_classifier",

@@ -22,7 +22,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models.mscan import IMAGENET_CLASSES, MSCAN
 
 # name in timm -> config below myconfigs/_base_/models that owns the sizes
-MODELS = {
+CLASSIFIERS = {
     f"{family}_{size}": f"{family}_{size[0]}.py"
     for family in ("segnext", "dsegnext")
     for size in ("tiny", "small", "base", "large")
@@ -30,22 +30,18 @@ MODELS = {
 # what a segmentation config says of its encoder and a classifier decides itself: plain BN, no start weights
 _NOT_FOR_CLASSIFIERS = ("type", "norm_cfg", "init_cfg")
 
-default_cfgs = generate_default_cfgs(
-    {
-        name: dict(
-            num_classes=IMAGENET_CLASSES,
-            input_size=(3, 224, 224),
-            pool_size=(7, 7),
-            crop_pct=0.9,
-            interpolation="bicubic",
-            mean=IMAGENET_DEFAULT_MEAN,
-            std=IMAGENET_DEFAULT_STD,
-            first_conv="patch_embed1.proj.0",
-            classifier="head",
-        )
-        for name in MODELS
-    }
+_DEFAULT_CFG = dict(
+    num_classes=IMAGENET_CLASSES,
+    input_size=(3, 224, 224),
+    pool_size=(7, 7),
+    crop_pct=0.9,
+    interpolation="bicubic",
+    mean=IMAGENET_DEFAULT_MEAN,
+    std=IMAGENET_DEFAULT_STD,
+    first_conv="patch_embed1.proj.0",
+    classifier="head",
 )
+default_cfgs = generate_default_cfgs({name: _DEFAULT_CFG for name in CLASSIFIERS})
 
 
 class Classifier(MSCAN):
@@ -57,11 +53,8 @@ class Classifier(MSCAN):
     Args:
         num_classes: number of classes; 0 returns the averaged features (B, C) instead of logits.
         in_chans: bands of the image.
-        global_pool: ``avg``, the only pooling there is.
+        global_pool: ``avg``; another is a `ConfigError`.
         encoder: arguments of `MSCAN`.
-
-    Raises:
-        ConfigError: another pooling.
     """
 
     def __init__(
@@ -69,10 +62,8 @@ class Classifier(MSCAN):
     ):
         super().__init__(in_channels=in_chans, **encoder)
         self.num_features = self.head_hidden_size = self.embed_dims[-1]
-        self.feature_info = [
-            dict(num_chs=channels, reduction=4 * 2**i, module=f"norm{i + 1}")
-            for i, channels in enumerate(self.embed_dims)
-        ]
+        stages = enumerate(self.embed_dims)
+        self.feature_info = [dict(num_chs=n, reduction=4 * 2**i, module=f"norm{i + 1}") for i, n in stages]
         self.head: nn.Module
         self.reset_classifier(num_classes, global_pool)
         self.init_weights()
@@ -116,10 +107,7 @@ class Classifier(MSCAN):
 
 def _encoder_settings(config: str, options: dict) -> dict:
     """Return the encoder of a model config with ``options`` (dotted keys allowed) merged over it."""
-    path = CONFIG_ROOT / "_base_" / "models" / config
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config; it owns the encoder's sizes: use the package from its repository")
-    cfg = Config.fromfile(str(path))
+    cfg = Config.fromfile(str(CONFIG_ROOT / "_base_" / "models" / config))
     cfg.merge_from_dict({f"model.backbone.{key}": value for key, value in options.items()})
     return {key: value for key, value in cfg.model.backbone.items() if key not in _NOT_FOR_CLASSIFIERS}
 
@@ -130,43 +118,31 @@ def _entrypoint(name: str, config: str) -> Callable[..., nn.Module]:
             raise CheckpointError(
                 f"{name}: no weights can be downloaded; give a file: create_model('{name}', checkpoint_path=FILE)"
             )
+        options = _encoder_settings(config, options)
+        feature_cfg = dict(out_indices=(0, 1, 2, 3), feature_cls="getter")
         return build_model_with_cfg(
-            Classifier,
-            name,
-            pretrained,
-            pretrained_cfg=pretrained_cfg,
-            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls="getter"),
-            **_encoder_settings(config, options),
+            Classifier, name, pretrained, pretrained_cfg=pretrained_cfg, feature_cfg=feature_cfg, **options
         )
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Return the encoder of {config} as a classifier."
     return build
 
 
-for _name, _config in MODELS.items():
+for _name, _config in CLASSIFIERS.items():
     globals()[_name] = register_model(_entrypoint(_name, _config))
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is not in `MODELS`.
-
-    Raises:
-        ConfigError: offers the closest names.
-    """
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS, n=3, cutoff=0.0)
+    """Raise a `ConfigError` that offers the closest names, where `CLASSIFIERS` lacks ``name``."""
+    if name not in CLASSIFIERS:
+        near = get_close_matches(name, CLASSIFIERS, n=3, cutoff=0.0)
         raise ConfigError(f"model '{name}' is unknown; did you mean {', '.join(near)}?")
 
 
 def create_classifier(name: str, num_classes: int, options: dict | None = None, **more: Any) -> Classifier:
-    """Return the classifier ``name`` of `MODELS` with its first weights.
+    """Return the classifier ``name`` of `CLASSIFIERS` with its first weights.
 
-    Args:
-        name: name in timm's registry.
-        num_classes: number of classes.
-        options: arguments of `MSCAN` that differ from the config, dotted keys allowed.
-        more: further arguments of the model.
+    ``options`` and ``more`` are arguments of `MSCAN` that differ from the config, dotted keys allowed.
 
     Raises:
         ConfigError: an unknown name (the closest are offered) or an argument that does not fit.

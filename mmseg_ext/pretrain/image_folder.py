@@ -1,23 +1,73 @@
-"""The random steps of a training image."""
+"""Images sorted into one folder per class, as ImageNet is: DATA/train/CLASS/*.jpg and DATA/val/CLASS/*.jpg."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torchvision
 from PIL import Image, ImageOps
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform, resolve_data_config
 from timm.data.auto_augment import NAME_TO_OP
 from timm.data.loader import PrefetchLoader, fast_collate
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..datasets import ImageReading
 from ..engine.distributed import Process
 from ..errors import ConfigError, DataError
-from .settings import Settings
+from .settings import PretrainSettings
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+
+
+class ImageFolder(torchvision.datasets.ImageFolder):
+    """``root/train`` or ``root/val``, checked when it is opened; an unreadable image is named when it is read.
+
+    Raises:
+        DataError: a folder is missing, has no classes, or a class has no images.
+    """
+
+    def __init__(self, root: str, split: str) -> None:
+        folder = os.path.join(root, split)
+        for needed in (root, folder):
+            if not os.path.isdir(needed):
+                raise DataError(f"{needed}: no such folder; the data is DATA/{{train,val}}/CLASS/*.jpg")
+        try:
+            super().__init__(folder, loader=_read_rgb, allow_empty=True)
+        except FileNotFoundError:
+            raise DataError(f"{folder}: no class folders; put the images of each class into one folder") from None
+        filled = set(self.targets)
+        empty = [name for name, index in self.class_to_idx.items() if index not in filled]
+        if empty:
+            raise DataError(
+                f"{folder}: {len(empty)} of {len(self.classes)} class folders hold no image ({_few(empty)}); "
+                "fill or remove them"
+            )
+
+
+def _read_rgb(path: str) -> Image.Image:
+    return Image.fromarray(ImageReading().read(path)[0])
+
+
+def open_splits(root: str) -> tuple[ImageFolder, ImageFolder]:
+    """Return the training and the validation images of ``root``.
+
+    Raises:
+        DataError: a split cannot be used, or one lacks classes of the other, so that labels would not mean the same.
+    """
+    train, val = ImageFolder(root, "train"), ImageFolder(root, "val")
+    for one, other in ((train, val), (val, train)):
+        lacking = sorted(set(one.classes) - set(other.classes))
+        if lacking:
+            raise DataError(
+                f"{other.root}: lacks {len(lacking)} of the classes of {one.root} ({_few(lacking)}); "
+                "both need the same class folders"
+            )
+    return train, val
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
@@ -28,12 +78,8 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 NAME_TO_OP.update({name: _posterize for name in NAME_TO_OP if name.startswith("Posterize")})
 
 
-def training_transform(settings: Settings) -> Callable:
-    """Return the random steps of an image to a uint8 tensor.
-
-    Raises:
-        ConfigError: the augmentation policy is not one of timm's.
-    """
+def training_transform(settings: PretrainSettings) -> Callable:
+    """Return the random steps of an image to a uint8 tensor; a `ConfigError` where timm lacks the augmentation."""
     try:
         return create_transform(
             settings.image_size,
@@ -46,104 +92,51 @@ def training_transform(settings: Settings) -> Callable:
         )
     except (AssertionError, KeyError, ValueError, IndexError) as error:
         raise ConfigError(
-            f"--auto-augment {settings.auto_augment}: is no policy of timm ({error}); leave it out for the paper's"
+            f"--auto-augment {settings.auto_augment}: is not a policy of timm ({error}); leave it out for the paper's"
         ) from None
 
 
-# -- pretrain.image_folder
-# Images sorted into one folder per class, as ImageNet is: DATA/train/CLASS/*.jpg and DATA/val/CLASS/*.jpg.
-
-
-def _read_rgb(path: str) -> Image.Image:
-    return Image.fromarray(ImageReading().read(path)[0])
-
-
-class ImageFolder(torchvision.datasets.ImageFolder):
-    """One split of an image folder, checked when it is opened; an unreadable image is named when it is read.
-
-    Args:
-        root: folder with ``train`` and ``val``.
-        split: ``train`` or ``val``.
-        transform: applied to the RGB image.
-
-    Raises:
-        DataError: a folder is missing, has no classes, or a class has no images.
-    """
-
-    def __init__(self, root: str, split: str, transform: Callable | None = None) -> None:
-        folder = os.path.join(root, split)
-        for needed in (root, folder):
-            if not os.path.isdir(needed):
-                raise DataError(
-                    f"{needed}: no such folder; the data is DATA/train/CLASS/*.jpg and DATA/val/CLASS/*.jpg"
-                )
-        try:
-            super().__init__(folder, transform, loader=_read_rgb, allow_empty=True)
-        except FileNotFoundError:
-            raise DataError(
-                f"{folder}: has no folders; put the images of each class into a folder of its name"
-            ) from None
-        images: Counter[int] = Counter(self.targets)
-        empty = [name for name, index in self.class_to_idx.items() if not images[index]]
-        if empty:
-            raise DataError(
-                f"{folder}: {len(empty)} of {len(self.classes)} class folders hold no image ({', '.join(empty[:3])}"
-                f"{', ...' if len(empty) > 3 else ''}); fill or remove them"
-            )
-
-
-def check_same_classes(train: ImageFolder, val: ImageFolder) -> None:
-    """Refuse splits of different classes, whose labels would not mean the same.
-
-    Raises:
-        DataError: names the first classes that one of the two lacks.
-    """
-    for one, other in ((train, val), (val, train)):
-        lacking = sorted(set(one.classes) - set(other.classes))
-        if lacking:
-            raise DataError(
-                f"{other.root}: lacks {len(lacking)} of the classes of {one.root} ({', '.join(lacking[:3])}"
-                f"{', ...' if len(lacking) > 3 else ''}); both need the same class folders"
-            )
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the training process alone answers it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def validation_transform(model: nn.Module, image_size: int) -> Callable:
+    """Return the steps of an image to a uint8 tensor: shorter side to ``image_size`` / crop_pct, centre crop."""
+    config = {**resolve_data_config({}, model=model), "input_size": (3, image_size, image_size)}
+    return create_transform(**config, use_prefetcher=True)
 
 
 def image_loader(
-    dataset: ImageFolder,
-    sampler: Iterable[int],
-    batch_size: int,
-    workers: int,
-    process: Process,
-    training: bool = False,
-    erasing: float = 0.0,
+    dataset: ImageFolder, sampler: Iterable[int], settings: PretrainSettings, process: Process, training: bool
 ) -> PrefetchLoader:
     """Return a loader of normalised images (B, 3, H, W) and labels (B,) on the device of ``process``.
 
-    Workers start anew at each pass, so that their random numbers follow from the seed of the pass.
-
-    Args:
-        dataset: its transform ends in uint8 tensors.
-        sampler: indices of this process.
-        batch_size: images per batch.
-        workers: reading processes; 0 reads in this one.
-        process: this process.
-        training: leave out an incomplete last batch.
-        erasing: probability that a rectangle of an image is replaced by noise.
+    ``sampler`` names the images of this process; the transform of ``dataset`` ends in uint8 tensors. In training an
+    incomplete last batch is left out and rectangles are erased at random. Workers start anew at each pass, so that
+    their random numbers follow from the seed of the pass.
     """
     loader: DataLoader = DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_size=settings.batch_size,
         sampler=sampler,
-        num_workers=workers,
+        num_workers=settings.workers,
         collate_fn=fast_collate,
         pin_memory=process.device.type == "cuda",
         drop_last=training,
         worker_init_fn=_start_worker,
     )
     return PrefetchLoader(
-        loader, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, device=process.device, re_prob=erasing, re_mode="pixel"
+        loader,
+        IMAGENET_DEFAULT_MEAN,
+        IMAGENET_DEFAULT_STD,
+        device=process.device,
+        re_prob=settings.erasing if training else 0.0,
+        re_mode="pixel",
     )
+
+
+def validation_loader(dataset: ImageFolder, settings: PretrainSettings, process: Process) -> PrefetchLoader:
+    """Return this process's loader: it reads every ``world_size``-th image, none twice."""
+    images = range(process.rank, len(dataset), process.world_size)
+    return image_loader(dataset, images, settings, process, training=False)
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches every process of the terminal; only the training process handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

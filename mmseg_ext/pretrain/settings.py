@@ -18,12 +18,8 @@ def _setting(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of a pre-training; each is an option of tools/pretrain.py, which shows its meaning.
-
-    Raises:
-        ConfigError: a value out of range, or values that contradict each other.
-    """
+class PretrainSettings:
+    """Each is an option of tools/pretrain.py, which shows its meaning; what cannot be trained is a `ConfigError`."""
 
     epochs: int = _setting(300, "passes over the training images")
     warmup_epochs: int = _setting(5, "epochs in which the learning rate rises linearly")
@@ -61,9 +57,9 @@ class Settings:
                 raise ConfigError(f"{_option(name)} 0 trains nothing; give more")
         for name in ("drop_path", "smoothing", "erasing", "ema_decay"):
             if getattr(self, name) >= 1:
-                raise ConfigError(f"{_option(name)} {getattr(self, name)} is no share; give less than 1")
+                raise ConfigError(f"{_option(name)} {getattr(self, name)} is not a share; give less than 1")
         if not 0 < self.crop_scale <= 1:
-            raise ConfigError(f"--crop-scale {self.crop_scale} is no share; give more than 0 and at most 1")
+            raise ConfigError(f"--crop-scale {self.crop_scale} is not a share; give more than 0 and at most 1")
         if self.image_size < 32:
             raise ConfigError(f"--image-size {self.image_size} is less than the encoder's stride; give 32 or more")
         if self.warmup_epochs >= self.epochs:
@@ -78,8 +74,8 @@ class Settings:
             )
 
     @classmethod
-    def from_options(cls, args: argparse.Namespace) -> Settings:
-        """Return the settings of a command line whose parser went through `add_settings`."""
+    def from_options(cls, args: argparse.Namespace) -> PretrainSettings:
+        """Return the settings of a command line whose parser went through `add_pretrain_options`."""
         return cls(**{item.name: getattr(args, item.name) for item in fields(cls)})
 
 
@@ -87,11 +83,11 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add an option per setting, and ``--model-options key.sub=value ...``, to a tool."""
+def add_pretrain_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting, and ``--model-options key.sub=value ...``, to a tool."""
     text = "arguments of the encoder that differ from its config: gating_unit.gate=False"
     parser.add_argument("--model-options", nargs="+", action=DictAction, help=text)
-    for item in fields(Settings):
+    for item in fields(PretrainSettings):
         text = item.metadata["help"]
         if item.default is False:
             parser.add_argument(_option(item.name), action="store_true", help=text)

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 accuracy of a classifier, in any number of processes."""
+"""Pre-training and evaluation of a classifier on an image folder, in one or several processes, on CPU or GPU."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmcv.utils import get_logger
-from timm.data import Mixup, create_transform, resolve_data_config
+from timm.data import Mixup
 from timm.data.loader import PrefetchLoader
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -34,28 +34,27 @@ from ..engine.optimizer import DTYPES, choose_precision
 from ..engine.training import WORK_DIRS
 from ..engine.weights import load_fitting
 from ..errors import CheckpointError, ConfigError
-from .classifiers import Classifier, check_name, create_classifier, load_classifier
-from .image_folder import ImageFolder, check_same_classes, image_loader, training_transform
-from .settings import PAPER_TOTAL_BATCH, Settings
+from .classifiers import check_name, create_classifier, load_classifier
+from .image_folder import (
+    ImageFolder,
+    image_loader,
+    open_splits,
+    training_transform,
+    validation_loader,
+    validation_transform,
+)
+from .settings import PAPER_TOTAL_BATCH, PretrainSettings
 
+logger = logging.getLogger(__name__)
 
-def validation_transform(model: Classifier, image_size: int) -> Callable:
-    """Return the steps of an image to a uint8 tensor: shorter side to ``image_size`` / crop_pct, centre crop."""
-    config = {**resolve_data_config({}, model=model), "input_size": (3, image_size, image_size)}
-    return create_transform(**config, use_prefetcher=True)
-
-
-def validation_loader(dataset: ImageFolder, settings: Settings, process: Process) -> PrefetchLoader:
-    """Return this process's loader: it reads every ``world_size``-th image, none twice."""
-    images = range(process.rank, len(dataset), process.world_size)
-    return image_loader(dataset, images, settings.batch_size, settings.workers, process)
+LAST, BEST, LOG = "last.pth", "best.pth", "log.json"
 
 
 @torch.no_grad()
 def measure_accuracy(
     model: nn.Module, loader: PrefetchLoader, process: Process, autocast: contextlib.AbstractContextManager
 ) -> dict[str, float]:
-    """Return ``top1`` and ``top5``, 0 to 1, over the images of all processes; every process gets them."""
+    """Return ``top1`` and ``top5``, 0 to 1, over the images of all processes, in every process."""
     model.eval()
     correct = torch.zeros(2, dtype=torch.int64, device=process.device)
     hidden = None if process.rank == 0 else True
@@ -74,42 +73,32 @@ def evaluate_classifier(
     data: str,
     name: str,
     checkpoint: str,
-    settings: Settings | None = None,
+    settings: PretrainSettings | None = None,
     model_options: dict | None = None,
     gpu_id: int = 0,
 ) -> dict[str, float]:
-    """Evaluate ``checkpoint`` on ``data/val`` and return ``top1`` and ``top5``, 0 to 1, in every process.
+    """Evaluate ``checkpoint``, ours or published, on ``data/val``: ``top1`` and ``top5``, 0 to 1, in every process.
 
-    Args:
-        data: image folder; only ``val`` is read.
-        name: of `mmseg_ext.pretrain.MODELS`.
-        checkpoint: weights with classifier, ours or published.
-        settings: image size, batch size, precision and workers are used.
-        model_options: arguments of `MSCAN` that differ from the config.
-        gpu_id: the GPU of a single process.
+    Of the settings, image size, batch size, precision and workers are used; the rest is as in `pretrain`.
 
     Raises:
         UserError: data, weights or machine do not fit; the message says what to do.
     """
     check_name(name)
-    settings = settings or Settings()
+    settings = settings or PretrainSettings()
     process = start_process(gpu_id)
-    dtype = DTYPES[choose_precision(settings.precision, process.device)]
+    autocast = _autocast(choose_precision(settings.precision, process.device), process)
     dataset = ImageFolder(data, "val")
     model = create_classifier(name, len(dataset.classes), model_options)
     load_classifier(model, name, checkpoint)
     dataset.transform = validation_transform(model, settings.image_size)
     loader = validation_loader(dataset, settings, process)
-    autocast = torch.autocast(process.device.type, dtype=dtype, enabled=dtype is not None)
     return measure_accuracy(model.to(process.device), loader, process, autocast)
 
 
-# -- pretrain.training
-# Pre-training of a classifier on an image folder, in one or several processes, on CPU or GPU.
-
-logger = logging.getLogger(__name__)
-
-LAST, BEST, LOG = "last.pth", "best.pth", "log.json"
+def _autocast(precision: str, process: Process) -> torch.autocast:
+    dtype = DTYPES[precision]
+    return torch.autocast(process.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 class _Training:
@@ -118,32 +107,26 @@ class _Training:
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        settings: PretrainSettings,
         train: ImageFolder,
         val: ImageFolder,
         process: Process,
         model_options: dict | None,
     ) -> None:
         self.settings, self.process = settings, process
-        self.meta = dict(
-            mmseg_ext_version=__version__,
-            architecture=name,
-            model_options=model_options or {},
-            classes=train.classes,
-            settings=asdict(settings),
-        )
+        facts = dict(model_options=model_options or {}, classes=train.classes, settings=asdict(settings))
+        self.meta = dict(mmseg_ext_version=__version__, architecture=name, **facts)
         precision = choose_precision(settings.precision, process.device)
-        dtype = DTYPES[precision]
-        self.autocast = torch.autocast(process.device.type, dtype=dtype, enabled=dtype is not None)
+        self.autocast = _autocast(precision, process)
         self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
 
         seed_everything(settings.seed)
         model = create_classifier(name, len(train.classes), model_options, drop_path_rate=settings.drop_path)
         self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(process.device).to(memory_format=self.layout)
-        self.averaged = (
-            ModelEmaV3(self.model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay else None
-        )
+        self.averaged = None
+        if settings.ema_decay:
+            self.averaged = ModelEmaV3(self.model, decay=settings.ema_decay, use_warmup=True)
         self.parallel: nn.Module = self.model
         if dist.is_initialized():
             devices = [process.device] if process.device.type == "cuda" else None
@@ -154,23 +137,16 @@ class _Training:
         self.sampler: DistributedSampler = DistributedSampler(
             train, process.world_size, process.rank, seed=settings.seed, drop_last=True
         )
-        self.train_loader = image_loader(
-            train, self.sampler, settings.batch_size, settings.workers, process, True, settings.erasing
-        )
-        self.val_loader: PrefetchLoader = validation_loader(val, settings, process)
+        self.train_loader = image_loader(train, self.sampler, settings, process, training=True)
+        self.val_loader = validation_loader(val, settings, process)
         self.steps = len(self.train_loader)
 
-        mixing = bool(settings.mixup or settings.cutmix)
-        self.mixup = (
-            Mixup(settings.mixup, settings.cutmix, label_smoothing=settings.smoothing, num_classes=model.num_classes)
-            if mixing
-            else None
-        )
-        # mixup smooths the labels itself
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=0.0 if mixing else settings.smoothing)
-        self.optimizer = create_optimizer_v2(
-            self.model, opt="adamw", lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        alphas, smoothing = (settings.mixup, settings.cutmix), settings.smoothing
+        self.mixup, self.criterion = None, nn.CrossEntropyLoss(label_smoothing=smoothing)
+        if any(alphas):  # mixup smooths the labels itself
+            self.mixup = Mixup(*alphas, label_smoothing=smoothing, num_classes=model.num_classes)
+            self.criterion = nn.CrossEntropyLoss()
+        self.optimizer = create_optimizer_v2(self.model, "adamw", settings.lr, settings.weight_decay)
         self.scheduler = CosineLRScheduler(
             self.optimizer,
             t_initial=settings.epochs * self.steps,
@@ -203,9 +179,8 @@ class _Training:
         self.scaler.load_state_dict(checkpoint["scaler"])
         self.epoch, self.best = checkpoint["epoch"], checkpoint["best"]
         before, now = checkpoint["meta"]["settings"], self.meta["settings"]
-        changed = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
         logger.info("resumed from %s after epoch %d", path, self.epoch)
-        if changed:
+        if changed := [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]:
             logger.warning("settings that differ from the run so far: %s", ", ".join(changed))
 
     def train_epoch(self) -> float:
@@ -230,8 +205,8 @@ class _Training:
         loss = float(total) / self.steps / self.process.world_size
         if not math.isfinite(loss):
             raise ConfigError(
-                f"the loss became {loss} in epoch {self.epoch + 1}; take a lower --lr, or --clip-grad 5, and "
-                "--auto-resume from the epoch before"
+                f"the loss became {loss} in epoch {self.epoch + 1}; give a lower --lr or --clip-grad 5, and "
+                "--auto-resume to continue from the epoch before"
             )
         self.epoch += 1
         return loss
@@ -258,16 +233,10 @@ class _Training:
     def _say(self, step: int, loss: float) -> None:
         seconds = (time.monotonic() - self.started) / self.steps_here
         left = (self.settings.epochs - self.epoch) * self.steps - step
+        eta, lr = datetime.timedelta(seconds=int(seconds * left)), self.optimizer.param_groups[0]["lr"]
         logger.info(
-            "epoch %d/%d, step %d/%d, lr: %.3e, eta: %s, time: %.3f, loss: %.4f",
-            self.epoch + 1,
-            self.settings.epochs,
-            step,
-            self.steps,
-            self.optimizer.param_groups[0]["lr"],
-            datetime.timedelta(seconds=int(seconds * left)),
-            seconds,
-            loss,
+            f"epoch {self.epoch + 1}/{self.settings.epochs}, step {step}/{self.steps}, lr: {lr:.3e}, eta: {eta}, "
+            f"time: {seconds:.3f}, loss: {loss:.4f}"
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -296,25 +265,19 @@ class _Training:
         line = dict(epoch=self.epoch, lr=self.optimizer.param_groups[0]["lr"], loss=loss, **scores, best=self.best)
         with open(os.path.join(work_dir, LOG), "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        top1, top5, best = (f"{100 * share:.2f} %" for share in (scores["top1"], scores["top5"], self.best))
         logger.info(
-            "epoch %d: loss %.4f, top-1 %.2f %%, top-5 %.2f %% (%s weights), best top-1 %.2f %%",
-            self.epoch,
-            loss,
-            100 * scores["top1"],
-            100 * scores["top5"],
-            weights,
-            100 * self.best,
+            f"epoch {self.epoch}: loss {loss:.4f}, top-1 {top1}, top-5 {top5} ({weights} weights), best top-1 {best}"
         )
 
 
 def _prepare_work_dir(work_dir: str, auto_resume: bool) -> None:
+    if not auto_resume and os.path.exists(os.path.join(work_dir, LAST)):
+        raise ConfigError(f"{work_dir}: holds a run; give --auto-resume to continue it, or another --work-dir")
     try:
         os.makedirs(work_dir, exist_ok=True)
         if not auto_resume:
-            if os.path.exists(os.path.join(work_dir, LAST)):
-                raise ConfigError(f"{work_dir}: holds a run; give --auto-resume to continue it, or another --work-dir")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(work_dir, LOG))
+            Path(work_dir, LOG).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
     remove_partial_files(work_dir)
@@ -323,7 +286,7 @@ def _prepare_work_dir(work_dir: str, auto_resume: bool) -> None:
 def pretrain(
     data: str,
     name: str,
-    settings: Settings | None = None,
+    settings: PretrainSettings | None = None,
     work_dir: str | None = None,
     auto_resume: bool = False,
     model_options: dict | None = None,
@@ -337,7 +300,7 @@ def pretrain(
 
     Args:
         data: folder with ``train`` and ``val``, one folder per class in each.
-        name: of `mmseg_ext.pretrain.MODELS`.
+        name: of `mmseg_ext.pretrain.CLASSIFIERS`.
         settings: the paper's when None.
         work_dir: where the results go; ``work_dirs/pretrain/<name>`` when None.
         auto_resume: continue after the last complete epoch of ``work_dir``, if there is one.
@@ -348,11 +311,10 @@ def pretrain(
         UserError: data, settings, checkpoint or machine do not fit; the message says what to do.
     """
     check_name(name)
-    settings = settings or Settings()
+    settings = settings or PretrainSettings()
     process = start_process(gpu_id)
     work_dir = work_dir or os.path.join(WORK_DIRS, "pretrain", name)
-    train, val = ImageFolder(data, "train"), ImageFolder(data, "val")
-    check_same_classes(train, val)
+    train, val = open_splits(data)
     total = settings.batch_size * process.world_size
     if total > len(train):
         raise ConfigError(
@@ -366,23 +328,13 @@ def pretrain(
     logging.getLogger("mmseg_ext").handlers = shown.handlers
     logging.getLogger("mmseg_ext").setLevel(shown.level)
     logger.info(
-        "%s: %d process(es) on %s, %d training and %d validation images of %d classes, work dir %s",
-        name,
-        process.world_size,
-        process.device.type,
-        len(train),
-        len(val),
-        len(train.classes),
-        work_dir,
+        f"{name}: {process.world_size} process(es) on {process.device.type}, {len(train)} training and {len(val)} "
+        f"validation images of {len(train.classes)} classes, work dir {work_dir}"
     )
     if total != PAPER_TOTAL_BATCH:
-        scaled = settings.lr * total / PAPER_TOTAL_BATCH
         logger.info(
-            "total batch %d, not the paper's %d: the learning rate stays %g; scaled linearly it would be --lr %.3g",
-            total,
-            PAPER_TOTAL_BATCH,
-            settings.lr,
-            scaled,
+            f"total batch {total}, not the paper's {PAPER_TOTAL_BATCH}: the learning rate stays {settings.lr:g}; "
+            f"scaled linearly it would be --lr {settings.lr * total / PAPER_TOTAL_BATCH:.3g}"
         )
     last = os.path.join(work_dir, LAST)
     if auto_resume and os.path.exists(last):

@@ -25,7 +25,7 @@ from mmseg_ext.deploy.exporting import Parity, compare, runner_of
 from mmseg_ext.deploy.facts import image_bands
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.models.scores import Scores, network_stride
+from mmseg_ext.models.folding import Scores, network_stride
 
 METHODS = {
     "dsegnext": "dsegnext/tiny/dsegnext.tiny.256x256.EPFL.1.5k.py",

@@ -14,7 +14,7 @@ from mmseg_ext.deploy.exporting import calibration_images, runner_of
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
 from mmseg_ext.errors import ConfigError, DataError
-from mmseg_ext.models.scores import Scores
+from mmseg_ext.models.folding import Scores
 
 OPTIONS = {"model.decode_head.ham_cfg.eval_steps": 2}
 

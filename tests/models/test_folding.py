@@ -1,6 +1,8 @@
 """A folded network gives the scores of the network it came from, in every form that runs it."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,35 +10,26 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_ext.engine import build_network, load_config
-from mmseg_ext.models.folding import folded
-from mmseg_ext.models.scores import Scores
+from mmseg_ext.models.folding import Scores, folded
 
 TINY = "dsegnext/tiny/Dsegnext.tiny.1024x1024.DP.20k.py"
-FAMILIES = (
-    TINY,
-    "segnext/tiny/segnext.tiny.1024x1024.DP.20k.py",
-    "segformer/segformer.b0.1024x1024.DP.20k.py",
-    *(f"linknets/{name}.1024x1024.DP.20k.py" for name in ("linknet34", "dlinknet34", "nl_linknet34", "unet", "dunet")),
-    *(f"ablation/dsegnext.base.1024x1024.OPM.40k.wo_{part}.py" for part in ("all", "attention", "residual")),
+CONFIGS = Path(__file__).resolve().parents[2] / "myconfigs"
+# every network once, the large ones and their ablations in the slow suite; others differ in data or start weights
+NETWORKS = sorted(
+    str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob("*.OPM.*k*.py")
+    if not path.name.endswith((".scratch.py", ".wo_pretrain.py"))
 )
-OTHERS = (
-    *(f"dsegnext/{size}/dsegnext.{size}.1024x1024.DP.{end}.py" for size, end in (("small", "20k"), ("large", "40k"))),
-    *(f"segnext/{size}/segnext.{size}.1024x1024.DP.{end}.py" for size, end in (("small", "20k"), ("large", "40k"))),
-    "dsegnext/base/dsegnext.base.1024x1024.DP.40k.py",
-    "segnext/base/segnext.base.1024x1024.DP.40k.py",
-    "segformer/segformer.b1.1024x1024.DP.20k.py",
-    "segformer/segformer.b2.1024x1024.DP.40k.py",
-    *(f"ablation/dsegnext.base.1024x1024.OPM.40k.wo_{part}.py" for part in ("dilated_conv", "multi_scale")),
-)
+LARGE = re.compile(r".*\.(small|base|large|b[12])\..*k(\.wo_dilated_conv|\.wo_multi_scale)?\.py")
 
 
 @pytest.fixture(scope="module")
-def lively(root):
+def lively():
     """Return a function: config path -> network whose norms, layer scales and biases are not trivial."""
 
     def make(path, **options):
         torch.manual_seed(0)
-        network = build_network(load_config(str(root / "myconfigs" / path), options), pretrained=False).eval()
+        network = build_network(load_config(str(CONFIGS / path), options), pretrained=False).eval()
         for name, parameter in network.named_parameters():
             if "layer_scale" in name:
                 nn.init.uniform_(parameter, 0.01, 0.06)
@@ -68,7 +61,9 @@ def error(found, wanted):
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
-@pytest.mark.parametrize("path", [*FAMILIES, *(pytest.param(path, marks=pytest.mark.slow) for path in OTHERS)])
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] if LARGE.fullmatch(path) else []) for path in NETWORKS]
+)
 def test_scores_are_those_of_the_plain_network(lively, path):
     network = lively(path)
     before = {key: value.clone() for key, value in network.state_dict().items()}

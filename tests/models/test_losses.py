@@ -157,7 +157,7 @@ import sys
 import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-import mmseg_ext  # before mmseg, which needs its stand-in for mmcv.ops
+import mmseg_ext  # first: it makes MMSegmentation work without mmcv's compiled operators
 from mmseg.models import build_loss
 
 def gradient(images, labels, kind):

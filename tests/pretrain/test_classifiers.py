@@ -7,7 +7,7 @@ from mmcv import Config
 
 from mmseg_ext.errors import CheckpointError, ConfigError
 from mmseg_ext.models.mscan import MSCAN
-from mmseg_ext.pretrain import MODELS, Classifier, create_classifier, load_classifier
+from mmseg_ext.pretrain import CLASSIFIERS, Classifier, create_classifier, load_classifier
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
 
@@ -19,11 +19,11 @@ def encoder_of(config, root):
     return MSCAN(**settings)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_name_is_its_configs_encoder_and_a_head(name, root):
     with torch.device("meta"):  # sizes only
         model = timm.create_model(name)
-        encoder = encoder_of(MODELS[name], root)
+        encoder = encoder_of(CLASSIFIERS[name], root)
     assert timm.is_model(name)
     keys = {key: value.shape for key, value in model.state_dict().items()}
     head = {key: keys.pop(key) for key in ("head.weight", "head.bias")}

@@ -16,11 +16,11 @@ from mmseg_ext.engine.distributed import Process
 from mmseg_ext.engine.weights import load_pretrained
 from mmseg_ext.errors import CheckpointError, ConfigError, DataError
 from mmseg_ext.models.mscan import MSCAN
-from mmseg_ext.pretrain import Settings, evaluate_classifier, pretrain, training
+from mmseg_ext.pretrain import PretrainSettings, evaluate_classifier, pretrain, training
 from mmseg_ext.pretrain.training import measure_accuracy
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
-QUICK = Settings(epochs=2, warmup_epochs=1, batch_size=16, lr=4e-3, image_size=32, workers=0, log_interval=3)
+QUICK = PretrainSettings(epochs=2, warmup_epochs=1, batch_size=16, lr=4e-3, image_size=32, workers=0, log_interval=3)
 # stripes keep their meaning under weak augmentation only
 LEARN = dataclasses.replace(
     QUICK, epochs=10, crop_scale=0.6, erasing=0.0, auto_augment="", drop_path=0.0, ema_decay=0.9, mixup=0.2, cutmix=0.0
@@ -166,9 +166,9 @@ def test_folders_that_are_no_data_set(stripes, tmp_path):
     data = tmp_path / "data"
     refused("data: no such folder")
     data.mkdir()
-    refused("data/train: no such folder; the data is DATA/train/CLASS")
+    refused("data/train: no such folder; the data is DATA/{train,val}/CLASS")
     (data / "train").mkdir()
-    refused("data/train: has no folders; put the images of each class")
+    refused("data/train: no class folders; put the images of each class")
     shutil.copytree(stripes / "train", data / "train", dirs_exist_ok=True)
     refused("data/val: no such folder")
     shutil.copytree(stripes / "val", data / "val")
@@ -198,10 +198,10 @@ def test_images_that_cannot_be_used_are_named(stripes, tmp_path):
         (dict(warmup_epochs=5), "--warmup-epochs 5 leaves nothing of --epochs 2; give --warmup-epochs 0"),
         (dict(lr=-1.0), "--lr -1.0 is negative"),
         (dict(epochs=0), "--epochs 0 trains nothing"),
-        (dict(drop_path=1.0), "--drop-path 1.0 is no share"),
+        (dict(drop_path=1.0), "--drop-path 1.0 is not a share"),
         (dict(image_size=16), "--image-size 16 is less"),
-        (dict(crop_scale=0.0), "--crop-scale 0.0 is no share"),
-        (dict(auto_augment="wild-m9"), "--auto-augment wild-m9: is no policy of timm"),
+        (dict(crop_scale=0.0), "--crop-scale 0.0 is not a share"),
+        (dict(auto_augment="wild-m9"), "--auto-augment wild-m9: is not a policy of timm"),
         (dict(precision="fp8"), "precision='fp8' is unknown"),
     ],
 )
@@ -214,7 +214,7 @@ def test_settings_that_do_not_fit(stripes, tmp_path, change, message):
 
 def test_a_loss_that_is_lost_leaves_the_epoch_before(stripes, tmp_path, monkeypatch):
     step = training._Training._step
-    with pytest.raises(ConfigError, match="the loss became nan in epoch 2; take a lower --lr"):
+    with pytest.raises(ConfigError, match="the loss became nan in epoch 2; give a lower --lr"):
         monkeypatch.setattr(
             training._Training, "_step", lambda run, *batch: step(run, *batch) * (float("nan") if run.epoch else 1)
         )

@@ -1,3 +1,5 @@
+"""The Hamburger: its matrix factorisation against a second one and autograd, its bases, its groups."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,6 @@ import torch.nn.functional as F
 
 from mmseg_ext.models import light_ham_head as nmf
 from mmseg_ext.models.light_ham_head import Hamburger, nmf_reconstruct
-from mmseg_ext.models.mscan import HDMSCA, MSCA
 
 
 def nmf_in_numpy(x, bases, steps):
@@ -44,51 +45,6 @@ def test_nmf_stays_in_float32_under_autocast():
         inside = nmf_reconstruct(x, bases, 6)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, nmf_reconstruct(x, bases, 6))
-
-
-def test_hdmsca_is_its_definition():
-    unit = HDMSCA(4, kernel_size=5, dilations=(1, 2, 5, 9))
-    x = torch.randn(2, 4, 30, 33)
-    scales, y = [], x
-    for i, dilation in enumerate((1, 2, 5, 9), start=1):
-        conv = getattr(unit, f"conv1_{i}")
-        y = F.conv2d(y, conv.weight, conv.bias, padding=2 * dilation, dilation=dilation, groups=4)
-        scales.append(y)
-    mixed = F.conv2d(torch.cat(scales, 1), unit.conv2.weight, unit.conv2.bias)
-    torch.testing.assert_close(unit(x), mixed * x)
-
-
-@pytest.mark.parametrize(
-    ("settings", "keys"),
-    [
-        (dict(gate=False), {"conv1_1", "conv1_2", "conv1_3", "conv1_4", "conv2"}),
-        (dict(dilations=(1, 1, 1, 1)), {"conv1_1", "conv1_2", "conv1_3", "conv1_4", "conv2"}),
-        (dict(multi_scale=False), {"conv1_1"}),
-    ],
-)
-def test_ablations_keep_the_convs_that_the_paper_keeps(settings, keys):
-    assert {key.split(".")[0] for key in HDMSCA(4, **settings).state_dict()} == keys
-
-
-def test_without_gate_the_context_is_returned():
-    torch.manual_seed(0)
-    gated = HDMSCA(4)
-    plain = HDMSCA(4, gate=False)
-    plain.load_state_dict(gated.state_dict())
-    x = torch.randn(1, 4, 20, 20)
-    torch.testing.assert_close(gated(x), plain(x) * x)
-
-
-def test_msca_is_its_definition():
-    unit = MSCA(3)
-    x = torch.randn(1, 3, 25, 31)
-    local = F.conv2d(x, unit.conv0.weight, unit.conv0.bias, padding=2, groups=3)
-    total = local.clone()
-    for i, length in enumerate((7, 11, 21)):
-        row, column = getattr(unit, f"conv{i}_1"), getattr(unit, f"conv{i}_2")
-        y = F.conv2d(local, row.weight, row.bias, padding=(0, length // 2), groups=3)
-        total += F.conv2d(y, column.weight, column.bias, padding=(length // 2, 0), groups=3)
-    torch.testing.assert_close(unit(x), F.conv2d(total, unit.conv3.weight, unit.conv3.bias) * x)
 
 
 @pytest.fixture()
@@ -145,7 +101,7 @@ def test_groups_decompose_the_channels_apart():
 
 def nmf_by_autograd(x, bases, steps):
     """The plain path, whose every operation autograd records."""
-    bases, coefficients = nmf._factorise(x, bases, steps)
+    bases, coefficients = nmf.factorise(x.transpose(1, 2), bases, steps)
     return bases @ coefficients.transpose(1, 2)
 
 
