@@ -1,0 +1,76 @@
+import itertools
+import json
+import os
+import signal
+
+import pytest
+import timing
+from timing import Worker, WorkerError, apart, in_turns, machine_facts, machine_line, peak_bytes, ratio, timed
+
+from mmseg_ext.errors import ConfigError
+
+
+def test_works_take_turns_and_warm_up():
+    order, numbers = [], itertools.count()
+    works = {name: lambda name=name: order.append(name) or next(numbers) for name in "AB"}
+    assert in_turns(works, rounds=2, warm_up=1) == dict(A=[2, 4], B=[3, 5])
+    assert order == list("ABABAB")
+
+
+def test_a_timed_work_is_its_clock(monkeypatch):
+    clock = iter([10.0, 12.5])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    assert timed(lambda: None)() == 2.5
+
+
+def test_a_ratio_is_of_what_both_have():
+    assert ratio([2, 6, 8], [1, 2]) == 2.5
+
+
+def test_the_machine_is_stated():
+    facts = json.loads(json.dumps(machine_facts(3)))
+    assert facts["threads"] == 3 and facts["cores"] >= 1 and facts["memory_gib"] > 0.5
+    limits = facts["limits"]
+    assert limits.keys() == {"fp32", "bf16", "copy"} and min(limits.values()) > 0
+    assert f"copies of {limits['copy']:.0f} GB/s" in machine_line(facts)
+    assert "3 threads" in machine_line(facts) and f"torch {facts['versions']['torch']}" in machine_line(facts)
+
+
+def counted(first):
+    yield from range(first, first + 2)
+    raise ConfigError("no more\nof them")
+
+
+def gone():
+    yield os.getpid()
+    os._exit(5)
+
+
+def test_a_worker_answers_step_by_step_and_says_why_it_cannot():
+    with Worker(counted, 7) as worker:
+        assert [worker.ask(), worker.ask()] == [7, 8]
+        for reason in ("no more", "StopIteration: "):
+            with pytest.raises(WorkerError) as found:
+                worker.ask()
+            assert str(found.value) == reason
+
+
+def test_the_end_of_a_process_is_a_reason():
+    with Worker(gone) as worker:
+        assert worker.ask() == worker.process.pid != os.getpid()
+        with pytest.raises(WorkerError, match="its process ended with code 5"):
+            worker.ask()
+    with Worker(gone) as worker:
+        worker.ask()
+        os.kill(worker.process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="killed, out of memory"):
+            worker.ask()
+
+
+def test_what_runs_apart_returns_its_value():
+    assert apart(max, 2, 3) == 3
+
+
+def test_the_peak_is_what_the_process_grew_by():
+    assert peak_bytes() is None
+    assert peak_bytes(0) > 50e6 and peak_bytes(2**30) == peak_bytes(0) - 2**30
