@@ -3,11 +3,11 @@ import json
 import os
 import signal
 
-import pytest
 import timing
+import pytest
 from timing import Worker, WorkerError, apart, in_turns, machine_facts, machine_line, peak_bytes, ratio, timed
 
-from mmseg_ext.errors import ConfigError
+from mmseg_ext.engine import load_config
 
 
 def test_works_take_turns_and_warm_up():
@@ -36,32 +36,20 @@ def test_the_machine_is_stated():
     assert "3 threads" in machine_line(facts) and f"torch {facts['versions']['torch']}" in machine_line(facts)
 
 
-def counted(first):
-    yield from range(first, first + 2)
-    raise ConfigError("no more\nof them")
-
-
-def gone():
-    yield os.getpid()
-    os._exit(5)
-
-
 def test_a_worker_answers_step_by_step_and_says_why_it_cannot():
-    with Worker(counted, 7) as worker:
-        assert [worker.ask(), worker.ask()] == [7, 8]
-        for reason in ("no more", "StopIteration: "):
-            with pytest.raises(WorkerError) as found:
-                worker.ask()
-            assert str(found.value) == reason
+    with Worker(map, divmod, [7, 8, 9], [2, 4, 0]) as worker:
+        assert [worker.ask(), worker.ask()] == [(3, 1), (2, 0)]
+        with pytest.raises(WorkerError, match="^ZeroDivisionError: "):
+            worker.ask()
+    with Worker(map, load_config, ["none.py"]) as worker, pytest.raises(WorkerError, match="^none.py: no such config"):
+        worker.ask()
 
 
 def test_the_end_of_a_process_is_a_reason():
-    with Worker(gone) as worker:
-        assert worker.ask() == worker.process.pid != os.getpid()
-        with pytest.raises(WorkerError, match="its process ended with code 5"):
-            worker.ask()
-    with Worker(gone) as worker:
+    with Worker(map, os._exit, [5]) as worker, pytest.raises(WorkerError, match="its process ended with code 5"):
         worker.ask()
+    with Worker(map, abs, [-1, -2]) as worker:
+        assert worker.ask() == 1
         os.kill(worker.process.pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match="killed, out of memory"):
             worker.ask()

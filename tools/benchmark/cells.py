@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import Worker, WorkerError, forget_peak, in_turns, peak_bytes, process_bytes, timed
 from mapping import RepeatedRaster
 from methods import AUTO, Contender, build_method
-from timing import Worker, WorkerError, forget_peak, in_turns, peak_bytes, process_bytes, timed
 from tqdm import tqdm
 
 from mmseg_ext.backends import accelerated, cache_folder, choose_backend, fast_precisions, make_runner

@@ -21,11 +21,11 @@ from statistics import median
 
 import cv2
 import torch
+from timing import in_turns, machine_facts, machine_line, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from mmseg.datasets.pipelines import Compose
 from PIL import Image
-from timing import in_turns, machine_facts, machine_line, ratio, timed
 
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import RoadDataset

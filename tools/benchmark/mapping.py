@@ -21,8 +21,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from mmseg.datasets import build_dataset
 from timing import apart, in_turns, process_bytes, ratio, timed
+from mmseg.datasets import build_dataset
 
 from mmseg_ext.backends import add_backend_options, backend_settings
 from mmseg_ext.datasets import RoadDataset

@@ -27,9 +27,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from timing import in_turns, machine_facts, machine_line, ratio
 from cells import Cell, Record, Settings, measure
 from methods import Contender, build_method, method_configs, parse_contender
-from timing import in_turns, machine_facts, machine_line, ratio
 
 from mmseg_ext.backends.openvino_cpu import compile_settings
 from mmseg_ext.errors import ConfigError, lazy_import, require, run_tool

@@ -8,8 +8,8 @@ import os
 import sys
 import tempfile
 
-from mapping import RepeatedRaster
 from timing import apart, process_bytes, timed
+from mapping import RepeatedRaster
 
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import run_tool

@@ -23,9 +23,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from timing import forget_peak, in_turns, machine_facts, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
-from timing import forget_peak, in_turns, machine_facts, machine_line, peak_bytes, ratio, timed
 
 from mmseg_ext.engine import (
     NonFiniteGuard,
