@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from timing import machine_facts, machine_line
 from cells import Cell, Record
 from matplotlib.image import imread
 from methods import parse_contender
@@ -47,9 +46,8 @@ def test_a_stop_within_a_round_compares_what_both_have():
 
 
 def test_markdown_has_a_table_per_size_and_a_line_per_cell():
-    facts = machine_facts(3)
-    page = speed_markdown(facts, figures([FIRST, SECOND, LOST, record("unet@torch", [[0.5]], size=500)]))
-    assert machine_line(facts) in page
+    page = speed_markdown("Machine: mine.", figures([FIRST, SECOND, LOST, record("unet@torch", [[0.5]], size=500)]))
+    assert page.startswith("Machine: mine.\n")
     assert "**2 x 1000 x 1000 px**" in page and "**2 x 500 x 500 px**" in page
     assert "| unet@plain | torch fp32 | 3000.0 | 5200.0 | 0.667 | 0.667 | 1.00 | 3 |" in page
     assert "| unet@torch | torch fp32 | 1500.0 | 2700.0 | 1.33 | 1.33 | 3.00 | 3 |" in page
@@ -91,13 +89,13 @@ def test_scaling_says_whether_time_is_linear():
     assert [1 / row["speedup"] for row in rows] == pytest.approx([2, 1, 2, 1, 1.1])
     assert [1 / row["megapixels_per_s"] for row in rows] == pytest.approx([4, 2, 4, 2, 2.2])
     assert [row["computed"] for row in rows] == [1, 1, 1, 1, 9 / 4]
-    page = scaling_markdown(machine_facts(), contender, rows)
+    page = scaling_markdown("Machine: mine.", contender, rows)
     assert "| 2,000 | 16.000 | 4.000 | 2.00 | 3 | 8.800 | 2.200 | 1.10 | 3 |" in page
     assert "| 500 | 1.000 | 4.000 | 2.00 | 3 |  |  |  |  |" in page
     assert "In tiles: from 1,000 to 2,000 px" in page and "at most 10 % from that at 1,000 px, so it is linear" in page
     assert "at most 100 % from that at 1,000 px, so it is not linear within 15 %" in page
     failed = figures([*records[:4], record("unet@torch", [], 2000, 2, (1000, 250), failed="killed")])
-    page = scaling_markdown(machine_facts(), contender, failed)
+    page = scaling_markdown("Machine: mine.", contender, failed)
     assert "| killed |  |  |  |" in page and "In tiles: from" not in page
 
 
@@ -112,7 +110,7 @@ def test_one_command_writes_all(run_tool, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     rows = results["rows"]
     assert [row["contender"] for row in rows] == ["segformer-b0@plain", "mmseg:segformer-b0@plain", "unet@torch"]
-    assert results["complete"] and results["machine"]["threads"] == 1 and rows[0]["speedup"] == 1
+    assert results["complete"] and ", 1 threads, " in results["machine"] and rows[0]["speedup"] == 1
     assert [len(row["round_seconds"]) for row in rows] == [2, 2, 0]
     table = (tmp_path / "out" / "results.md").read_text()
     assert f"| segformer-b0@plain | plain fp32 | {1000 * rows[0]['latency_s']:.1f} |" in table

@@ -27,19 +27,12 @@ from mmseg_ext.inference import RoadNetwork, TilePlan, map_strips
 
 @dataclass(frozen=True)
 class Cell:
-    """A contender at one size.
-
-    Attributes:
-        contender: what is measured.
-        size_px: rows and columns of the image.
-        batch: images, or tiles, in one forward pass.
-        tiles: rows and columns of a tile and the overlap of neighbours, in pixels; None: the whole image at once.
-    """
+    """A contender at one size."""
 
     contender: Contender
-    size_px: int
-    batch: int = 1
-    tiles: tuple[int, int] | None = None
+    size_px: int  # rows and columns of the image
+    batch: int = 1  # images, or tiles, in one forward pass
+    tiles: tuple[int, int] | None = None  # sides and least overlap, in pixels; None: the whole image at once
 
     @property
     def images(self) -> int:
@@ -66,38 +59,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Settings:
-    """How every cell is measured.
+    """How every cell is measured."""
 
-    Attributes:
-        threads: that a network may use; None for the default.
-        checkpoint: weights; None for random ones.
-        int8_file: exported network, for the cells with precision int8.
-        turn_seconds: a turn makes calls until these are over.
-    """
-
-    threads: int | None = None
-    checkpoint: str | None = None
-    int8_file: str | None = None
-    turn_seconds: float = 0.5
+    threads: int | None = None  # that a network may use; None for torch's default
+    checkpoint: str | None = None  # weights; None for random ones
+    int8_file: str | None = None  # exported network, for the cells with precision int8
+    turn_seconds: float = 0.5  # a turn makes calls until these are over
 
 
 @dataclass
 class Record:
-    """What was measured of one cell.
-
-    Attributes:
-        cell: what it is of.
-        backend: that ran; None where nothing did.
-        precision: that ran.
-        turns: of each round, the seconds of the calls that count, and the peak memory (`timing.peak_bytes`).
-        failed: why it was not measured to the end.
-    """
+    """What was measured of one cell: of each turn the seconds of the calls that count, and the peak memory in bytes."""
 
     cell: Cell
-    backend: str | None = None
+    backend: str | None = None  # that ran, where ``auto`` chose too
     precision: str | None = None
     turns: list[tuple[tuple[float, ...], int | None]] = field(default_factory=list)
-    failed: str | None = None
+    failed: str | None = None  # why it was not measured to the end
 
     @property
     def round_seconds(self) -> list[float]:

@@ -13,15 +13,15 @@ import itertools
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import cv2
 import torch
-from timing import in_turns, machine_facts, machine_line, ratio, timed
+from timing import in_turns, machine_line, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from mmseg.datasets.pipelines import Compose
@@ -110,27 +110,22 @@ def compared_datasets(cfg: Config) -> dict[str, RoadDataset]:
 def step_seconds(datasets: dict[str, RoadDataset], images: int, rounds: int) -> dict[str, list[Counter[str]]]:
     """Return the seconds of each step for ``images`` images together, in one process, by pipeline and round."""
 
-    def loading(dataset: RoadDataset) -> Callable[[], Counter[str]]:
-        seeds = itertools.count()
-
-        def load() -> Counter[str]:
-            seed_everything(next(seeds))  # the same for every pipeline of a round
-            seconds: Counter[str] = Counter()
-            for index in itertools.islice(itertools.cycle(range(len(dataset))), images):
-                sample = dict(img_info=dataset.img_infos[index], ann_info=dataset.get_ann_info(index))
-                dataset.pre_pipeline(sample)
-                for step in dataset.pipeline.transforms:
-                    start = time.perf_counter()
-                    sample = step(sample)
-                    seconds[type(step).__name__] += time.perf_counter() - start
-            return seconds
-
-        return load
+    def load(dataset: RoadDataset, seeds: Iterator[int]) -> Counter[str]:
+        seed_everything(next(seeds))  # the same for every pipeline of a round
+        seconds: Counter[str] = Counter()
+        for index in itertools.islice(itertools.cycle(range(len(dataset))), images):
+            sample = dict(img_info=dataset.img_infos[index], ann_info=dataset.get_ann_info(index))
+            dataset.pre_pipeline(sample)
+            for step in dataset.pipeline.transforms:
+                start = time.perf_counter()
+                sample = step(sample)
+                seconds[type(step).__name__] += time.perf_counter() - start
+        return seconds
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)  # as in training
     try:
-        return in_turns({name: loading(dataset) for name, dataset in datasets.items()}, rounds)
+        return in_turns({name: partial(load, one, itertools.count()) for name, one in datasets.items()}, rounds)
     finally:
         cv2.setNumThreads(threads)
 
@@ -147,22 +142,12 @@ def loader_seconds(
     cfg.merge_from_dict({"data.workers_per_gpu": workers, "data.train_dataloader.workers_per_gpu": workers})
     process = Process(0, 1, torch.device("cpu"))
 
-    def loading(dataset: RoadDataset) -> Callable[[], float]:
-        seeds = itertools.count()
+    def load(dataset: RoadDataset, seeds: Iterator[int]) -> float:
+        draws = iter(training_loader(dataset, cfg, process, next(seeds)))
+        deque(itertools.islice(draws, AHEAD * workers), maxlen=0)
+        return timed(lambda: deque(itertools.islice(draws, batches), maxlen=0))()
 
-        def load() -> float:
-            draws = iter(training_loader(dataset, cfg, process, next(seeds)))
-
-            def draw(count: int) -> None:
-                for _ in range(count):
-                    next(draws)
-
-            draw(AHEAD * workers)
-            return timed(partial(draw, batches))()
-
-        return load
-
-    return in_turns({name: loading(dataset) for name, dataset in datasets.items()}, rounds, warm_up=0)
+    return in_turns({name: partial(load, one, itertools.count()) for name, one in datasets.items()}, rounds, warm_up=0)
 
 
 def tables(cfg: Config, workers: int, images: int, rounds: int) -> str:
@@ -177,23 +162,18 @@ def tables(cfg: Config, workers: int, images: int, rounds: int) -> str:
             batches * batch,
             loader_seconds(datasets, cfg, workers, batches, rounds),
         )
-    header = ["pipeline", *(word for title in columns for word in (f"images/s, {title}", "ratio"))]
-    rows = [[name] for name in datasets]
-    for count, seconds in columns.values():
+    header, rows = ["pipeline"], [[name] for name in datasets]
+    for title, (count, seconds) in columns.items():
+        header += [f"images/s, {title}", "ratio"]
         first = next(iter(seconds.values()))
         for row, own in zip(rows, seconds.values(), strict=True):
             row += [f"{count / median(own):.1f}", f"{ratio(first, own):.2f}"]
+
+    def milliseconds(step: str, rounds: list[Counter[str]]) -> str:
+        return f"{1000 * median(one[step] for one in rounds) / images:.2f}" if step in rounds[0] else ""
+
     names = dict.fromkeys(step for own in steps.values() for step in own[0])
-    times = [
-        [
-            step,
-            *(
-                f"{1000 * median(one[step] for one in own) / images:.2f}" if own[0][step] else ""
-                for own in steps.values()
-            ),
-        ]
-        for step in names
-    ]
+    times = [[step, *(milliseconds(step, own) for own in steps.values())] for step in names]
     return f"{markdown_table(header, rows)}\n\n{markdown_table(['ms per image', *datasets], times)}"
 
 
@@ -224,7 +204,7 @@ def main() -> None:
         workers = cfg.data.workers_per_gpu if args.workers is None else args.workers
         sys.stdout.write(f"## {title}\n\n{tables(cfg, workers, args.images, args.rounds)}\n\n")
 
-    sys.stdout.write(f"{machine_line(machine_facts())}\n\n")
+    sys.stdout.write(f"{machine_line()}\n\n")
     if not args.synthetic:
         show(args.config, {})
         return

@@ -32,17 +32,11 @@ _SMP = "smp:"
 
 @dataclass(frozen=True)
 class Contender:
-    """A method on a backend.
+    """A method on a backend."""
 
-    Attributes:
-        method: short name, config path or peer.
-        backend: of `BACKENDS`, or ``auto``.
-        precision: of `PRECISIONS`; None: float32, or with ``auto`` what is fastest on this hardware.
-    """
-
-    method: str
-    backend: str
-    precision: str | None = None
+    method: str  # short name, config path or peer
+    backend: str  # of `BACKENDS`, or ``auto``
+    precision: str | None = None  # of `PRECISIONS`; None: float32, or with ``auto`` the fastest on this hardware
 
     def __str__(self) -> str:
         precision = "" if self.precision is None else f"+{self.precision}"
@@ -51,19 +45,12 @@ class Contender:
 
 @dataclass(frozen=True)
 class Method:
-    """A network with its weights, in evaluation mode.
+    """A network with its weights, in evaluation mode."""
 
-    Attributes:
-        network: MMSegmentation's segmentor; of a peer a module from images to scores.
-        bands: of the images it takes.
-        stride: of which height and width are multiples.
-        cfg: that it was built from; None for a peer.
-    """
-
-    network: Any
-    bands: int = 3
-    stride: int = 32
-    cfg: Config | None = None
+    network: Any  # MMSegmentation's segmentor; of a peer a module from images to scores
+    bands: int = 3  # of the images it takes
+    stride: int = 32  # height and width are multiples of it, in pixels
+    cfg: Config | None = None  # that it was built from; None for a peer
 
 
 def parse_contender(text: str) -> Contender:

@@ -27,7 +27,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from timing import in_turns, machine_facts, machine_line, ratio
+import torch
+from timing import in_turns, machine_line, ratio
 from cells import Cell, Record, Settings, measure
 from methods import Contender, build_method, method_configs, parse_contender
 
@@ -64,31 +65,16 @@ def figures(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _figures(record: Record, reference: Record | None) -> dict[str, Any]:
-    cell = record.cell
-    row: dict[str, Any] = dict(
-        contender=str(cell.contender),
-        backend=record.backend,
-        precision=record.precision,
-        size_px=cell.size_px,
-        batch=cell.batch,
-        tiles=cell.tiles,
-        computed=cell.computed,
-        failed=record.failed,
-        round_seconds=record.round_seconds,
-        calls=sum(len(seconds) for seconds, _ in record.turns),
-    )
+    cell, ran = record.cell, dict(backend=record.backend, precision=record.precision, failed=record.failed)
+    row: dict[str, Any] = dict(contender=str(cell.contender), size_px=cell.size_px, batch=cell.batch, tiles=cell.tiles)
+    row |= dict(ran, computed=cell.computed, round_seconds=record.round_seconds)
     row |= dict.fromkeys(("latency_s", "latency_p90_s", "images_per_s", "megapixels_per_s", "speedup", "peak_bytes"))
     if record.failed or not record.turns:
         return row
     seconds = [second for turn, _ in record.turns for second in turn]
-    peaks = [peak for _, peak in record.turns if peak is not None]
-    row |= dict(
-        latency_s=median(seconds),
-        latency_p90_s=float(np.quantile(seconds, 0.9)),
-        images_per_s=cell.images / median(seconds),
-        megapixels_per_s=cell.megapixels / median(seconds),
-        peak_bytes=max(peaks, default=None),
-    )
+    row |= dict(latency_s=median(seconds), latency_p90_s=float(np.quantile(seconds, 0.9)))
+    row |= dict(images_per_s=cell.images / median(seconds), megapixels_per_s=cell.megapixels / median(seconds))
+    row["peak_bytes"] = max((peak for _, peak in record.turns if peak is not None), default=None)
     if reference is not None and not reference.failed:
         times = ratio(reference.round_seconds, record.round_seconds)
         row["speedup"] = times * cell.megapixels / reference.cell.megapixels
@@ -113,11 +99,11 @@ def by_size(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def speed_markdown(facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """Return the machine, and a table of what `figures` returned for every size and batch."""
-    memory = "what torch allocated on the GPU" if facts["gpu"] else "what the process grew by"
+def speed_markdown(machine: str, rows: Sequence[Row]) -> str:
+    """Return the ``machine``, and a table of what `figures` returned for every size and batch."""
+    memory = "what torch allocated on the GPU" if torch.cuda.is_available() else "what the process grew by"
     parts = [
-        machine_line(facts),
+        machine,
         "Every line is a process of its own; those of one table took turns. Median and 90th percentile of all calls; "
         f"times as fast: as the first line, median of the rounds. Peak memory: {memory}.",
     ]
@@ -125,18 +111,12 @@ def speed_markdown(facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
     for title, group in by_size(rows).items():
         lines = []
         for row in group:
-            ran = f"{row['backend']} {row['precision']}" if row["backend"] else ""
             values = [row["failed"] or "not measured", *[""] * 5]
             if row["latency_s"] is not None:
-                values = [
-                    f"{1000 * row['latency_s']:.1f}",
-                    f"{1000 * row['latency_p90_s']:.1f}",
-                    f"{row['images_per_s']:.3g}",
-                    f"{row['megapixels_per_s']:.3g}",
-                    text(row["speedup"], ".2f"),
-                    mib(row["peak_bytes"]),
-                ]
-            lines.append([row["contender"], ran, *values])
+                times = [f"{1000 * row[name]:.1f}" for name in ("latency_s", "latency_p90_s")]
+                rates = [f"{row[name]:.3g}" for name in ("images_per_s", "megapixels_per_s")]
+                values = [*times, *rates, text(row["speedup"], ".2f"), mib(row["peak_bytes"])]
+            lines.append([row["contender"], f"{row['backend']} {row['precision']}" if row["backend"] else "", *values])
         parts += [f"**{title}**", markdown_table(header, lines)]
     return "\n\n".join(parts)
 
@@ -174,13 +154,10 @@ def scaling_cells(contender: Contender, sizes: Sequence[int], tiles: tuple[int, 
     return [*whole, *(Cell(contender, size, batch, tiles) for size in sizes if size >= tiles[0])]
 
 
-def scaling_markdown(facts: Mapping[str, Any], contender: Contender, rows: Sequence[Row]) -> str:
-    """Return the machine, one table of whole images and tiles, and whether time is linear in pixels.
+def scaling_markdown(machine: str, contender: Contender, rows: Sequence[Row]) -> str:
+    """Return the ``machine``, a table of whole images and tiles from `figures`, and whether time is linear in pixels.
 
-    Args:
-        facts: what `machine_facts` returned.
-        contender: what ran.
-        rows: what `figures` returned; relative is the time of a megapixel, 1 in the smallest image in tiles.
+    Relative is the time of a megapixel, 1 in the smallest image that is mapped in tiles.
     """
     ways = {"tiles": {}, "whole": {}}
     for row in rows:
@@ -197,7 +174,7 @@ def scaling_markdown(facts: Mapping[str, Any], contender: Contender, rows: Seque
     header = ["px", *(f"whole, {unit}" for unit in units), *(f"tiles, {unit}" for unit in units)]
     lines = [[f"{size:,}", *values(whole.get(size)), *values(tiled.get(size))] for size in sorted({*whole, *tiled})]
     ran = sorted({f"{row['backend']} {row['precision']}" for row in rows if row["backend"]})
-    parts = [machine_line(facts), f"{contender} (ran: {', '.join(ran) or 'nothing'}):", markdown_table(header, lines)]
+    parts = [machine, f"{contender} (ran: {', '.join(ran) or 'nothing'}):", markdown_table(header, lines)]
     for name, found in (("In tiles", tiled), ("As a whole", whole)):
         relative = {size: 1 / row["speedup"] for size, row in found.items() if row["speedup"] and size >= min(tiled)}
         if len(relative) > 1:
@@ -306,9 +283,10 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
 
 def write(args: argparse.Namespace, results: dict, markdown: str) -> None:
     """Write results.json, results.md and, of speeds, chart.png; where asked, the page of the docs too."""
+    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (args.out / "results.md").write_text(markdown + "\n", encoding="utf-8")
-    block = f"{'scaling' if args.scaling else 'speed'} {'gpu' if results['machine']['gpu'] else 'cpu'}"
+    block = f"{'scaling' if args.scaling else 'speed'} {'gpu' if torch.cuda.is_available() else 'cpu'}"
     if not args.scaling:
         save_chart(results["rows"], args.out / "chart.png")
     if args.docs and results["complete"]:
@@ -332,11 +310,7 @@ def main() -> None:
             for size in args.sizes or SIZES[-1:]:
                 sys.stdout.write(f"{layer_profile(contender, size, settings, args.rounds)}\n\n")
         return
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{args.out}: cannot be made ({error.strerror}); choose another --out") from None
-    facts = machine_facts(args.threads)
+    machine = machine_line(args.threads)
     if args.scaling:
         cells = scaling_cells(chosen[0], args.sizes or SCALING_SIZES, tuple(args.tiles), args.batch[0])
     else:
@@ -344,11 +318,11 @@ def main() -> None:
         cells = [Cell(c, size, batch) for size in args.sizes or SIZES for batch in args.batch for c in chosen]
     records, complete = measure(cells, args.rounds, settings, together=args.scaling)
     rows = figures(records)
-    markdown = scaling_markdown(facts, chosen[0], rows) if args.scaling else speed_markdown(facts, rows)
+    markdown = scaling_markdown(machine, chosen[0], rows) if args.scaling else speed_markdown(machine, rows)
     if not complete:
         markdown += "\n\nStopped early: what is missing was not measured."
     command = shlex.join(["python", "tools/benchmark/networks.py", *sys.argv[1:]])
-    write(args, dict(command=command, machine=facts, rounds=args.rounds, complete=complete, rows=rows), markdown)
+    write(args, dict(command=command, machine=machine, rounds=args.rounds, complete=complete, rows=rows), markdown)
     sys.stdout.write(f"{markdown}\n\n{args.out}: results.json, results.md{'' if args.scaling else ', chart.png'}\n")
     if not complete:
         raise KeyboardInterrupt

@@ -67,63 +67,46 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return median(a / b for a, b in zip(ours, theirs, strict=False))
 
 
-def machine_facts(threads: int | None = None) -> dict[str, Any]:
-    """Return what decides about speed: processor, threads, GPU, what no network can exceed, and versions.
+def machine_line(threads: int | None = None) -> str:
+    """Return what decides about speed in one sentence: processor, ``threads`` of networks, GPU, limits, versions.
 
-    Args:
-        threads: that networks may use; None for torch's default.
+    The limits, which no network can exceed, are measured: products of matrices, copies in memory.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
         lines = []
     processor = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = processor.get("model name", platform.processor() or platform.machine())
+    flags = ", ".join(flag for flag in _FLAGS if flag in processor.get("flags", "").split())
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.is_available()
-    versions = {}
-    for name in _PACKAGES:
+    load = os.getloadavg()[0]
+    limits = _limits("cuda" if gpu else "cpu")
+    versions = []
+    for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return dict(
-        cpu=processor.get("model name", platform.processor() or platform.machine()),
-        cores=len(os.sched_getaffinity(0)),
-        threads=threads or torch.get_num_threads(),
-        flags=[flag for flag in _FLAGS if flag in processor.get("flags", "").split()],
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        gpu=torch.cuda.get_device_name() if gpu else None,
-        cuda=torch.version.cuda if gpu else None,
-        limits=_limits("cuda" if gpu else "cpu"),
-        load=round(os.getloadavg()[0], 2),
-        python=platform.python_version(),
-        versions=versions,
+            versions.append(f"{package} {version(package)}")
+    return (
+        f"Machine: {name}{flags and f' ({flags})'}, {len(os.sched_getaffinity(0))} cores, "
+        f"{threads or torch.get_num_threads()} threads, {memory_gib:.1f} GiB; "
+        f"{f'{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})' if gpu else 'no GPU'}; "
+        f"matrix products of {limits['fp32']:.0f} (fp32) and {limits['bf16']:.0f} (bf16) GFLOP/s, "
+        f"copies of {limits['copy']:.0f} GB/s; load {load:.2f} before the start; "
+        f"Python {platform.python_version()}, {', '.join(versions)}."
     )
 
 
 def _limits(device: str) -> dict[str, float]:
     """Return matrix products in 10^9 operations a second, copies in 10^9 bytes a second."""
     size = 2048 if device == "cpu" else 8192
-    matrices = {
-        name: torch.ones(size, size, dtype=dtype, device=device)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    }
+    matrices = dict(fp32=torch.ones(size, size, device=device))
+    matrices["bf16"] = matrices["fp32"].bfloat16()
     block, target = torch.ones(2, 2**26, device=device)
     works = {name: timed(partial(torch.mm, matrix, matrix)) for name, matrix in matrices.items()}
     seconds = in_turns({**works, "copy": timed(partial(target.copy_, block))}, rounds=5)
     amounts = dict(fp32=2 * size**3, bf16=2 * size**3, copy=2 * block.nbytes)
     return {name: amount / median(seconds[name]) / 1e9 for name, amount in amounts.items()}
-
-
-def machine_line(facts: Mapping[str, Any]) -> str:
-    """Return ``facts`` of `machine_facts` as one sentence."""
-    flags = f" ({', '.join(facts['flags'])})" if facts["flags"] else ""
-    gpu = f"{facts['gpu']} (CUDA {facts['cuda']})" if facts["gpu"] else "no GPU"
-    limits = facts["limits"]
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    return (
-        f"Machine: {facts['cpu']}{flags}, {facts['cores']} cores, {facts['threads']} threads, "
-        f"{facts['memory_gib']:g} GiB; {gpu}; matrix products of {limits['fp32']:.0f} (fp32) and "
-        f"{limits['bf16']:.0f} (bf16) GFLOP/s, copies of {limits['copy']:.0f} GB/s; "
-        f"load {facts['load']:g} before the start; Python {facts['python']}, {versions}."
-    )
 
 
 def process_bytes(field: str) -> int | None:
@@ -156,12 +139,12 @@ class WorkerError(UserError):
 
 
 class Worker:
-    """A process that goes through a generator, a step for each `ask`.
+    """A process that goes through an iterator, a step for each `ask`.
 
     On a CPU it is the copy of a process that has imported everything (a GPU's driver does not bear that).
 
     Args:
-        steps: generator function of a module.
+        steps: what makes the iterator, such as a generator function; it can be imported.
         args: its arguments.
         fresh: start with an empty process instead, whose memory counts from its start.
     """
@@ -177,7 +160,7 @@ class Worker:
         other.close()
 
     def ask(self) -> Any:
-        """Return what the generator yields next.
+        """Return what the iterator gives next.
 
         Raises:
             WorkerError: it raised an exception, or its process has ended; says why in one line.
@@ -229,9 +212,5 @@ def apart(function: Callable[..., _T], *args: object) -> _T:
     Raises:
         WorkerError: it failed.
     """
-    with Worker(_once, function, *args, fresh=True) as worker:
+    with Worker(map, function, *([value] for value in args), fresh=True) as worker:
         return worker.ask()
-
-
-def _once(function: Callable[..., _T], *args: object) -> Iterator[_T]:
-    yield function(*args)

@@ -18,12 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from statistics import median
 from typing import Any
 
 import torch
-from timing import forget_peak, in_turns, machine_facts, machine_line, peak_bytes, ratio, timed
+from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
@@ -78,19 +78,12 @@ class Batches:
 
 @dataclass(frozen=True)
 class Training:
-    """A runner that trains, and what it trains on.
+    """A runner that trains, and what it trains on."""
 
-    Attributes:
-        runner: without logging, evaluation and checkpoints.
-        batches: that it draws.
-        source: of the images, in words.
-        images: of a step.
-    """
-
-    runner: SafeIterRunner
+    runner: SafeIterRunner  # without logging, evaluation and checkpoints
     batches: Batches
-    source: str
-    images: int
+    source: str  # of the images, in words
+    images: int  # of a step
 
     def step(self) -> None:
         """Take one training step."""
@@ -178,16 +171,11 @@ def training_speeds(
         ConfigError: an unknown setting, or the network cannot be built.
     """
 
-    def step(training: Training) -> Callable[[], tuple[float, float]]:
-        one = timed(training.step)
+    def step(training: Training) -> tuple[float, float]:
+        forget_peak()
+        return timed(training.step)(), (peak_bytes() or 0) / 2**30
 
-        def measured() -> tuple[float, float]:
-            forget_peak()
-            return one(), (peak_bytes() or 0) / 2**30
-
-        return measured
-
-    works = {setting: step(build_training(with_setting(cfg, setting), crop_px, batch)) for setting in settings}
+    works = {setting: partial(step, build_training(with_setting(cfg, setting), crop_px, batch)) for setting in settings}
     turns = {setting: list(zip(*found, strict=True)) for setting, found in in_turns(works, rounds, WARM_UP).items()}
     first = turns[settings[0]][0]
     return {
@@ -274,7 +262,7 @@ def main() -> None:
     """Measure as the command line says."""
     args = parse_args()
     crop, batch = args.crop or 256, args.batch or 2
-    sys.stdout.write(f"{machine_line(machine_facts())}\n\n")
+    sys.stdout.write(f"{machine_line()}\n\n")
     rows = []
     for path in args.configs:
         cfg, name = load_config(path, args.cfg_options), os.path.basename(path).removesuffix(".py")
