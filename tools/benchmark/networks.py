@@ -283,7 +283,6 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
 
 def write(args: argparse.Namespace, results: dict, markdown: str) -> None:
     """Write results.json, results.md and, of speeds, chart.png; where asked, the page of the docs too."""
-    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (args.out / "results.md").write_text(markdown + "\n", encoding="utf-8")
     block = f"{'scaling' if args.scaling else 'speed'} {'gpu' if torch.cuda.is_available() else 'cpu'}"
@@ -310,6 +309,10 @@ def main() -> None:
             for size in args.sizes or SIZES[-1:]:
                 sys.stdout.write(f"{layer_profile(contender, size, settings, args.rounds)}\n\n")
         return
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{args.out}: cannot be made ({error.strerror}); choose another --out") from None
     machine = machine_line(args.threads)
     if args.scaling:
         cells = scaling_cells(chosen[0], args.sizes or SCALING_SIZES, tuple(args.tiles), args.batch[0])
