@@ -17,7 +17,15 @@ import numpy as np
 from timing import in_turns, timed
 
 from mmseg_ext.errors import run_tool
-from mmseg_ext.metrics import apls, boundary, centreline, cldice, connectivity, probability, region, relaxed, topo
+from mmseg_ext.metrics.apls import SAT2GRAPH, SPACENET, apls
+from mmseg_ext.metrics.boundary import boundary_counts
+from mmseg_ext.metrics.centreline import centreline_lengths
+from mmseg_ext.metrics.cldice import cldice_counts
+from mmseg_ext.metrics.connectivity import connectivity
+from mmseg_ext.metrics.probability import probability_counts
+from mmseg_ext.metrics.region import confusion
+from mmseg_ext.metrics.relaxed import relaxed_counts
+from mmseg_ext.metrics.topo import CITY_SCALE, topo
 from mmseg_ext.report import markdown_table
 from mmseg_ext.roads import road_graph, skeleton
 from mmseg_ext.scoring import ScoringSettings, score_image
@@ -43,18 +51,18 @@ def parts(size: int, roads: int) -> dict[str, Callable[[], object]]:
     labels = mask.astype(np.uint8), truth.astype(np.uint8)
     graphs = road_graph(mask), road_graph(truth)
     return {
-        "confusion matrix": partial(region.confusion, *labels, 2),
-        "boundary IoU": partial(boundary.boundary_counts, mask, truth),
-        "relaxed F1": partial(relaxed.relaxed_counts, mask, truth),
-        "probabilities": partial(probability.probability_counts, chance, truth),
+        "confusion matrix": partial(confusion, *labels, 2),
+        "boundary IoU": partial(boundary_counts, mask, truth),
+        "relaxed F1": partial(relaxed_counts, mask, truth),
+        "probabilities": partial(probability_counts, chance, truth),
         "skeletons": lambda: (skeleton(mask), skeleton(truth)),
-        "clDice": partial(cldice.cldice_counts, mask, truth, skeleton(mask), skeleton(truth)),
+        "clDice": partial(cldice_counts, mask, truth, skeleton(mask), skeleton(truth)),
         "graphs": lambda: (road_graph(mask), road_graph(truth)),
-        "completeness, correctness": partial(centreline.centreline_lengths, *graphs, 6),
-        "connectivity": partial(connectivity.connectivity, *graphs, 6),
-        "APLS (SpaceNet)": partial(apls.apls, *graphs, apls.SPACENET),
-        "APLS (Sat2Graph)": partial(apls.apls, *graphs, apls.SAT2GRAPH),
-        "TOPO": partial(topo.topo, *graphs, topo.CITY_SCALE),
+        "completeness, correctness": partial(centreline_lengths, *graphs, 6),
+        "connectivity": partial(connectivity, *graphs, 6),
+        "APLS (SpaceNet)": partial(apls, *graphs, SPACENET),
+        "APLS (Sat2Graph)": partial(apls, *graphs, SAT2GRAPH),
+        "TOPO": partial(topo, *graphs, CITY_SCALE),
         "all of them": partial(score_image, "a", mask, truth, ScoringSettings(), probability=chance),
     }
 
