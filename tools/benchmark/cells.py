@@ -178,14 +178,8 @@ def measure(
 ) -> tuple[list[Record], bool]:
     """Measure ``cells``, each in a process of its own.
 
-    Those of one size and batch take turns, ``rounds`` times; what cannot be measured fails alone. Ctrl-C ends the
-    measurement early.
-
-    Args:
-        cells: what is measured, those of one size and batch in a row.
-        rounds: turns of each.
-        settings: how.
-        together: let cells of all sizes take turns, which keeps all of them in memory.
+    Those of one size and batch, which stand in a row, take turns, ``rounds`` times; ``together``: all, which keeps all
+    of them in memory. What cannot be measured fails alone. Ctrl-C ends the measurement early.
 
     Returns:
         What was measured of each cell, in their order, as far as it was begun; and whether it came to its end.

@@ -49,13 +49,7 @@ class Brightness:
 
 
 class RepeatedRaster:
-    """A raster of any size that takes no memory: the same values again and again, to the right and down.
-
-    Args:
-        values: uint8 (h, w, bands), or (h, w) for a mask.
-        height: rows of the raster.
-        width: its columns.
-    """
+    """A raster of any size that takes no memory: uint8 (h, w, bands) or (h, w), repeated to the right and down."""
 
     def __init__(self, values: np.ndarray, height: int, width: int) -> None:
         self._values = values
@@ -106,11 +100,7 @@ def measure_memory(args: argparse.Namespace) -> None:
 
 
 class TimedNetwork:
-    """A network that adds up the seconds of its predictions.
-
-    Args:
-        network: what predicts.
-    """
+    """A network that adds up the seconds of its predictions."""
 
     def __init__(self, network: RoadNetwork) -> None:
         self.network, self.classes, self.reading = network, network.classes, network.reading

@@ -33,12 +33,8 @@ _PACKAGES = (
 def in_turns(works: Mapping[str, Callable[[], _T]], rounds: int, warm_up: int = 1) -> dict[str, list[_T]]:
     """Return what each of ``works`` returned in each round.
 
-    They run A B A B, so that what slows the machine for a while slows all of them: compare ratios.
-
-    Args:
-        works: what is measured, by name; each returns its own measurement, such as a `timed` one.
-        rounds: rounds that count.
-        warm_up: rounds before them that do not.
+    They run A B A B, so that what slows the machine for a while slows all of them: compare ratios. Each returns its own
+    measurement, such as a `timed` one. The ``warm_up`` rounds before do not count.
     """
     found: dict[str, list[_T]] = {name: [] for name in works}
     for turn in range(warm_up + rounds):

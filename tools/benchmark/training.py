@@ -93,15 +93,8 @@ class Training:
 def build_training(cfg: Config, crop_px: int | None = None, batch: int | None = None) -> Training:
     """Return the training of ``cfg`` on this device.
 
-    The images are the config's training data; where these are not there, or ``crop_px`` is given, random numbers.
-
-    Args:
-        cfg: what `load_config` returned; its settings of speed and memory count.
-        crop_px: rows and columns of random images.
-        batch: images of a step; the config's when None.
-
-    Raises:
-        UserError: the config or its data do not fit.
+    The images are the config's training data; where these are not there, or ``crop_px`` is given, random numbers of so
+    many rows and columns. A step has ``batch`` images; None: the config's.
     """
     process = start_process()
     cfg = copy.deepcopy(cfg)
@@ -160,15 +153,7 @@ def training_speeds(
 ) -> dict[str, tuple[float, float, float | None]]:
     """Return images a second, how many times as fast as the first, and GiB on a GPU, of each setting; medians.
 
-    Args:
-        cfg: what `load_config` returned.
-        settings: see `with_setting`.
-        crop_px: rows and columns of the training crops, random numbers.
-        batch: images of a step.
-        rounds: steps that count, after two that warm up.
-
-    Raises:
-        ConfigError: an unknown setting, or the network cannot be built.
+    Each takes ``rounds`` steps of ``batch`` images of random numbers, after two that warm up; see `with_setting`.
     """
 
     def step(training: Training) -> tuple[float, float]:
@@ -214,12 +199,7 @@ class Laps:
 
 
 def training_profile(training: Training, steps: int) -> dict[str, float]:
-    """Return the milliseconds of those of `PARTS` that a step of ``training`` has, and of the ``step``; medians.
-
-    Args:
-        training: what `build_training` returned.
-        steps: steps that count, after two that warm up.
-    """
+    """Return the milliseconds of those of `PARTS` that a step of ``training`` has, and of the ``step``; medians."""
     laps, runner = Laps(), training.runner
     laps.watch(training.batches, "draw", "loading")
     laps.watch(runner.model, "train_step", "losses")
