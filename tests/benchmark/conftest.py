@@ -1,4 +1,10 @@
+import sys
+from pathlib import Path
+
 import pytest
+
+# as for a script of that folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "benchmark"))
 
 
 @pytest.fixture(autouse=True, scope="session")

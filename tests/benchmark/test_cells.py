@@ -1,13 +1,22 @@
+import itertools
+import os
+import signal
+
+import cells
 import pytest
 import torch
+from cells import Cell, Settings, calls, measure, prepare
+from methods import Contender, build_method, method_configs, parse_contender
+from networks import figures, scaling_cells
 
-from mmseg_ext.benchmark import Cell, Contender, parse_contender
-from mmseg_ext.benchmark.methods import build_method, method_configs
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.mapping import RoadNetwork, TilePlan
+
+QUICK = Settings(threads=1, turn_seconds=0.05)
 
 
-def test_cells_are_read(root):
+def test_contenders_are_read(root):
     assert parse_contender("dsegnext-t") == Contender("dsegnext-t", "auto", None)
     assert parse_contender("dsegnext-t@openvino+bf16") == Contender("dsegnext-t", "openvino", "bf16")
     assert parse_contender("unet@plain") == Contender("unet", "plain", None)
@@ -47,17 +56,9 @@ def test_every_method_of_the_paper_has_a_name():
     assert load_config(configs["nllinknet"]).model.backbone.type == "NLLinkNet34"
 
 
-def test_sizes_of_cells():
-    cell = Cell(parse_contender("unet"), 512, 4)
-    assert (cell.images, cell.megapixels) == (4, 4 * 512**2 / 1e6)
-    tiled = Cell(parse_contender("unet"), 512, 4, (128, 32))
-    assert (tiled.images, tiled.megapixels) == (1, 512**2 / 1e6)
-
-
 @pytest.mark.parametrize("method", ["smp:unet-resnet34", "smp:linknet-resnet34", "smp:segformer-mit_b0"])
 def test_peers_score_every_pixel(method):
-    if method.startswith("smp:"):
-        pytest.importorskip("segmentation_models_pytorch")
+    pytest.importorskip("segmentation_models_pytorch")
     peer = build_method(method)
     with torch.no_grad():
         scores = peer.network(torch.randn(1, peer.bands, 64, 96))
@@ -86,3 +87,85 @@ def test_weights_are_the_same_every_time_and_those_of_the_checkpoint(tmp_path):
     torch.save(dict(state_dict=moved), tmp_path / "moved.pth")
     loaded = build_method("unet", str(tmp_path / "moved.pth")).network.state_dict()
     assert all(torch.equal(loaded[key], moved[key]) for key in moved)
+
+
+def test_sizes_of_cells():
+    cell = Cell(parse_contender("unet"), 512, 4)
+    assert (cell.images, cell.megapixels, cell.computed) == (4, 4 * 512**2 / 1e6, 1)
+    tiled = Cell(parse_contender("unet"), 128, 4, (96, 32))
+    assert (tiled.images, tiled.megapixels, tiled.computed) == (1, 128**2 / 1e6, 4 * 96**2 / 128**2)
+
+
+def test_a_turn_leaves_the_cold_call_out():
+    seconds = iter([0.03, 0.01, 0.02, 0.5])
+    assert calls(lambda: next(seconds), 0.055) == (0.01, 0.02)
+    assert calls(lambda: 2.0, 0.0) == (2.0,)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Two that run, one that fits no such size, and one that cannot run."""
+    names = ("dsegnext-t@plain", "dsegnext-t@torch", "unet@plain", "dsegnext-t@tensorrt")
+    return measure([Cell(parse_contender(name), 96, 2) for name in names], 2, QUICK)
+
+
+def test_cells_are_measured_beside_each_other(measured):
+    records, complete = measured
+    assert complete and [len(record.turns) for record in records] == [2, 2, 0, 0]
+    assert [(record.backend, record.precision) for record in records[:2]] == [("plain", "fp32"), ("torch", "fp32")]
+    plain, torch_row = figures(records)[:2]
+    assert plain["speedup"] == 1
+    pairs = zip(plain["round_seconds"], torch_row["round_seconds"], strict=True)
+    assert torch_row["speedup"] == pytest.approx(sum(a / b for a, b in pairs) / 2)
+    for row in (plain, torch_row):
+        # more than the weights (5.3 M float32), less than what importing torch takes
+        assert 5.2e6 * 4 < row["peak_bytes"] < 400e6
+
+
+def test_a_cell_that_cannot_run_is_a_line_with_its_reason(measured):
+    records, _ = measured
+    assert records[2].failed == "96 px is no multiple of 128"
+    assert "tensorrt" in records[3].failed and "\n" not in records[3].failed
+
+
+def test_more_pixels_need_more_memory():
+    both = [Cell(parse_contender("mmseg:segformer-b0"), size) for size in (64, 512)]
+    (small, large), _ = measure(both, 1, QUICK)
+    # the logits of the head's four stages at a quarter of the size: 4 x 256 channels
+    assert large.turns[0][1] - small.turns[0][1] > 4 * 256 * 128**2 * 4
+
+
+def test_a_killed_process_and_a_stop(monkeypatch):
+    """The first cell's process is killed before its second turn; then Ctrl-C ends the run."""
+    turns = itertools.count()
+    take_turn = cells._take_turn
+
+    def sabotaged(record, worker, bar):
+        number = next(turns)
+        if number == 2:
+            os.kill(worker.process.pid, signal.SIGKILL)
+        if number == 5:
+            raise KeyboardInterrupt
+        take_turn(record, worker, bar)
+
+    monkeypatch.setattr(cells, "_take_turn", sabotaged)
+    both = [Cell(parse_contender(name), 64) for name in ("mmseg:segformer-b0", "segformer-b0@plain")]
+    (first, second), complete = measure(both, 4, QUICK)
+    assert not complete
+    assert (len(first.turns), first.failed) == (1, "killed, out of memory?")
+    assert (len(second.turns), second.failed) == (2, None)
+
+
+def test_a_raster_goes_through_the_network_tile_by_tile(monkeypatch):
+    seen = []
+    predict = RoadNetwork.predict
+    monkeypatch.setattr(RoadNetwork, "predict", lambda self, images: seen.append(len(images)) or predict(self, images))
+    cell = scaling_cells(parse_contender("segformer-b0@torch"), [160], (64, 32), batch=2)[1]
+    call, *ran = prepare(cell, torch.device("cpu"), QUICK)
+    call()
+    plan = TilePlan(160, 160, 64, 32, stride=32)
+    assert sum(seen) == len(plan.row_starts) * len(plan.column_starts) == 16 and max(seen) == 2
+    assert ran == ["torch", "fp32"]
+    peer = Cell(parse_contender("mmseg:segformer-b0"), 160, tiles=(64, 32))
+    with pytest.raises(ConfigError, match="a peer does not map rasters"):
+        prepare(peer, torch.device("cpu"), QUICK)

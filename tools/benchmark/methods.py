@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,32 +15,64 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_segmentor
 from torch import nn
 
-from ..engine import build_network, leaf_configs, load_config
-from ..engine.config import CONFIG_ROOT
-from ..engine.distributed import seed_everything
-from ..engine.weights import load_weights
-from ..errors import ConfigError, require
-from ..models.folding import Scores, network_stride
+from mmseg_ext.deploy import BACKENDS, PRECISIONS
+from mmseg_ext.engine import build_network, leaf_configs, load_config
+from mmseg_ext.engine.config import CONFIG_ROOT
+from mmseg_ext.engine.distributed import seed_everything
+from mmseg_ext.engine.weights import load_weights
+from mmseg_ext.errors import ConfigError, require
+from mmseg_ext.models.folding import Scores, network_stride
 
+AUTO = "auto"
 CLASSES = 2
+_PATTERN = re.compile(r"(?P<method>[^@]+)(@(?P<backend>[^@+]+)([+](?P<precision>[^@+]+))?)?")
 _SEGFORMER_B0 = "mmseg:segformer-b0"
 _SMP = "smp:"
-_PEER_STRIDE = 32
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method on a backend."""
+
+    method: str  # short name, config path or peer
+    backend: str  # of `BACKENDS`, or ``auto``
+    precision: str | None = None  # of `PRECISIONS`; None: float32, or with ``auto`` the fastest on this hardware
+
+    def __str__(self) -> str:
+        precision = "" if self.precision is None else f"+{self.precision}"
+        return f"{self.method}@{self.backend}{precision}"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A network with its weights, in evaluation mode.
+    """A network with its weights, in evaluation mode."""
 
-    Attributes:
-        network: MMSegmentation's segmentor; of a peer a module from images to scores.
-        bands: of the images it takes.
-        stride: of which height and width are multiples.
+    network: Any  # MMSegmentation's segmentor; of a peer a module from images to scores
+    bands: int = 3  # of the images it takes
+    stride: int = 32  # height and width are multiples of it, in pixels
+    cfg: Config | None = None  # that it was built from; None for a peer
+
+
+def parse_contender(text: str) -> Contender:
+    """Return what ``METHOD[@BACKEND[+PRECISION]]`` says; without a backend ``auto``, for a peer ``plain``.
+
+    Raises:
+        ConfigError: unknown method, backend or precision, or a peer on another backend than its users'.
+        MissingExtraError: the peer's library is not installed.
     """
-
-    network: Any
-    bands: int
-    stride: int
+    found = _PATTERN.fullmatch(text)
+    if not found:
+        raise ConfigError(f"{text}: write METHOD[@BACKEND[+PRECISION]], such as dsegnext-t@openvino+bf16")
+    method, precision = found["method"], found["precision"]
+    backend = found["backend"] or ("plain" if is_peer(method) else AUTO)
+    if backend not in (*BACKENDS, AUTO):
+        raise ConfigError(f"{text}: no backend is called {backend}; take one of {', '.join((*BACKENDS, AUTO))}")
+    if precision not in (*PRECISIONS, None):
+        raise ConfigError(f"{text}: no precision is called {precision}; take one of {', '.join(PRECISIONS)}")
+    if is_peer(method) and (backend, precision or "fp32") != ("plain", "fp32"):
+        raise ConfigError(f"{text}: a peer runs as its users run it, eager in float32; write {method}")
+    _check(method)
+    return Contender(method, backend, precision)
 
 
 @cache
@@ -61,13 +94,7 @@ def is_peer(method: str) -> bool:
     return method.startswith(_SMP) or method == _SEGFORMER_B0
 
 
-def check_method(method: str) -> None:
-    """Refuse a method that cannot be built.
-
-    Raises:
-        ConfigError: it is neither a short name nor a config file nor a peer.
-        MissingExtraError: the peer's library is not installed.
-    """
+def _check(method: str) -> None:
     if method.startswith(_SMP):
         require(["segmentation_models_pytorch"], "peers", method)
         if "-" not in method:
@@ -85,15 +112,14 @@ def build_method(method: str, checkpoint: str | None = None) -> Method:
     Raises:
         UserError: it cannot be built, or the weights do not fit.
     """
-    check_method(method)
     seed_everything(0)
     if is_peer(method):
-        return Method(_peer(method).eval(), 3, _PEER_STRIDE)
+        return Method(_peer(method).eval())
     cfg = load_config(method_configs().get(method, method))
     network = revert_sync_batchnorm(build_network(cfg, initialise=checkpoint is None, pretrained=False)).eval()
     if checkpoint is not None:
         load_weights(network, checkpoint)
-    return Method(network, cfg.model.backbone.get("in_channels", 3), network_stride(network))
+    return Method(network, cfg.model.backbone.get("in_channels", 3), network_stride(network), cfg)
 
 
 def _peer(method: str) -> nn.Module:

@@ -1,50 +1,14 @@
-"""Where the time of a training step goes, and the parts of a step that are ours."""
+"""The parts of a training step that are ours."""
 
-import time
 from types import SimpleNamespace
 
-import pytest
 import torch
 from mmseg.models.segmentors.base import BaseSegmentor
 from torch import nn
 
 from mmseg_ext.engine import WeightAverageHook, load_config
 from mmseg_ext.engine.distributed import total_loss
-from mmseg_ext.engine.hooks import StepHook
 from mmseg_ext.engine.training import collate_plainly
-from mmseg_ext.engine.training_profile import profile_training
-
-
-def test_the_profile_reads_the_configs_data_and_its_parts_make_the_step(one_config):
-    options = {
-        "custom_hooks": [dict(type="WeightAverageHook")],
-        "optimizer_config.grad_clip": dict(max_norm=1.0),
-        "data.samples_per_gpu": 1,
-    }
-    cfg = load_config(str(one_config), options)
-    found = profile_training(cfg, steps=3)
-    assert found.source == cfg.data.train.data_root
-    assert found.batch == 1
-    expected = {"loading", "transfer", "forward", "losses", "guard", "backward", "clip", "optimizer", "weight average"}
-    assert expected <= found.part_ms.keys()
-    assert sum(found.part_ms.values()) == pytest.approx(found.step_ms, rel=0.25)
-
-
-def test_the_profile_finds_where_time_was_spent(one_config, monkeypatch):
-    clip = StepHook.clip_grads
-
-    def slow_clip(self, parameters):
-        time.sleep(0.5)
-        return clip(self, parameters)
-
-    monkeypatch.setattr(StepHook, "clip_grads", slow_clip)
-    cfg = load_config(str(one_config), {"optimizer_config.grad_clip": dict(max_norm=1.0)})
-    cfg.data.train.data_root = "nowhere"
-    found = profile_training(cfg, steps=1)
-    assert found.source == "random numbers, 64 x 64 px"
-    assert 500 <= found.part_ms["clip"] < 0.5 * (found.step_ms + 500)
-    assert "weight average" not in found.part_ms
-    assert profile_training(cfg, crop_px=96, batch=3, steps=1).batch == 3
 
 
 def test_total_loss_is_mmsegmentations():

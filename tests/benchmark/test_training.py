@@ -1,0 +1,70 @@
+import itertools
+
+import pytest
+import training
+from training import PARTS, build_training, training_profile, training_speeds
+
+from mmseg_ext.engine import StepHook, load_config
+from mmseg_ext.errors import ConfigError
+
+
+def ticking(monkeypatch):
+    """Let every look at the clock be a millisecond after the last one."""
+    ticks = itertools.count()
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(ticks) / 1000)
+
+
+def test_settings_take_turns(one_config, monkeypatch):
+    steps = []
+    step = training.Training.step
+    monkeypatch.setattr(training.Training, "step", lambda self: steps.append(self.runner) or step(self))
+    ticking(monkeypatch)
+    settings = ("fp32", "fp32+loop", "bf16+channels_last")
+    speeds = training_speeds(load_config(str(one_config)), settings, crop_px=64, batch=3, rounds=2)
+    assert list(speeds) == list(settings)
+    assert [gib for _, _, gib in speeds.values()] == [None] * 3
+    assert [found[:2] for found in speeds.values()] == [pytest.approx((3000, 1))] * 3
+    fused, loop, _ = steps[:3]
+    assert steps == steps[:3] * 4 and [runner.iter for runner in steps[:3]] == [4, 4, 4]
+    assert fused.optimizer.defaults["fused"] and not loop.optimizer.defaults["fused"]
+    assert loop.optimizer.defaults["foreach"] is False
+
+
+def test_an_unknown_setting_is_said(one_config):
+    for setting in ("fp64", "fp32+fast"):
+        with pytest.raises(ConfigError, match=r"give fp32, bf16, fp16, and after it any of \+channels_last"):
+            training_speeds(load_config(str(one_config)), (setting,), crop_px=64, batch=2, rounds=1)
+
+
+def test_the_profile_reads_the_configs_data_and_its_parts_make_the_step(one_config, monkeypatch):
+    options = {
+        "custom_hooks": [dict(type="WeightAverageHook")],
+        "optimizer_config.grad_clip": dict(max_norm=1.0),
+        "data.samples_per_gpu": 1,
+    }
+    cfg = load_config(str(one_config), options)
+    trained = build_training(cfg)
+    assert (trained.source, trained.images) == (cfg.data.train.data_root, 1)
+    ticking(monkeypatch)
+    found = training_profile(trained, steps=3)
+    assert list(found) == [*PARTS, "step"]
+    step = found.pop("step")
+    assert sum(found.values()) == pytest.approx(step)
+
+
+def test_the_profile_finds_where_time_was_spent(one_config, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    clip = StepHook.clip_grads
+
+    def slow_clip(self, parameters):
+        now[0] += 0.5
+        return clip(self, parameters)
+
+    monkeypatch.setattr(StepHook, "clip_grads", slow_clip)
+    cfg = load_config(str(one_config), {"optimizer_config.grad_clip": dict(max_norm=1.0)})
+    cfg.data.train.data_root = "nowhere"
+    trained = build_training(cfg)
+    assert trained.source == "random numbers, 64 x 64 px"
+    assert training_profile(trained, steps=1) == dict(clip=500, step=500)
+    assert build_training(cfg, crop_px=96, batch=3).images == 3
