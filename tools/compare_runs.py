@@ -28,7 +28,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Compare as the command line says."""
     args = parse_args()
-    from mmseg_ext.scoring import compare_runs, comparison_table, read_scores
+    from mmseg_ext.scoring.comparison import compare_runs, comparison_table
+    from mmseg_ext.scoring.results import read_scores
 
     names = _names(args.runs)
     runs = {name: read_scores(path) for name, path in zip(names, args.runs, strict=True)}

@@ -52,10 +52,7 @@ def seconds(work: Callable[[], object], rounds: int) -> float:
 def main() -> None:
     """Measure as the command line says."""
     args = parse_args()
-    from mmseg_ext.metrics import apls, connectivity, probability, region, relaxed, topo
-    from mmseg_ext.metrics import relaxed as boundary
-    from mmseg_ext.metrics import relaxed as centreline
-    from mmseg_ext.metrics import relaxed as cldice
+    from mmseg_ext.metrics import apls, centrelines, pixels, topo
     from mmseg_ext.roads import road_graph, skeleton
     from mmseg_ext.scoring import ScoringSettings, score_image
 
@@ -68,18 +65,18 @@ def main() -> None:
         thin, true_thin = skeleton(mask), skeleton(truth)
         ours, theirs = road_graph(mask), road_graph(truth)
         parts: dict[str, Callable[[], object]] = {
-            "confusion matrix": lambda m=mask, t=truth: region.confusion(m.astype(np.uint8), t.astype(np.uint8), 2),
-            "boundary IoU": lambda m=mask, t=truth: boundary.boundary_counts(m, t),
-            "relaxed F1": lambda m=mask, t=truth: relaxed.relaxed_counts(m, t),
-            "probabilities": lambda c=chance, t=truth: probability.probability_counts(c, t),
+            "confusion matrix": lambda m=mask, t=truth: pixels.confusion(m.astype(np.uint8), t.astype(np.uint8), 2),
+            "boundary IoU": lambda m=mask, t=truth: pixels.boundary_counts(m, t),
+            "relaxed F1": lambda m=mask, t=truth: pixels.relaxed_counts(m, t),
+            "probabilities": lambda c=chance, t=truth: pixels.probability_counts(c, t),
             "skeletons": lambda m=mask, t=truth: (skeleton(m), skeleton(t)),
-            "clDice": lambda m=mask, t=truth, a=thin, b=true_thin: cldice.cldice_counts(m, t, a, b),
+            "clDice": lambda m=mask, t=truth, a=thin, b=true_thin: pixels.cldice_counts(m, t, a, b),
             "graphs": lambda m=mask, t=truth: (road_graph(m), road_graph(t)),
-            "completeness, correctness": lambda a=ours, b=theirs: centreline.centreline_lengths(a, b, 6),
-            "connectivity": lambda a=ours, b=theirs: connectivity.connectivity(a, b, 6),
+            "completeness, correctness": lambda a=ours, b=theirs: centrelines.centreline_lengths(a, b, 6),
+            "connectivity": lambda a=ours, b=theirs: centrelines.connectivity(a, b, 6),
             "APLS (SpaceNet)": lambda a=ours, b=theirs: apls.apls(a, b, apls.SPACENET),
             "APLS (Sat2Graph)": lambda a=ours, b=theirs: apls.apls(a, b, apls.SAT2GRAPH),
-            "TOPO": lambda a=ours, b=theirs: topo.topo(a, b, topo.CITY_SCALE),
+            "TOPO": lambda a=ours, b=theirs: topo.topo(a, b),
             "all of them": lambda m=mask, t=truth, c=chance: score_image("a", m, t, ScoringSettings(), probability=c),
         }
         columns.append({name: seconds(work, args.rounds) for name, work in parts.items()})

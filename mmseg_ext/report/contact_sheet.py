@@ -12,9 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
 from ..files import complete_file
-from .pictures import HATCH_CSS, fitted, hatch, picture_url
+from .pictures import HATCH_CSS, fitted, paint_labels, picture_url
 
-_OPACITY = 0.5
 _LINE_PX = 20
 _GAP_PX = 10
 _MAX_SIDE_PX = 65_500  # of a JPEG file
@@ -73,37 +72,6 @@ class Section:
     title: str
     cells: Sequence[Cell]
     text: str = ""
-
-
-def paint_labels(
-    image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], ignore_index: int = 255, longest: int = 0
-) -> np.ndarray:
-    """Return ``image`` with every class but 0 tinted in its colour and what is ignored hatched in grey.
-
-    Args:
-        image: RGB uint8 (H, W, 3).
-        labels: class indices and ``ignore_index`` (H, W).
-        palette: RGB colour (0-255) of each class.
-        ignore_index: label of what counts nowhere.
-        longest: longest side of the result in pixels; 0 keeps the image's size.
-
-    Returns:
-        RGB uint8. Where it is smaller than ``image``, a tint is as strong as the class's share of the pixel, so
-        that thin lines are not lost.
-
-    Raises:
-        ValueError: image and labels differ in size.
-    """
-    if labels.shape != image.shape[:2]:
-        raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
-    longest = longest or max(image.shape[:2])
-    painted = fitted(image, longest).astype(np.float32)
-    for label, colour in enumerate(palette):
-        if label:
-            share = fitted((labels == label).astype(np.float32), longest)[..., None] * _OPACITY
-            painted += share * (np.asarray(colour, np.float32) - painted)
-    hatch(painted, labels == ignore_index)
-    return painted.round().astype(np.uint8)
 
 
 def write_contact_sheet(
