@@ -120,7 +120,7 @@ def _scorer(measure: RoadMeasure, images: Sequence[Mapping]) -> tuple[Callable[[
     """Return how a run scores on draws (..., N) of its images, and on which images (N,) it has a score at all."""
     if measure.of is None:
         values = np.array([image["scores"][measure.key] for image in images], float)
-        return lambda draws: values[draws].mean(axis=-1) if draws.size else np.float64(math.nan), ~np.isnan(values)
+        return lambda draws: np.asarray(values[draws].mean(axis=-1) if draws.size else math.nan), ~np.isnan(values)
     keys = list(images[0]["counts"])
     columns = [np.array([image["counts"][key] for image in images]) for key in keys]
     pooled = measure.of
