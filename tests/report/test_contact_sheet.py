@@ -8,13 +8,13 @@ from PIL import Image
 
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.report import contact_sheet
-from mmseg_ext.report.contact_sheet import Cell, Section, write_contact_sheet
+from mmseg_ext.report.contact_sheet import Section, SheetCell, write_contact_sheet
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 0, 200))
 
 
 def cell(labels=None, caption="a.png", note="", size=(40, 60)):
-    return Cell(np.full((*size, 3), (10, 120, 60), np.uint8), labels, caption, note)
+    return SheetCell(np.full((*size, 3), (10, 120, 60), np.uint8), labels, caption, note)
 
 
 def pictures_of(page):
@@ -22,7 +22,8 @@ def pictures_of(page):
     return [np.array(Image.open(io.BytesIO(base64.b64decode(one)))) for one in data]
 
 
-def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path):
+def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "_PICTURE_PX", 30)
     labels = np.zeros((40, 60), np.uint8)
     labels[:, :30] = 1
     sections = [
@@ -31,7 +32,7 @@ def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path):
     ]
     path = tmp_path / "new" / "sheet.html"
     write_contact_sheet(
-        str(path), "<title>", sections, PALETTE, "<p id=own>kept</p>", classes=("ground", "ro<ad", "pad"), cell_px=30
+        str(path), "<title>", sections, PALETTE, "<p id=own>kept</p>", classes=("ground", "ro<ad", "pad")
     )
     page = path.read_text()
     for words in (
@@ -55,13 +56,12 @@ def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
-def test_picture_holds_every_cell_at_its_place(tmp_path, suffix):
+def test_picture_holds_every_cell_at_its_place(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "_PICTURE_PX", 60)
     labels = np.ones((40, 60), np.uint8)
     cells = [cell(labels, f"number {i}", "long words " * 40) for i in range(5)]
     path = tmp_path / f"sheet.{suffix}"
-    write_contact_sheet(
-        str(path), "title", [Section("all", cells, "text"), Section("none", [])], PALETTE, columns=2, cell_px=60
-    )
+    write_contact_sheet(str(path), "title", [Section("all", cells, "text"), Section("none", [])], PALETTE)
     sheet = np.array(Image.open(path).convert("RGB")).astype(int)
     assert sheet.shape[1] == 2 * (2 * 60 + 5) + 10 + 20
     plain = np.abs(sheet - (10, 120, 60)).max(axis=2) <= 12
