@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 512
 PARAMS_TOLERANCE_M = 0.01
 FLOPS_TOLERANCE_G = 0.1
-_DATASETS = {"OPM": "opm", "DP": "deepglobe"}
+_DATASETS = ("OPM", "DP")
 _COUNTERS = ("mmcv", "torchprofile")
 _COST_HEADER = ["Params, published (M)", "measured", "FLOPs, published (G)", "mmcv", "torchprofile"]
 
@@ -91,7 +91,7 @@ def _number(value: float | None) -> str:
     return "--" if value is None else f"{value:.2f}"
 
 
-def _links(config: str, measured: Mapping[str, Any], encoder: str, prefix: str) -> str:
+def _links(config: str, measured: Mapping[str, Any], encoder: str) -> str:
     """Return links to the configs of a row, one for each data set."""
     links = []
     for name in _DATASETS:
@@ -99,21 +99,22 @@ def _links(config: str, measured: Mapping[str, Any], encoder: str, prefix: str) 
         if encoder == "none":
             path = path.replace(".py", ".scratch.py").replace("/Dsegnext.", "/dsegnext.")
         if path in measured:
-            links.append(f"[{name}]({prefix}{path})")
+            links.append(f"[{name}]({path})")
     return " ".join(links)
 
 
-def _marks(published: Mapping[str, Any]) -> dict[str, int]:
-    """Return the number of the note of each method whose published FLOPs are not reproducible."""
+def _marks(published: Mapping[str, Any]) -> dict[str, str]:
+    """Return the mark of every method, empty where its published FLOPs need no note."""
+    marks = {row["method"]: "" for row in published["methods"]}
     noted = [row["method"] for row in published["methods"] if "flops_note" in row]
-    return {method: number for number, method in enumerate(noted, start=1)}
+    return marks | {method: f" <sup>{number}</sup>" for number, method in enumerate(noted, start=1)}
 
 
 def notes(published: Mapping[str, Any]) -> str:
     """Return the notes to the marked figures as a Markdown list."""
     marks = _marks(published)
-    rows = [row for row in published["methods"] if row["method"] in marks]
-    return "\n".join(f"- <sup>{marks[row['method']]}</sup> {row['method']}: {row['flops_note']}." for row in rows)
+    rows = [row for row in published["methods"] if "flops_note" in row]
+    return "\n".join(f"-{marks[row['method']]} {row['method']}: {row['flops_note']}." for row in rows)
 
 
 def results_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
@@ -121,7 +122,6 @@ def results_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> 
     marks = _marks(published)
     rows = []
     for row in published["methods"]:
-        mark = f" <sup>{marks[row['method']]}</sup>" if row["method"] in marks else ""
         cost = measured[row["config"].format(dataset="OPM")]
         for result in row["results"]:
             rows.append(
@@ -129,10 +129,10 @@ def results_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> 
                     row["method"],
                     result["encoder"],
                     _number(cost["params_with_imagenet_head_m"]),
-                    _number(cost[f"{row['counter']}_g"]) + mark,
+                    _number(cost[f"{row['counter']}_g"]) + marks[row["method"]],
                     _number(result["opm"]),
                     _number(result["deepglobe"]),
-                    _links(row["config"], measured, result["encoder"], ""),
+                    _links(row["config"], measured, result["encoder"]),
                 ]
             )
     header = ["method", "encoder weights", "Params (M)", "FLOPs (G)", "OPM mIoU", "DeepGlobe mIoU", "config"]
@@ -153,9 +153,8 @@ def complexity_table(published: Mapping[str, Any], measured: Mapping[str, Any]) 
     marks = _marks(published)
     rows = []
     for row in published["methods"]:
-        mark = f" <sup>{marks[row['method']]}</sup>" if row["method"] in marks else ""
         path = row["config"].format(dataset="OPM")
-        rows.append([f"[{row['method']}](../{path})", *_cost_cells(row, measured[path], mark)])
+        rows.append([f"[{row['method']}](../{path})", *_cost_cells(row, measured[path], marks[row["method"]])])
     return f"{markdown_table(['method', *_COST_HEADER], rows)}\n\n{notes(published)}"
 
 
