@@ -1,22 +1,26 @@
 #!/usr/bin/env python
 """Train and evaluate methods from scratch with one budget: ``python tools/accuracy_table.py [CONFIG ...]``.
 
-Every run that is not yet in docs/accuracy_results.json is trained (an interrupted one goes on where it stopped),
-evaluated on the test split and added there; then the tables of docs/benchmarks.md are written. So the same command
-resumes after a stop, and other configs or seeds make the table grow. With another --results the table is printed.
+Every run that is not yet in docs/accuracy_results.json is trained (an interrupted one resumes), evaluated on the test
+split and added there; then the tables of docs/benchmarks.md are written. Re-run the command to resume after a stop, or
+with other configs or seeds to extend the table. With another --results the table is printed.
 """
 
 import argparse
 import json
 import os
+import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mmseg_ext.engine import leaf_configs, load_config, train_and_score
 from mmseg_ext.errors import run_tool
-from mmseg_ext.report import accuracy_table, update_blocks
+from mmseg_ext.files import complete_file
+from mmseg_ext.report import markdown_table, update_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "accuracy_results.json"
@@ -69,6 +73,52 @@ def measure(config: str, recipe: str, seed: int, work_root: str) -> dict:
     )
 
 
+def method_name(config: str, published: Mapping[str, Any]) -> str:
+    """Return the paper's name of the method of ``config``, or the config's own where the paper has none."""
+    stem = _stem(config)
+    for row in published["methods"]:
+        if _stem(row["config"]) == stem:
+            return row["method"]
+    return stem
+
+
+def _stem(config: str) -> str:
+    """Return family and size, the part of a config's name before the crop size, in small letters."""
+    parts = os.path.basename(config).casefold().removesuffix(".py").split(".")
+    sizes = [i for i, part in enumerate(parts) if part.partition("x")[0].isdigit()]
+    return ".".join(parts[: sizes[0]] if sizes else parts)
+
+
+def _percent(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
+
+
+def accuracy_table(results: Sequence[Mapping[str, Any]], published: Mapping[str, Any]) -> str:
+    """Return a row per config of ``results``, the best mIoU first: means and deviations over seeds.
+
+    Args:
+        results: rows with ``config``, ``seed``, ``iterations``, ``road_iou`` and ``miou`` (0 to 1).
+        published: the paper's tables, for the methods' names.
+    """
+    by_config: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        by_config.setdefault(result["config"], []).append(result)
+    rows = []
+    for config, runs in by_config.items():
+        mean = statistics.mean(run["miou"] for run in runs)
+        cells = [
+            f"[{method_name(config, published)}](../{config})",
+            f"{runs[0]['iterations']:,}",
+            ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs)),
+            _percent([run["road_iou"] for run in runs]),
+            _percent([run["miou"] for run in runs]),
+        ]
+        rows.append((mean, cells))
+    rows.sort(key=lambda row: -row[0])
+    return markdown_table(["method", "iterations", "seed", "road IoU", "mIoU"], [cells for _, cells in rows])
+
+
 def main() -> None:
     """Measure what is missing, then write or check the tables."""
     args = parse_args()
@@ -81,9 +131,8 @@ def main() -> None:
                 continue
             rows.append(measure(config, args.recipe, seed, args.work_root))
             rows.sort(key=lambda row: (row["recipe"], row["config"], row["seed"]))
-            partial = args.results.with_suffix(".partial")
-            partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, args.results)
+            with complete_file(str(args.results)) as partial:
+                Path(partial).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
     if args.results != RESULTS:
         own = [row for row in rows if row["recipe"] == args.recipe]
@@ -100,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; the same command goes on")
+    run_tool(main, "stopped; re-run the command to resume")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Compare runs by the road scores of the same images, and tell which differences are real.
+"""Compare runs by the road scores of the same images, and say which differences are significant.
 
 Example: python tools/compare_runs.py scores/segnext scores/dsegnext
-Each RUN is a folder that tools/test.py --report or tools/evaluate.py --out wrote; the first is what the others are
-compared with.
+Each RUN is a folder written by tools/test.py --report or tools/evaluate.py --out; the others are compared with the
+first.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import os
 import sys
 
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.files import complete_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +29,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Compare as the command line says."""
     args = parse_args()
-    from mmseg_ext.scoring import compare_runs, comparison_table, read_scores
+    from mmseg_ext.scoring.comparison import compare_runs, comparison_table
+    from mmseg_ext.scoring.results import read_scores
 
     names = _names(args.runs)
     runs = {name: read_scores(path) for name, path in zip(names, args.runs, strict=True)}
@@ -37,11 +39,8 @@ def main() -> None:
     table = comparison_table(found, args.confidence) + "\n"
     sys.stdout.write(table)
     if args.out:
-        try:
-            with open(args.out, "w", encoding="utf-8") as file:
-                file.write(table)
-        except OSError as error:
-            raise ConfigError(f"{args.out}: cannot be written ({error.strerror}); choose another place") from None
+        with complete_file(args.out) as partial, open(partial, "w", encoding="utf-8") as file:
+            file.write(table)
 
 
 def _names(paths: list[str]) -> list[str]:

@@ -8,17 +8,25 @@ stale (--check), or a figure differs from the published one without a note there
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from mmseg_ext.engine import leaf_configs, load_config, measure_complexity
 from mmseg_ext.errors import run_tool
-from mmseg_ext.report import model_table, update_blocks
+from mmseg_ext.report import markdown_table, update_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 512
+PARAMS_TOLERANCE_M = 0.01
+FLOPS_TOLERANCE_G = 0.1
+_DATASETS = ("OPM", "DP")
+_COUNTERS = ("mmcv", "torchprofile")
+_COST_HEADER = ["Params, published (M)", "measured", "FLOPs, published (G)", "mmcv", "torchprofile"]
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,6 +59,134 @@ def measure_leaves() -> dict[str, dict]:
     return measured
 
 
+def deviations(published: Mapping[str, Any], cost: Mapping[str, Any]) -> list[str]:
+    """Return in words where the measured ``cost`` of a network leaves the published figures' tolerance.
+
+    Args:
+        published: a row with ``params_m``, ``flops_g`` and optionally ``counter`` (of the paper's FLOPs).
+        cost: the row of its config that `measure_leaves` returned.
+    """
+    found = []
+    params = cost["params_with_imagenet_head_m"]
+    if abs(params - published["params_m"]) > PARAMS_TOLERANCE_M:
+        found.append(f"Params {params:.3f} M, published {published['params_m']:.2f} M")
+    flops = cost[f"{published.get('counter', 'mmcv')}_g"]
+    if abs(flops - published["flops_g"]) > FLOPS_TOLERANCE_G:
+        found.append(f"FLOPs {flops:.3f} G, published {published['flops_g']:.2f} G")
+    return found
+
+
+def unexplained(published: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return every deviation from the published tables that no note there explains."""
+    found = []
+    for row in published["methods"]:
+        words = deviations(row, measured[row["config"].format(dataset="OPM")])
+        found += [f"{row['method']}: {word}" for word in words if not ("flops_note" in row and word[:5] == "FLOPs")]
+    for row in published["ablation"]:
+        found += [f"{row['variant']}: {word}" for word in deviations(row, measured[row["config"]])]
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "--" if value is None else f"{value:.2f}"
+
+
+def _links(config: str, measured: Mapping[str, Any], encoder: str) -> str:
+    """Return links to the configs of a row, one for each data set."""
+    links = []
+    for name in _DATASETS:
+        path = config.format(dataset=name)
+        if encoder == "none":
+            path = path.replace(".py", ".scratch.py").replace("/Dsegnext.", "/dsegnext.")
+        if path in measured:
+            links.append(f"[{name}]({path})")
+    return " ".join(links)
+
+
+def _marks(published: Mapping[str, Any]) -> dict[str, str]:
+    """Return the mark of every method, empty where its published FLOPs need no note."""
+    marks = {row["method"]: "" for row in published["methods"]}
+    noted = [row["method"] for row in published["methods"] if "flops_note" in row]
+    return marks | {method: f" <sup>{number}</sup>" for number, method in enumerate(noted, start=1)}
+
+
+def notes(published: Mapping[str, Any]) -> str:
+    """Return the notes to the marked figures as a Markdown list."""
+    marks = _marks(published)
+    rows = [row for row in published["methods"] if "flops_note" in row]
+    return "\n".join(f"-{marks[row['method']]} {row['method']}: {row['flops_note']}." for row in rows)
+
+
+def results_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Return published mIoU and measured complexity, by the paper's counter, with links to the configs: the README."""
+    marks = _marks(published)
+    rows = []
+    for row in published["methods"]:
+        cost = measured[row["config"].format(dataset="OPM")]
+        for result in row["results"]:
+            rows.append(
+                [
+                    row["method"],
+                    result["encoder"],
+                    _number(cost["params_with_imagenet_head_m"]),
+                    _number(cost[f"{row['counter']}_g"]) + marks[row["method"]],
+                    _number(result["opm"]),
+                    _number(result["deepglobe"]),
+                    _links(row["config"], measured, result["encoder"]),
+                ]
+            )
+    header = ["method", "encoder weights", "Params (M)", "FLOPs (G)", "OPM mIoU", "DeepGlobe mIoU", "config"]
+    return f"{markdown_table(header, rows)}\n\n{notes(published)}"
+
+
+def _cost_cells(row: Mapping[str, Any], cost: Mapping[str, Any], mark: str = "") -> list[str]:
+    return [
+        _number(row["params_m"]),
+        _number(cost["params_with_imagenet_head_m"]),
+        _number(row["flops_g"]) + mark,
+        *(f"**{cost[f'{c}_g']:.2f}**" if c == row["counter"] else f"{cost[f'{c}_g']:.2f}" for c in _COUNTERS),
+    ]
+
+
+def complexity_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Return published and measured complexity of every method; the paper's counter is bold."""
+    marks = _marks(published)
+    rows = []
+    for row in published["methods"]:
+        path = row["config"].format(dataset="OPM")
+        rows.append([f"[{row['method']}](../{path})", *_cost_cells(row, measured[path], marks[row["method"]])])
+    return f"{markdown_table(['method', *_COST_HEADER], rows)}\n\n{notes(published)}"
+
+
+def ablation_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Return the paper's ablation of D-SegNeXt-B on OPM with published and measured complexity."""
+    rows = [
+        [
+            f"[{row['variant']}](../{row['config']})",
+            *_cost_cells({**row, "counter": "mmcv"}, measured[row["config"]]),
+            _number(row["miou"]),
+            _number(row["accuracy"]),
+        ]
+        for row in published["ablation"]
+    ]
+    return markdown_table(["D-SegNeXt-B", *_COST_HEADER, "OPM mIoU, published", "accuracy, published"], rows)
+
+
+def leaf_table(measured: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> str:
+    """Return the measured complexity of the configs at ``paths``."""
+    rows = []
+    for path in paths:
+        cost = measured[path]
+        rows.append(
+            [
+                f"[{os.path.basename(path)}](../{path})",
+                _number(cost["params_m"]),
+                *(_number(cost[f"{counter}_g"]) for counter in _COUNTERS),
+            ]
+        )
+    return markdown_table(["config", "Params (M)", "FLOPs mmcv (G)", "torchprofile (G)"], rows)
+
+
 def tables(published: dict, measured: dict[str, dict]) -> dict[str, dict[str, str]]:
     """Return the generated tables by file and name."""
     in_paper = {row["config"].format(dataset="OPM") for row in published["methods"]}
@@ -58,12 +194,12 @@ def tables(published: dict, measured: dict[str, dict]) -> dict[str, dict[str, st
     large = [path for path in measured if ".large." in path and ".OPM." in path and ".scratch." not in path]
     others = [path for path in measured if path not in in_paper and path not in large]
     return {
-        "README.md": {"model table": model_table.results_table(published, measured)},
+        "README.md": {"model table": results_table(published, measured)},
         "docs/model_zoo.md": {
-            "complexity": model_table.complexity_table(published, measured),
-            "ablation": model_table.ablation_table(published, measured),
-            "large": model_table.leaf_table(measured, large),
-            "others": model_table.leaf_table(measured, others),
+            "complexity": complexity_table(published, measured),
+            "ablation": ablation_table(published, measured),
+            "large": leaf_table(measured, large),
+            "others": leaf_table(measured, others),
         },
     }
 
@@ -85,7 +221,7 @@ def main() -> None:
     args = parse_args()
     published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
     measured = measure_leaves()
-    failures = model_table.unexplained(published, measured)
+    failures = unexplained(published, measured)
     if args.json:
         rows = {path: {**cost, "published": published_figures(published, path)} for path, cost in measured.items()}
         json.dump(dict(input=[3, SIZE_PX, SIZE_PX], configs=rows), sys.stdout, indent=1)

@@ -18,7 +18,7 @@ from ..datasets import RoadDataset
 from ..datasets.raw_mask import is_black_and_white, read_grey, repaired_labels
 from ..datasets.road_dataset import ROAD_PALETTE
 from ..errors import DataError
-from ..report.contact_sheet import Cell, Section, write_contact_sheet
+from ..report.contact_sheet import Section, SheetCell, write_contact_sheet
 from .findings import Finding, Problem, gather, shown
 from .leakage import leaks, shared_names
 from .pairs import PairFacts, image_as_seen, measure_pair
@@ -233,7 +233,7 @@ def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: 
     write_contact_sheet(path, title, sections, palette[: len(classes)], diagnosis.summary_html(), classes=classes)
 
 
-def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> Cell:
+def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> SheetCell:
     try:
         image, _ = image_as_seen(pair.image, split)
     except DataError:
@@ -243,7 +243,7 @@ def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> Cell:
     if labels is not None and labels.shape != picture.shape[:2]:
         note = note or "mask and image differ in size"
         labels = None
-    return Cell(picture, labels, caption, note or os.path.basename(pair.image) * (caption != shown(pair.stem)))
+    return SheetCell(picture, labels, caption, note or os.path.basename(pair.image) * (caption != shown(pair.stem)))
 
 
 def _labels(pair: Pair, split: Split) -> np.ndarray | None:

@@ -23,14 +23,14 @@ from tqdm import tqdm
 from ..checks import check_dataset
 from ..datasets.road_dataset import road_labels
 from ..errors import ConfigError
-from ..metrics.region import confusion
-from ..report import save_panel
+from ..metrics.pixels import confusion
+from ..report import panel, save_picture
 from ..scoring import (
     UNKNOWN_METRES,
     ImageScores,
     MapWriter,
+    RoadMasks,
     ScoringSettings,
-    Shown,
     metres_are_known,
     score_image,
     summarise,
@@ -88,7 +88,7 @@ class PredictionWriter:
             truth = dataset.get_gt_seg_map_by_idx(index) if dataset.ann_dir else None
             image = dataset.picture(index)
             path = os.path.join(self.show_dir, f"{stem}.png")
-            save_panel(path, image, labels, truth, dataset.PALETTE, self.opacity)
+            save_picture(path, panel(image, labels, truth, dataset.PALETTE, self.opacity))
 
 
 # -- engine.road_scorer
@@ -118,9 +118,9 @@ class RoadScorer:
             chances = chances[road_labels(dataset.CLASSES)]
         probability = chances.float().sum(dim=0).clamp_(0, 1).cpu().numpy()
         name = _name(dataset, found.index)
-        settings = self._settings(dataset)
-        prediction, truth, valid = self._masks(dataset, found.index, found.labels, probability)
-        scores = score_image(name, prediction, truth, settings, valid, probability)
+        masks = self._masks(dataset, found.index, found.labels, probability)
+        settings = self.settings.at(masks.gsd_m)
+        scores = score_image(name, masks.prediction, masks.truth, settings, masks.valid, probability)
         labels = dataset.get_gt_seg_map_by_idx(found.index)
         pixels = confusion(found.labels, labels, len(dataset.CLASSES), dataset.ignore_index)
         self._scores[found.index] = replace(scores, confusion=pixels)
@@ -153,31 +153,24 @@ class RoadScorer:
         assert self.folder is not None and self._maps is not None
         maps = self._maps
 
-        def show(index: int) -> Shown:
+        def show(index: int) -> RoadMasks:
             name = _name(dataset, index)
             probability = maps.read("probability", name) / np.float32(255)
-            prediction, truth, valid = self._masks(dataset, index, maps.read("labels", name), probability)
-            return Shown(dataset.picture(index), prediction, truth, self._settings(dataset), valid, probability)
+            masks = self._masks(dataset, index, maps.read("labels", name), probability)
+            return replace(masks, image=dataset.picture(index))
 
         write_scores(self.folder, images, self.settings, dataset.CLASSES, **facts)
         subtitle = [f"{name}: {value}" for name, value in facts.items() if value]
         write_report(self.folder, "Road evaluation", images, self.settings, show, subtitle)
 
-    def _settings(self, dataset: CustomDataset) -> ScoringSettings:
-        if self.settings.gsd_m is not None:
-            return self.settings
-        return replace(self.settings, gsd_m=dataset.image_reading().gsd_m)
-
-    def _masks(
-        self, dataset: CustomDataset, index: int, labels: np.ndarray, probability: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return predicted road, true road and the valid pixels of an image, bool (H, W); None where all are valid."""
+    def _masks(self, dataset: CustomDataset, index: int, labels: np.ndarray, probability: np.ndarray) -> RoadMasks:
         roads = road_labels(dataset.CLASSES)
         truth = dataset.get_gt_seg_map_by_idx(index)
         by_label = len(dataset.CLASSES) > 2 or self.settings.threshold == 0.5
         prediction = np.isin(labels, roads) if by_label else probability >= self.settings.threshold
         valid = truth != dataset.ignore_index
-        return prediction, np.isin(truth, roads), None if valid.all() else valid
+        gsd_m = dataset.image_reading().gsd_m
+        return RoadMasks(prediction, np.isin(truth, roads), None if valid.all() else valid, probability, gsd_m)
 
 
 def _name(dataset: CustomDataset, index: int) -> str:

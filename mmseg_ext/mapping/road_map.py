@@ -23,9 +23,8 @@ from ..datasets.road_dataset import road_labels
 from ..errors import ConfigError, DataError, UserError
 from ..files import complete_file
 from ..geo import Georeference, RasterInfo, RasterSource, disk_needed, ground_sampling_distance, write_cog
-from ..metrics.probability import entropy
-from ..report.contact_sheet import paint_labels
-from ..report.pictures import save_picture
+from ..metrics.pixels import entropy
+from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
 from .plan import TilePlan
 from .road_network import RoadNetwork

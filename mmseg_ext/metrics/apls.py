@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .graph_points import Places, RoadLines, chains, node_places, path_lengths, places, points_on, road_lines, snap
+from .centrelines import LineNetwork, Places, chains, line_network, node_places, path_lengths, places, points_on, snap
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Sat2GraphApls:
         candidates: among that many nearest,
         blocked_hops: and not within so many hops of a point that is taken.
         shortest_m: paths no longer than this do not count.
-        margin_m: width of the region's border where no control points lie.
     """
 
     hop_m: float = 2.0
@@ -63,7 +62,6 @@ class Sat2GraphApls:
     candidates: int = 10
     blocked_hops: int = 4
     shortest_m: float = 100.0
-    margin_m: float = 100.0
 
 
 SPACENET = SpaceNetApls()
@@ -83,7 +81,6 @@ def apls(
     truth: nx.MultiGraph,
     variant: SpaceNetApls | Sat2GraphApls = SPACENET,
     gsd_m: float = 1.0,
-    region: tuple[float, float, float, float] | None = None,
 ) -> Apls:
     """Compare the lengths of shortest paths between control points in both graphs.
 
@@ -99,7 +96,8 @@ def apls(
       Differences to the published code: it visits points in random order, here in the order of nodes and edges; it
       parts straight segments into hops, here the lines of edges (the same where edges are straight); it overlooks
       rings without a junction, here their lowest node is a control point; it merges control points in one cell of 2 m,
-      here those within 4 hops of an earlier one are left out, since one to one they could not be found again.
+      here those within 4 hops of an earlier one are left out, since one to one they could not be found again; it
+      leaves out control points within 100 m of the image's border, here none are.
 
     Graphs without edges are empty: both, the total is nan; one of them, 0.
 
@@ -111,19 +109,9 @@ def apls(
         truth: road graph in the same frame and unit.
         variant: `SPACENET` or `SAT2GRAPH`.
         gsd_m: metres per unit of the coordinates.
-        region: (x0, y0, x1, y1) of the image in the unit of the coordinates: `SAT2GRAPH` leaves out control points in
-            the margin along its border; None leaves out none.
-
-    Returns:
-        the total and both directions.
-
-    Raises:
-        ValueError: a region for `SPACENET`, which has no margin.
     """
-    ours, theirs = road_lines(prediction, gsd_m), road_lines(truth, gsd_m)
+    ours, theirs = line_network(prediction, gsd_m), line_network(truth, gsd_m)
     if isinstance(variant, SpaceNetApls):
-        if region is not None:
-            raise ValueError("the SpaceNet variant of APLS has no region")
         few = len(theirs.nodes) <= variant.most_nodes
         forth, back = (_spacenet(own, other, variant, few) for own, other in ((theirs, ours), (ours, theirs)))
         if np.isnan(forth) and np.isnan(back):
@@ -131,8 +119,7 @@ def apls(
         forth, back = (0.0 if np.isnan(score) else score for score in (forth, back))
         total = 2 * forth * back / (forth + back) if min(forth, back) > 0 else 0.0
     else:
-        box = None if region is None else np.asarray(region, dtype=np.float64) * gsd_m
-        forth, back = (_sat2graph(own, other, variant, box) for own, other in ((theirs, ours), (ours, theirs)))
+        forth, back = (_sat2graph(own, other, variant) for own, other in ((theirs, ours), (ours, theirs)))
         scores = [score for score in (forth, back) if not np.isnan(score)]
         total = sum(scores) / len(scores) if scores else float("nan")
     empty = (len(ours.lengths) == 0) + (len(theirs.lengths) == 0)
@@ -141,15 +128,13 @@ def apls(
     return Apls(0.0 if empty else total, forth, back)
 
 
-def _similarity(differences: np.ndarray) -> float:
+def _similarity(lost: int, lengths: np.ndarray, others: np.ndarray) -> float:
+    """Return 1 - the mean difference of ``lost`` missing paths and of paths with ``lengths`` (N,) and ``others``."""
+    differences = np.concatenate([np.ones(lost), np.minimum(1, np.abs(lengths - others) / lengths)])
     return 1 - float(differences.mean()) if len(differences) else float("nan")
 
 
-def _differences(lengths: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return np.minimum(1, np.abs(lengths - others) / lengths)
-
-
-def _spacenet(own: RoadLines, other: RoadLines, variant: SpaceNetApls, few: bool) -> float:
+def _spacenet(own: LineNetwork, other: LineNetwork, variant: SpaceNetApls, few: bool) -> float:
     """Score the direction from ``own`` to ``other``; ``few``: take all nodes and points inside the edges."""
     control = node_places(own)
     control = control.pick(control.edge >= 0)
@@ -164,11 +149,10 @@ def _spacenet(own: RoadLines, other: RoadLines, variant: SpaceNetApls, few: bool
     paired = np.isfinite(lengths) & ~np.eye(len(lengths), dtype=bool)
     lost = paired & missing[:, None]
     counted = paired & ~missing[:, None] & (lengths >= variant.shortest_m)
-    differences = _differences(lengths[counted], others[counted])
-    return _similarity(np.concatenate([np.ones(np.count_nonzero(lost)), differences]))
+    return _similarity(int(np.count_nonzero(lost)), lengths[counted], others[counted])
 
 
-def _inside_edges(roads: RoadLines, variant: SpaceNetApls) -> Places:
+def _inside_edges(roads: LineNetwork, variant: SpaceNetApls) -> Places:
     edge: list[int] = []
     along: list[float] = []
     for index, length in enumerate(roads.lengths):
@@ -189,7 +173,7 @@ class _Hops(NamedTuple):
     along_edge: list[list[int]]
 
 
-def _hops(roads: RoadLines, variant: Sat2GraphApls) -> _Hops:
+def _hops(roads: LineNetwork, variant: Sat2GraphApls) -> _Hops:
     nodes = node_places(roads)
     edge, along = list(nodes.edge), list(nodes.along)
     neighbours: list[set[int]] = [set() for _ in edge]
@@ -207,7 +191,7 @@ def _hops(roads: RoadLines, variant: Sat2GraphApls) -> _Hops:
     return _Hops(places(edge, along), neighbours, along_edge)
 
 
-def _control_points(roads: RoadLines, hops: _Hops, variant: Sat2GraphApls) -> np.ndarray:
+def _control_points(roads: LineNetwork, hops: _Hops, variant: Sat2GraphApls) -> np.ndarray:
     control: set[int] = set()
     for chain in chains(roads):
         points: list[int] = []
@@ -226,7 +210,7 @@ def _control_points(roads: RoadLines, hops: _Hops, variant: Sat2GraphApls) -> np
     return np.array(kept, dtype=np.intp)
 
 
-def _snap_one_to_one(points: np.ndarray, other: RoadLines, variant: Sat2GraphApls) -> Places:
+def _snap_one_to_one(points: np.ndarray, other: LineNetwork, variant: Sat2GraphApls) -> Places:
     """Snap each of ``points`` onto a point of ``other``'s hops that no earlier one has blocked."""
     hops = _hops(other, variant)
     on_line = np.flatnonzero(hops.at.edge >= 0)
@@ -253,20 +237,14 @@ def _within(neighbours: list[set[int]], start: int, hops: int) -> set[int]:
     return reached
 
 
-def _sat2graph(own: RoadLines, other: RoadLines, variant: Sat2GraphApls, region: np.ndarray | None) -> float:
-    """Score the direction from ``own`` to ``other``; ``region`` in metres."""
+def _sat2graph(own: LineNetwork, other: LineNetwork, variant: Sat2GraphApls) -> float:
+    """Score the direction from ``own`` to ``other``."""
     hops = _hops(own, variant)
     control = hops.at.pick(_control_points(own, hops, variant))
     points = points_on(own, control)
-    if region is not None:
-        inner = (points > region[:2] + variant.margin_m) & (points < region[2:] - variant.margin_m)
-        inside = inner.all(axis=1)
-        control, points = control.pick(inside), points[inside]
-
     snapped = _snap_one_to_one(points, other, variant)
     pairs = np.triu_indices(len(points), k=1)
     missing = (snapped.edge < 0)[pairs[0]] | (snapped.edge < 0)[pairs[1]]
     lengths, others = path_lengths(own, control)[pairs], path_lengths(other, snapped)[pairs]
     counted = ~missing & np.isfinite(lengths) & (lengths > variant.shortest_m)
-    differences = _differences(lengths[counted], others[counted])
-    return _similarity(np.concatenate([np.ones(np.count_nonzero(missing)), differences]))
+    return _similarity(int(np.count_nonzero(missing)), lengths[counted], others[counted])

@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
 from ..files import complete_file
-from .pictures import HATCH_CSS, fitted, hatch, picture_url
+from .pictures import HATCH_CSS, fitted, paint_labels, picture_url
 
-_OPACITY = 0.5
+_COLUMNS = 2
+_PICTURE_PX = 320  # longest side of a picture
 _LINE_PX = 20
 _GAP_PX = 10
 _MAX_SIDE_PX = 65_500  # of a JPEG file
-_Pictures = Callable[["Cell"], list[np.ndarray]]
+_Pictures = Callable[["SheetCell"], list[np.ndarray]]
 _Legend = Sequence[tuple[str, Sequence[int]]]
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 _HTML_SUFFIXES, _PICTURE_SUFFIXES = (".html", ".htm"), (".png", ".jpg", ".jpeg")
@@ -44,7 +45,7 @@ figcaption {{ margin-top: 4px; overflow-wrap: anywhere; }} figcaption small {{ d
 
 
 @dataclass(frozen=True)
-class Cell:
+class SheetCell:
     """One image of a contact sheet; with labels it is shown plain and, beside that, tinted.
 
     Attributes:
@@ -62,48 +63,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells that belong together.
-
-    Attributes:
-        title: heading.
-        cells: in reading order.
-        text: a paragraph below the heading.
-    """
+    """Cells that belong together, in reading order, below a heading and perhaps a paragraph."""
 
     title: str
-    cells: Sequence[Cell]
+    cells: Sequence[SheetCell]
     text: str = ""
-
-
-def paint_labels(
-    image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], ignore_index: int = 255, longest: int = 0
-) -> np.ndarray:
-    """Return ``image`` with every class but 0 tinted in its colour and what is ignored hatched in grey.
-
-    Args:
-        image: RGB uint8 (H, W, 3).
-        labels: class indices and ``ignore_index`` (H, W).
-        palette: RGB colour (0-255) of each class.
-        ignore_index: label of what counts nowhere.
-        longest: longest side of the result in pixels; 0 keeps the image's size.
-
-    Returns:
-        RGB uint8. Where it is smaller than ``image``, a tint is as strong as the class's share of the pixel, so
-        that thin lines are not lost.
-
-    Raises:
-        ValueError: image and labels differ in size.
-    """
-    if labels.shape != image.shape[:2]:
-        raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
-    longest = longest or max(image.shape[:2])
-    painted = fitted(image, longest).astype(np.float32)
-    for label, colour in enumerate(palette):
-        if label:
-            share = fitted((labels == label).astype(np.float32), longest)[..., None] * _OPACITY
-            painted += share * (np.asarray(colour, np.float32) - painted)
-    hatch(painted, labels == ignore_index)
-    return painted.round().astype(np.uint8)
 
 
 def write_contact_sheet(
@@ -115,21 +79,17 @@ def write_contact_sheet(
     *,
     classes: Sequence[str] = (),
     ignore_index: int = 255,
-    columns: int = 2,
-    cell_px: int = 320,
 ) -> None:
-    """Write ``sections`` as one HTML page without further files, or as one picture.
+    """Write ``sections`` as one HTML page without further files, or as one picture; complete or not at all.
 
     Args:
-        path: file to write: .html, or .png, .jpg. It appears complete or not at all.
+        path: file to write: .html, or .png, .jpg.
         title: heading of the page.
         sections: what it shows; titles, texts and captions are plain text.
         palette: RGB colour (0-255) of each class.
         summary_html: HTML that stands below the heading, not escaped; a picture leaves it out.
         classes: class names for the legend; none without.
         ignore_index: label that is hatched.
-        columns: cells in a row.
-        cell_px: longest side of an image on the sheet, pixels.
 
     Raises:
         ConfigError: ``path`` has another suffix or cannot be written, or the picture would be too large for a file.
@@ -138,20 +98,20 @@ def write_contact_sheet(
     if suffix not in (*_HTML_SUFFIXES, *_PICTURE_SUFFIXES):
         raise ConfigError(f"{path}: a contact sheet is .html, .png or .jpg; give one of these suffixes")
 
-    def pictures(cell: Cell) -> list[np.ndarray]:
-        shown = [fitted(cell.image, cell_px)]
+    def pictures(cell: SheetCell) -> list[np.ndarray]:
+        shown = [fitted(cell.image, _PICTURE_PX)]
         if cell.labels is not None:
-            shown.append(paint_labels(cell.image, cell.labels, palette, ignore_index, cell_px))
+            shown.append(paint_labels(cell.image, cell.labels, palette, ignore_index, _PICTURE_PX))
         return shown
 
     legend = list(zip(classes, palette, strict=True))[1:] if classes else []
     with complete_file(path) as partial:
         if suffix in _HTML_SUFFIXES:
-            page = _page(title, sections, pictures, legend, summary_html, columns, cell_px)
+            page = _page(title, sections, pictures, legend, summary_html)
             with open(partial, "w", encoding="utf-8") as file:
                 file.write(page)
         else:
-            sheet = _sheet(title, sections, pictures, legend, columns, cell_px)
+            sheet = _sheet(title, sections, pictures, legend)
             if max(sheet.size) > _MAX_SIDE_PX:
                 raise ConfigError(
                     f"{path}: {sheet.height} rows are too many for a picture; write .html, or fewer images"
@@ -159,15 +119,7 @@ def write_contact_sheet(
             sheet.save(partial, "PNG" if suffix == ".png" else "JPEG", quality=88)
 
 
-def _page(
-    title: str,
-    sections: Sequence[Section],
-    pictures: _Pictures,
-    legend: _Legend,
-    summary_html: str,
-    columns: int,
-    cell_px: int,
-) -> str:
+def _page(title: str, sections: Sequence[Section], pictures: _Pictures, legend: _Legend, summary_html: str) -> str:
     """Return the HTML page."""
     parts = []
     for section in sections:
@@ -190,20 +142,18 @@ def _page(
         summary=summary_html,
         legend=f'<p class="legend">{spans}</p>' if spans else "",
         sections="\n".join(parts),
-        columns=columns,
-        cell=cell_px,
-        width=columns * (2 * cell_px + 40),
+        columns=_COLUMNS,
+        cell=_PICTURE_PX,
+        width=_COLUMNS * (2 * _PICTURE_PX + 40),
     )
 
 
-def _sheet(
-    title: str, sections: Sequence[Section], pictures: _Pictures, legend: _Legend, columns: int, cell_px: int
-) -> Image.Image:
-    """Return the picture: every section's heading above rows of ``columns`` cells."""
+def _sheet(title: str, sections: Sequence[Section], pictures: _Pictures, legend: _Legend) -> Image.Image:
+    """Return the picture: every section's heading above rows of `_COLUMNS` cells."""
     heading, text, small = (ImageFont.load_default(size) for size in (19, 14, 12))
     has_labels = any(cell.labels is not None for section in sections for cell in section.cells)
-    cell_width = cell_px if not has_labels else 2 * cell_px + _GAP_PX // 2
-    width = columns * (cell_width + _GAP_PX) - _GAP_PX
+    cell_width = _PICTURE_PX if not has_labels else 2 * _PICTURE_PX + _GAP_PX // 2
+    width = _COLUMNS * (cell_width + _GAP_PX) - _GAP_PX
     images: list[tuple[int, int, np.ndarray]] = []
     lines: list[tuple[int, int, str, _Font]] = [(0, 0, title, heading)]
     left, top = 0, 2 * _LINE_PX
@@ -216,12 +166,12 @@ def _sheet(
         lines.append((0, top, section.title, heading))
         lines.append((0, top + _LINE_PX + 6, section.text, text))
         top += (2 if section.text else 1) * _LINE_PX + 10
-        for start in range(0, len(section.cells), columns):
-            row = [(cell, pictures(cell)) for cell in section.cells[start : start + columns]]
+        for start in range(0, len(section.cells), _COLUMNS):
+            row = [(cell, pictures(cell)) for cell in section.cells[start : start + _COLUMNS]]
             below = top + max(shown[0].shape[0] for _, shown in row)
             for column, (cell, shown) in enumerate(row):
                 left = column * (cell_width + _GAP_PX)
-                images += [(left + i * (cell_px + _GAP_PX // 2), top, picture) for i, picture in enumerate(shown)]
+                images += [(left + i * (_PICTURE_PX + _GAP_PX // 2), top, picture) for i, picture in enumerate(shown)]
                 lines.append((left, below + 2, _shortened(cell.caption, cell_width, text), text))
                 lines.append((left, below + 2 + _LINE_PX, _shortened(cell.note, cell_width, small), small))
             top = below + (2 if any(cell.note for cell, _ in row) else 1) * _LINE_PX + _GAP_PX

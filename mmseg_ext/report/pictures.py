@@ -1,10 +1,9 @@
-"""What pages of pictures share: fitting to a size, the hatching of ignored pixels, pictures inside HTML."""
+"""Pictures: fitting to a size, tinted classes, hatched ignored pixels, panels, pictures inside HTML."""
 
 from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 
 import cv2
@@ -15,6 +14,8 @@ from ..files import complete_file
 
 HATCH_CSS = "repeating-linear-gradient(135deg, #5f5f5f 0 3px, #e1e1e1 3px 6px)"
 _HATCH_GREYS = (225, 95)
+_TITLE_PX = 28
+_GAP_PX = 8
 
 
 def fitted(array: np.ndarray, longest: int) -> np.ndarray:
@@ -42,7 +43,7 @@ def save_picture(path: str, picture: np.ndarray) -> None:
         ConfigError: it cannot be written.
     """
     with complete_file(path) as partial:
-        Image.fromarray(picture).save(partial, "PNG", optimize=True)
+        Image.fromarray(picture).save(partial, "PNG")
 
 
 def data_url(data: bytes, media_type: str) -> str:
@@ -57,20 +58,41 @@ def picture_url(picture: np.ndarray) -> str:
     return data_url(data.getvalue(), "image/jpeg")
 
 
-# -- report.panel
-# Pictures that put an image beside its truth and its prediction.
+def paint_labels(
+    image: np.ndarray,
+    labels: np.ndarray,
+    palette: Sequence[Sequence[int]],
+    ignore_index: int | None = 255,
+    longest: int = 0,
+    opacity: float = 0.5,
+) -> np.ndarray:
+    """Return ``image`` with every class but 0 tinted in its colour and ignored pixels hatched in grey.
 
-_BAR = 28
-_GAP = 8
+    Args:
+        image: RGB uint8 (H, W, 3).
+        labels: class indices and ``ignore_index`` (H, W).
+        palette: RGB colour (0-255) of each class.
+        ignore_index: label of ignored pixels; None hatches nothing.
+        longest: longest side of the result in pixels; 0 keeps the image's size.
+        opacity: of the tint, 0 to 1.
 
+    Returns:
+        RGB uint8. Where it is smaller than ``image``, a tint is as strong as the class's share of the pixel, so
+        that thin lines are not lost.
 
-def _painted(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]], opacity: float) -> np.ndarray:
-    """Return ``image`` with every labelled pixel but background (0) and ignore tinted in its class colour."""
-    painted = image.astype(np.float32)
+    Raises:
+        ValueError: image and labels differ in size.
+    """
+    if labels.shape != image.shape[:2]:
+        raise ValueError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
+    longest = longest or max(image.shape[:2])
+    painted = fitted(image, longest).astype(np.float32)
     for label, colour in enumerate(palette):
         if label:
-            where = labels == label
-            painted[where] = (1 - opacity) * painted[where] + opacity * np.asarray(colour, np.float32)
+            share = fitted((labels == label).astype(np.float32), longest)[..., None] * opacity
+            painted += share * (np.asarray(colour, np.float32) - painted)
+    if ignore_index is not None:
+        hatch(painted, labels == ignore_index)
     return painted.round().astype(np.uint8)
 
 
@@ -91,26 +113,13 @@ def panel(
         opacity: of the tint, 0 to 1.
     """
     parts = [("image", image)]
-    if truth is not None:
-        parts.append(("truth", _painted(image, truth, palette, opacity)))
-    parts.append(("prediction", _painted(image, prediction, palette, opacity)))
+    for title, labels in (("truth", truth), ("prediction", prediction)):
+        if labels is not None:
+            parts.append((title, paint_labels(image, labels, palette, None, opacity=opacity)))
     height, width = image.shape[:2]
-    sheet = np.full((height + _BAR, len(parts) * (width + _GAP) - _GAP, 3), 255, np.uint8)
+    sheet = np.full((height + _TITLE_PX, len(parts) * (width + _GAP_PX) - _GAP_PX, 3), 255, np.uint8)
     for i, (title, picture) in enumerate(parts):
-        left = i * (width + _GAP)
-        sheet[_BAR:, left : left + width] = picture
-        cv2.putText(sheet, title, (left + 6, _BAR - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+        left = i * (width + _GAP_PX)
+        sheet[_TITLE_PX:, left : left + width] = picture
+        cv2.putText(sheet, title, (left + 6, _TITLE_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
     return sheet
-
-
-def save_panel(
-    path: str,
-    image: np.ndarray,
-    prediction: np.ndarray,
-    truth: np.ndarray | None = None,
-    palette: Sequence[Sequence[int]] = ((0, 0, 0), (128, 0, 0)),
-    opacity: float = 0.6,
-) -> None:
-    """Write `panel` of the same arguments into the file ``path`` (.png or .jpg)."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    cv2.imwrite(path, np.ascontiguousarray(panel(image, prediction, truth, palette, opacity)[:, :, ::-1]))

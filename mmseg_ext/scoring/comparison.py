@@ -1,12 +1,14 @@
-"""Which differences between runs are real: a paired bootstrap over the images."""
+"""Which differences between runs are significant: a paired bootstrap over the images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 from ..errors import ConfigError, DataError
 from ..report import markdown_table
@@ -17,17 +19,17 @@ _SAME_SETTINGS = ("tolerance_px", "tolerance_m", "buffer_px", "gsd_m")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """One score of one run, beside that of the first run.
 
     Attributes:
         run: name of the run.
         measure: which score.
-        value: of the run, over all images that both runs hold.
+        value: of the run, over the images that count.
         difference: ``value`` less that of the first run; 0 for the first.
-        low: lower end of the confidence interval of the difference.
+        low: lower end of the confidence interval of the difference; nan with fewer than two images.
         high: upper end.
-        images: how many entered: those where the score is defined in both runs, for scores that do not add up.
+        images: how many count: those where the score is defined in both runs, for scores that do not add up.
     """
 
     run: str
@@ -39,7 +41,7 @@ class Comparison:
     images: int
 
     @property
-    def is_real(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
@@ -50,13 +52,13 @@ def compare_runs(
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
-) -> list[Comparison]:
+) -> list[RunComparison]:
     """Compare runs with the first of them by a paired percentile bootstrap (Efron 1979) over the images.
 
     Every resample draws images with replacement, the same for both runs, and computes the score of the drawn ones:
     pooled where it adds up, the mean otherwise. The interval holds the middle ``confidence`` of the differences. It
-    tells of these images alone, not of another training's seed, and each score has its own interval: of twenty
-    differences that are none, one is called real at 0.95.
+    covers these images alone, not another training's seed, and each score has its own interval: of twenty true
+    differences of 0, one is called significant at 0.95.
 
     Args:
         runs: what `read_scores` returned, by name; of the same images.
@@ -83,95 +85,74 @@ def compare_runs(
             own, other = (one.get("settings", {}).get(name) for one in (content, runs[first]))
             if own != other:
                 raise DataError(f"{run}: was scored with {name}={own}, {first} with {other}; score both alike")
-    for run, images in by_name.items():
-        if different := sorted(set(images) ^ set(by_name[first])):
+        if different := sorted(set(by_name[run]) ^ set(by_name[first])):
             raise DataError(f"{run}: image {different[0]} is in only one of it and {first}; compare runs of one split")
     names = list(by_name[first])
-    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     results = []
-    for key in keys:
-        measure = BY_KEY[key]
-        if any(key not in content["road"] for content in runs.values()):
-            continue
-        sampled = {run: _Sampled(measure, [images[name] for name in names]) for run, images in by_name.items()}
-        for run, own in sampled.items():
-            other = sampled[first]
-            known = own.known & other.known
-            differences = own.resampled(draws, known) - other.resampled(draws, known)
-            differences = differences[~np.isnan(differences)]
-            ends = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2]) if differences.size else ()
-            low, high = (float(end) for end in ends) if len(ends) else (math.nan, math.nan)
-            everything = np.arange(len(names))[None]
-            value, reference = own.resampled(everything, known)[0], other.resampled(everything, known)[0]
-            results.append(
-                Comparison(run, measure, float(value), float(value - reference), low, high, int(known.sum()))
-            )
+    for measure in (BY_KEY[key] for key in keys if all(key in content["road"] for content in runs.values())):
+        scorers = {run: _scorer(measure, [images[name] for name in names]) for run, images in by_name.items()}
+        reference, defined_there = scorers[first]
+        for run, (score, defined) in scorers.items():
+            images = np.flatnonzero(defined & defined_there)
+            value = float(score(images))
+            difference, low, high = value - float(reference(images)), math.nan, math.nan
+            if run == first:
+                low = high = 0.0
+            elif len(images) > 1 and not math.isnan(difference):
+                with warnings.catch_warnings():
+                    # its own interval is nan as soon as one resample has nothing to score; ours leaves those out
+                    warnings.simplefilter("ignore", DegenerateDataWarning)
+                    found = bootstrap(
+                        (images,),
+                        lambda draws, axis, own=score, other=reference: own(draws) - other(draws),
+                        n_resamples=resamples,
+                        vectorized=True,
+                        method="percentile",
+                        random_state=np.random.default_rng(seed),
+                    )
+                ends = (1 - confidence) / 2, (1 + confidence) / 2
+                low, high = map(float, np.nanquantile(found.bootstrap_distribution, ends))
+            results.append(RunComparison(run, measure, value, difference, low, high, len(images)))
     return results
 
 
-class _Sampled:
-    """A score of one run, for any choice of its images."""
+def _scorer(measure: RoadMeasure, images: Sequence[Mapping]) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+    """Return how a run scores on draws (..., N) of its images, and on which images (N,) it has a score at all."""
+    if measure.of is None:
+        values = np.array([image["scores"][measure.key] for image in images], float)
+        return lambda draws: np.asarray(values[draws].mean(axis=-1) if draws.size else math.nan), ~np.isnan(values)
+    keys = list(images[0]["counts"])
+    columns = [np.array([image["counts"][key] for image in images]) for key in keys]
+    pooled = measure.of
 
-    def __init__(self, measure: RoadMeasure, images: Sequence[Mapping]) -> None:
-        self.measure = measure
-        self.adds_up = measure.of is not None
-        if self.adds_up:
-            self.known = np.ones(len(images), bool)
-            self.counts = {key: np.array([image["counts"][key] for image in images]) for key in images[0]["counts"]}
-        else:
-            values = [image["scores"][measure.key] for image in images]
-            self.values = np.array([math.nan if value is None else value for value in values])
-            self.known = ~np.isnan(self.values)
+    def score(draws: np.ndarray) -> np.ndarray:
+        sums = np.stack([column[draws].sum(axis=-1) for column in columns], axis=-1)
+        return np.apply_along_axis(lambda row: pooled(dict(zip(keys, row, strict=True))), -1, sums)
 
-    def resampled(self, draws: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Return the score of each draw of images (R, N), nan where it is not defined.
-
-        Args:
-            draws: indices of images.
-            known: (N,) images that may count.
-        """
-        if self.adds_up:
-            sums = {key: values[draws].sum(axis=1) for key, values in self.counts.items()}
-            each = [{key: float(values[r]) for key, values in sums.items()} for r in range(len(draws))]
-            assert self.measure.of is not None
-            return np.array([self.measure.of(counts) for counts in each])
-        used = known[draws]
-        count = used.sum(axis=1)
-        total = np.where(used, np.nan_to_num(self.values)[draws], 0).sum(axis=1)
-        return np.divide(total, count, out=np.full(len(draws), math.nan), where=count > 0)
+    return score, np.ones(len(images), bool)
 
 
-def comparison_table(comparisons: Sequence[Comparison], confidence: float = 0.95) -> str:
+def comparison_table(comparisons: Sequence[RunComparison], confidence: float = 0.95) -> str:
     """Return a Markdown table: a line for each score and run, with the difference's interval and a verdict."""
     rows = []
+    compared: set[str] = set()
     for one in comparisons:
-        if one is _first_of(comparisons, one.measure):
-            verdict, interval = "", ""
-        else:
-            interval = f"{_signed(one.low, one.measure)} to {_signed(one.high, one.measure)}"
-            verdict = "not told apart" if not one.is_real else _verdict(one)
-        difference = _signed(one.difference, one.measure) if interval else ""
-        over = "mean" if one.measure.of is None else "pooled"
-        rows.append(
-            [
-                f"{one.measure.name} ({over})",
-                one.run,
-                shown_value(one.value, one.measure),
-                difference,
-                interval,
-                verdict,
-            ]
-        )
+        measure = one.measure
+        cells = ["", "", ""]
+        if measure.key in compared:
+            signed = [_signed(value, measure) for value in (one.difference, one.low, one.high)]
+            cells = [signed[0], f"{signed[1]} to {signed[2]}", _verdict(one)]
+        compared.add(measure.key)
+        over = "mean" if measure.of is None else "pooled"
+        rows.append([f"{measure.name} ({over})", one.run, shown_value(one.value, measure), *cells])
     return markdown_table(
         ["score", "run", "value", "difference to the first", f"{100 * confidence:g} % interval", "verdict"], rows
     )
 
 
-def _first_of(comparisons: Sequence[Comparison], measure: RoadMeasure) -> Comparison:
-    return next(one for one in comparisons if one.measure is measure)
-
-
-def _verdict(one: Comparison) -> str:
+def _verdict(one: RunComparison) -> str:
+    if not one.is_significant:
+        return "not significant"
     if one.measure.higher_is_better is None:
         return "different"
     return "better" if (one.difference > 0) == one.measure.higher_is_better else "worse"

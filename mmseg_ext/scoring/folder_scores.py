@@ -1,4 +1,4 @@
-"""Predictions, their probabilities and their uncertainty as pictures."""
+"""Scores of files: masks, probabilities or lines against the truth, no network involved."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import IGNORE, IMAGE_ROLES, MASK_ROLES, RAW_MASK_SUFFIXES, is_black_and_white, read_grey
 from ..datasets.reading import IMAGE_SUFFIXES, image_info, read_pixels, reading_of
 from ..datasets.road_dataset import files_by_stem
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..geo import (
     VECTOR_SUFFIXES,
+    PixelFrame,
     RasterInfo,
     clipped,
     disagreement,
@@ -26,53 +26,9 @@ from ..geo import (
     read_lines,
     reprojected,
 )
-from ..metrics.probability import entropy
 from ..roads import graph_from_lines, graph_lines, road_graph
-from .image_scores import ImageScores, ScoringSettings, compare_graphs, score_graphs, score_image
-from .results import Shown
+from .image_scores import ImageScores, RoadMasks, ScoringSettings, score_graphs, score_image
 
-KINDS = ("labels", "probability", "entropy")
-
-
-class MapWriter:
-    """Keeps label, probability and entropy of each image as 8-bit PNGs, ``labels/NAME.png`` and so on.
-
-    255 is probability 1, and an entropy of 1 bit (probability 0.5).
-
-    Args:
-        folder: where to write; made if it is not there.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        for kind in KINDS:
-            try:
-                os.makedirs(os.path.join(folder, kind), exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
-
-    def write(self, name: str, probability: np.ndarray, labels: np.ndarray) -> None:
-        """Write the maps of image ``name``: ``probability`` of road (H, W) in 0..1, and class indices (H, W)."""
-        parts = (labels, np.rint(probability * 255), np.rint(entropy(probability) * 255))
-        for kind, values in zip(KINDS, parts, strict=True):
-            Image.fromarray(values.astype(np.uint8)).save(self._path(kind, name))
-
-    def read(self, kind: str, name: str) -> np.ndarray:
-        """Return the map (H, W) uint8 of ``kind`` (of `KINDS`) of image ``name``."""
-        with Image.open(self._path(kind, name)) as image:
-            return np.array(image)
-
-    def _path(self, kind: str, name: str) -> str:
-        return os.path.join(self.folder, kind, f"{name}.png")
-
-
-# -- scoring.folder_scores
-# Scores of files that are there already: masks, probabilities or lines against the truth, no network involved.
-
-_PLAIN_GREY = 90
 _JOIN_M = 0.1
 _FAR_APART_M = 5_000
 _SUFFIXES = (*RAW_MASK_SUFFIXES, *VECTOR_SUFFIXES)
@@ -80,13 +36,7 @@ _SUFFIXES = (*RAW_MASK_SUFFIXES, *VECTOR_SUFFIXES)
 
 @dataclass(frozen=True)
 class FilePair:
-    """A predicted and a true file of one name.
-
-    Attributes:
-        name: what both are called.
-        prediction: path of the predicted mask, probabilities or lines.
-        truth: path of the true mask or lines.
-    """
+    """The paths of predicted and true masks or lines of one name; the prediction may be probabilities."""
 
     name: str
     prediction: str
@@ -98,31 +48,16 @@ class FilePair:
         return _is_vector(self.prediction) or _is_vector(self.truth)
 
 
-@dataclass(frozen=True)
-class Masks:
-    """A predicted and a true mask of one image.
-
-    Attributes:
-        prediction: predicted road (H, W) bool.
-        truth: true road (H, W) bool.
-        valid: (H, W) bool, False where pixels count nowhere; None where all count.
-        probability: predicted probability of road (H, W); None where there is only the mask.
-        gsd_m: metres per pixel that a georeference tells, None without one.
-    """
-
-    prediction: np.ndarray
-    truth: np.ndarray
-    valid: np.ndarray | None
-    probability: np.ndarray | None
-    gsd_m: float | None
-
-
 def _is_vector(path: str) -> bool:
     return path.lower().endswith(VECTOR_SUFFIXES)
 
 
+def _is_float(path: str) -> bool:
+    return path.lower().endswith((".tif", ".tiff")) and image_info(path).dtype.startswith("float")
+
+
 def _by_name(folder: str) -> dict[str, str]:
-    """Return paths of the masks and line files of ``folder`` by their names without suffix and role."""
+    """Return the paths of the masks and line files in ``folder`` by name, without suffix and role."""
     found: dict[str, str] = {}
     for file in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(file)
@@ -135,7 +70,7 @@ def _by_name(folder: str) -> dict[str, str]:
             )
         found[name] = os.path.join(folder, file)
     if not found:
-        raise DataError(f"{folder}: holds no masks and no lines ({', '.join(_SUFFIXES)})")
+        raise DataError(f"{folder}: no masks or lines there ({', '.join(_SUFFIXES)})")
     return found
 
 
@@ -181,11 +116,8 @@ def pair_predictions(prediction: str, truth: str, names: Sequence[str] | None = 
 def holds_labels(paths: Sequence[str]) -> bool:
     """Return whether masks hold labels (0, 1 and 255 for ignore) and not black and white.
 
-    Labels are told by the value 1 in at least one of them, with nothing but 0 and 255 beside it. Where all are black
-    and white, 255 is road.
-
-    Args:
-        paths: the masks of one folder; GeoTIFFs of numbers (probabilities) and lines are passed over.
+    They hold labels where at least one has the value 1, and otherwise only 0 and 255. Where all are black and white,
+    255 is road. Lines and GeoTIFFs of floats (probabilities) among ``paths`` are skipped.
 
     Raises:
         DataError: a mask holds other values.
@@ -201,16 +133,13 @@ def holds_labels(paths: Sequence[str]) -> bool:
         elif not is_black_and_white(counts):
             raise DataError(
                 f"{path}: holds the values {', '.join(map(str, values[:6]))}{', ...' if len(values) > 6 else ''}, "
-                "neither a road mask nor labels 0, 1, 255; say --probability where they are probabilities"
+                "neither a road mask nor labels 0, 1, 255; give --probability where they are probabilities"
             )
     return labels
 
 
-def _is_float(path: str) -> bool:
-    return path.lower().endswith((".tif", ".tiff")) and image_info(path).dtype.startswith("float")
-
-
-def _road_and_valid(path: str, labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_mask(path: str, labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return road (H, W) bool, and where it is valid, None for everywhere."""
     grey = read_grey(path)
     if labels:
         ignored = grey == IGNORE
@@ -218,45 +147,47 @@ def _road_and_valid(path: str, labels: bool) -> tuple[np.ndarray, np.ndarray | N
     return grey >= 128, None
 
 
-def read_probability(path: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return probabilities (H, W) in 0..1 of a raster of one band, and where they are valid, None for everywhere.
+def _read_road(
+    path: str, labels: bool, probability: bool, threshold: float
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return road and valid pixels as `_read_mask`, and the probability of road in 0..1 (H, W) if the file holds it.
 
-    Floating-point values are probabilities; integers are parts of the largest of their type (8 bit: 255).
+    Floating-point values are probabilities; with ``probability`` integers are too, as parts of their type's largest
+    (8 bits: 255). Nodata has the probability 0.
 
     Raises:
-        DataError: several bands, or numbers beyond 0 and 1.
+        DataError: probabilities of several bands, or beyond 0 and 1.
     """
+    if not (probability or _is_float(path)):
+        return (*_read_mask(path, labels), None)
     values, valid = read_pixels(path)
     if values.shape[2] != 1:
         raise DataError(f"{path}: {values.shape[2]} bands, but probabilities of road have one")
-    band = values[:, :, 0]
-    if np.issubdtype(band.dtype, np.integer):
-        return band / np.float64(np.iinfo(band.dtype).max), valid
-    inside = band if valid is None else band[valid]
-    if inside.size and (inside.min() < 0 or inside.max() > 1):
-        raise DataError(f"{path}: values from {inside.min():g} to {inside.max():g} are no probabilities (0 to 1)")
-    return np.where(valid, band, 0) if valid is not None else band, valid
+    chance = values[:, :, 0]
+    if np.issubdtype(chance.dtype, np.integer):
+        chance = chance / np.float64(np.iinfo(chance.dtype).max)
+    else:
+        inside = chance if valid is None else chance[valid]
+        if inside.size and (inside.min() < 0 or inside.max() > 1):
+            raise DataError(f"{path}: values from {inside.min():g} to {inside.max():g} are not probabilities (0 to 1)")
+        chance = chance if valid is None else np.where(valid, chance, 0)
+    return chance >= threshold, valid, chance
 
 
-def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool) -> Masks:
-    """Return the masks of a pair of rasters. Where the prediction holds nothing it predicts no road.
+def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool) -> RoadMasks:
+    """Return the masks of a pair of rasters. Nodata in the prediction is no road.
 
     Args:
         pair: two rasters.
         labels: whether predictions, and whether truths, hold labels (`holds_labels`).
         settings: threshold of probabilities.
-        probability: the prediction holds probabilities, whatever its type.
+        probability: integers in the prediction are probabilities.
 
     Raises:
         DataError: unreadable, or they differ in size or in place.
     """
-    truth, valid = _road_and_valid(pair.truth, labels[1])
-    chance = None
-    if probability or _is_float(pair.prediction):
-        chance, _ = read_probability(pair.prediction)
-        prediction = chance >= settings.threshold
-    else:
-        prediction, _ = _road_and_valid(pair.prediction, labels[0])
+    truth, valid = _read_mask(pair.truth, labels[1])
+    prediction, _, chance = _read_road(pair.prediction, labels[0], probability, settings.threshold)
     if prediction.shape != truth.shape:
         raise DataError(
             f"{pair.prediction}: {prediction.shape[1]}x{prediction.shape[0]} px, but its truth {pair.truth} has "
@@ -266,32 +197,23 @@ def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSetti
     if (difference := disagreement(*infos)) is not None:
         raise DataError(f"{pair.prediction}: {difference.replace('mask', 'prediction').replace('image', 'truth')}")
     metres = [gsd for gsd in map(ground_sampling_distance, infos) if gsd is not None]
-    return Masks(prediction, truth, valid, chance, metres[0] if metres else None)
+    return RoadMasks(prediction, truth, valid, chance, metres[0] if metres else None)
 
 
 def _lines_of(
-    path: str, labels: bool, probability: bool, settings: ScoringSettings
+    path: str, labels: bool, probability: bool, threshold: float
 ) -> tuple[list[np.ndarray], str | None, RasterInfo | None]:
     """Return the road lines of a file in map coordinates, their coordinate reference system, and a raster's header."""
     if _is_vector(path):
         found = read_lines(path)
         return found.lines, found.crs, None
-    info: RasterInfo = image_info(path)
+    info = image_info(path)
     if info.transform is None or info.crs is None:
         raise DataError(f"{path}: has no georeference, so it does not compare to lines; add one")
-    if probability or _is_float(path):
-        chance, valid = read_probability(path)
-        road = chance >= settings.threshold
-    else:
-        road, valid = _road_and_valid(path, labels)
-    a, b, c, d, e, f = info.transform
+    road, valid, _ = _read_road(path, labels, probability, threshold)
+    frame = PixelFrame(info)
     lines = graph_lines(road_graph(road if valid is None else road & valid))
-    middles = [line + 0.5 for line in lines]
-    return (
-        [np.stack([a * m[:, 0] + b * m[:, 1] + c, d * m[:, 0] + e * m[:, 1] + f], axis=1) for m in middles],
-        info.crs,
-        info,
-    )
+    return [frame.to_map(line) for line in lines], info.crs, info
 
 
 def _refuse_far_apart(pair: FilePair, predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> None:
@@ -301,7 +223,7 @@ def _refuse_far_apart(pair: FilePair, predicted: Sequence[np.ndarray], true: Seq
     apart = np.maximum(np.maximum(low[0] - high[1], low[1] - high[0]), 0)
     if np.hypot(*apart) > _FAR_APART_M:
         raise DataError(
-            f"{pair.prediction}: lies {np.hypot(*apart) / 1000:,.0f} km from its truth {pair.truth}; mend the "
+            f"{pair.prediction}: lies {np.hypot(*apart) / 1000:,.0f} km from its truth {pair.truth}; fix the "
             "coordinate reference system of one of them"
         )
 
@@ -311,9 +233,9 @@ def score_lines(
 ) -> ImageScores:
     """Measure two networks of which at least one is a file of lines, in metres.
 
-    Lines are taken to the UTM zone of the truth; lines without a coordinate reference system are in metres already.
-    They have no width: the buffer is the tolerance. A line whose end lies on another joins it. Beside a mask, lines
-    count as far as the mask reaches.
+    Lines are projected to the UTM zone of the truth; lines without a coordinate reference system are taken to be in
+    metres. They have no width: the buffer is the tolerance. A line whose end lies on another joins it. Compared with a
+    mask, lines count as far as the mask reaches.
 
     Args:
         pair: lines, or a georeferenced mask on one side.
@@ -324,8 +246,8 @@ def score_lines(
     Raises:
         DataError: unreadable, only one of them has a coordinate reference system, or they lie far apart.
     """
-    predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings)
-    true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings)
+    predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings.threshold)
+    true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings.threshold)
     found = [(predicted, predicted_crs), (true, true_crs)]
     placed = [(lines, crs) for lines, crs in found if lines and crs is not None]
     if placed and any(lines and crs is None for lines, crs in found):
@@ -341,7 +263,7 @@ def score_lines(
             found = [(clipped(lines, raster, metric), metric) for lines, _ in found]
     graphs = [graph_from_lines(joined(lines, _JOIN_M), _JOIN_M) for lines, _ in found]
     tolerance = settings.tolerance_px if settings.tolerance_m is None else settings.tolerance_m
-    counts, scores = score_graphs(compare_graphs(graphs[0], graphs[1], tolerance), 1.0)
+    counts, scores = score_graphs(graphs[0], graphs[1], tolerance, 1.0)
     return ImageScores(pair.name, counts, scores)
 
 
@@ -393,23 +315,17 @@ class FolderEvaluation:
         if pair.has_lines:
             return score_lines(pair, self.labels, self.settings, self.probability)
         masks = read_masks(pair, self.labels, self.settings, self.probability)
-        settings = self._settings_for(masks)
+        settings = self.settings.at(masks.gsd_m)
         return score_image(pair.name, masks.prediction, masks.truth, settings, masks.valid, masks.probability)
 
-    def _settings_for(self, masks: Masks) -> ScoringSettings:
-        return self.settings if self.settings.gsd_m is not None else replace(self.settings, gsd_m=masks.gsd_m)
-
-    def show(self, index: int) -> Shown:
-        """Return what there is to see of the pair of rasters of an index."""
+    def show(self, index: int) -> RoadMasks:
+        """Return the masks of the pair of rasters of an index, with its image where there are images."""
         masks = read_masks(self.pairs[index], self.labels, self.settings, self.probability)
         if self._images is None:
-            image = np.full((*masks.truth.shape, 3), _PLAIN_GREY, np.uint8)
-        else:
-            image, _ = reading_of(None).read(self._images[index])
-            image = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
-            check_same_size(masks.truth.shape, image.shape, self.pairs[index].truth, self._images[index])
-        settings = self._settings_for(masks)
-        return Shown(image, masks.prediction, masks.truth, settings, masks.valid, masks.probability)
+            return masks
+        image, _ = reading_of(None).read(self._images[index])
+        check_same_size(masks.truth.shape, image.shape, self.pairs[index].truth, self._images[index])
+        return replace(masks, image=np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]]))
 
 
 def _images_of(pairs: Sequence[FilePair], folder: str) -> list[str]:

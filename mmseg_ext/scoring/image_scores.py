@@ -1,20 +1,25 @@
-"""What road scores depend on."""
+"""Everything that is measured on one image: masks, probabilities and road networks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 
 import networkx as nx
 import numpy as np
 
 from ..errors import ConfigError
 from ..metrics.apls import SAT2GRAPH, SPACENET, apls
-from ..metrics.connectivity import Connectivity, connectivity
-from ..metrics.probability import ProbabilityCounts, probability_counts
-from ..metrics.region import confusion
-from ..metrics.relaxed import boundary_counts, centreline_lengths, cldice_counts, relaxed_counts
-from ..metrics.topo import CITY_SCALE, topo
+from ..metrics.centrelines import centreline_lengths, connectivity
+from ..metrics.pixels import (
+    ProbabilityCounts,
+    boundary_counts,
+    cldice_counts,
+    confusion,
+    probability_counts,
+    relaxed_counts,
+)
+from ..metrics.topo import topo
 from ..roads import road_graph, skeleton
 
 
@@ -62,9 +67,30 @@ class ScoringSettings:
             )
         return self.tolerance_m / self.gsd_m
 
+    def at(self, gsd_m: float | None) -> ScoringSettings:
+        """Return the settings for an image of ``gsd_m`` metres per pixel, which count where the settings give none."""
+        return self if self.gsd_m is not None else replace(self, gsd_m=gsd_m)
 
-# -- scoring.image_scores
-# Everything that is measured on one image.
+
+@dataclass(frozen=True)
+class RoadMasks:
+    """The predicted and the true road of one image.
+
+    Attributes:
+        prediction: predicted road (H, W) bool.
+        truth: true road (H, W) bool.
+        valid: (H, W) bool, False where pixels are ignored; None where all count.
+        probability: predicted probability of road (H, W), None where there is only the mask.
+        gsd_m: metres per pixel, None where they are not known.
+        image: what pictures show them on, RGB uint8 (H, W, 3); None for plain grey.
+    """
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    valid: np.ndarray | None = None
+    probability: np.ndarray | None = None
+    gsd_m: float | None = None
+    image: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,28 +112,6 @@ class ImageScores:
     confusion: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class RoadGraphs:
-    """The road networks of one image.
-
-    Attributes:
-        prediction: of the predicted roads.
-        truth: of the true roads.
-        buffer: distance within which their centrelines match, in the unit of their coordinates.
-        connectivity: how they hang together.
-    """
-
-    prediction: nx.MultiGraph
-    truth: nx.MultiGraph
-    buffer: float
-    connectivity: Connectivity = field(repr=False)
-
-
-def compare_graphs(prediction: nx.MultiGraph, truth: nx.MultiGraph, buffer: float) -> RoadGraphs:
-    """Return both networks with what `connectivity` says of them."""
-    return RoadGraphs(prediction, truth, buffer, connectivity(prediction, truth, buffer))
-
-
 def half_road_width(graph: nx.MultiGraph) -> float:
     """Return half the median width in pixels of a network's roads, by length; 0 without roads."""
     edges = sorted((edge["width_median"], edge["length"]) for _, _, edge in graph.edges(data=True))
@@ -119,24 +123,29 @@ def half_road_width(graph: nx.MultiGraph) -> float:
 
 def graphs_of(
     prediction: np.ndarray, truth: np.ndarray, settings: ScoringSettings, valid: np.ndarray | None = None
-) -> RoadGraphs:
-    """Return the road networks of two masks (H, W), in pixels; ignored pixels are road in neither."""
+) -> tuple[nx.MultiGraph, nx.MultiGraph, float]:
+    """Return the networks of predicted and of true road (H, W), in pixels, and the buffer within which they match.
+
+    Where ``valid`` (H, W) is False there is road in neither.
+    """
     inside = np.ones(truth.shape, bool) if valid is None else valid
-    graphs = [road_graph(mask & inside) for mask in (prediction, truth)]
-    buffer = settings.buffer_px or max(settings.tolerance, half_road_width(graphs[1]))
-    return compare_graphs(graphs[0], graphs[1], buffer)
+    predicted, true = road_graph(prediction & inside), road_graph(truth & inside)
+    return predicted, true, settings.buffer_px or max(settings.tolerance, half_road_width(true))
 
 
-def score_graphs(graphs: RoadGraphs, metres: float | None) -> tuple[dict[str, float], dict[str, float]]:
+def score_graphs(
+    prediction: nx.MultiGraph, truth: nx.MultiGraph, buffer: float, metres: float | None
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return counts and scores, as in `ImageScores`, of two networks.
 
     Args:
-        graphs: what `compare_graphs` returned.
-        metres: metres of the unit of their coordinates; None where it is not known, and then a unit counts as one.
+        prediction: network of the predicted roads.
+        truth: network of the true roads, in the same frame and unit.
+        buffer: distance within which centrelines match, in the unit of the coordinates.
+        metres: metres of that unit; None where they are not known, and then a unit counts as one.
     """
-    lengths = centreline_lengths(graphs.prediction, graphs.truth, graphs.buffer)
-    found = graphs.connectivity
-    counts = {f"centreline_{key}": float(value) for key, value in lengths._asdict().items()}
+    lengths, found = centreline_lengths(prediction, truth, buffer), connectivity(prediction, truth, buffer)
+    counts = {f"centreline_{key}": float(value) for key, value in asdict(lengths).items()}
     counts |= {
         "components_prediction": float(found.prediction_components),
         "components_truth": float(found.truth_components),
@@ -146,11 +155,14 @@ def score_graphs(graphs: RoadGraphs, metres: float | None) -> tuple[dict[str, fl
     }
     if metres is not None:
         counts["truth_km"] = lengths.truth * metres / 1000
-    scores = {}
-    for variant, name in ((SPACENET, "spacenet"), (SAT2GRAPH, "sat2graph")):
-        scores[f"APLS_{name}"] = apls(graphs.prediction, graphs.truth, variant, metres or 1.0).apls
-    traced = topo(graphs.prediction, graphs.truth, CITY_SCALE, metres or 1.0)
-    scores |= {"TOPO_F1": traced.f1, "TOPO_precision": traced.precision, "TOPO_recall": traced.recall}
+    traced = topo(prediction, truth, metres or 1.0)
+    scores = {
+        "APLS_spacenet": apls(prediction, truth, SPACENET, metres or 1.0).apls,
+        "APLS_sat2graph": apls(prediction, truth, SAT2GRAPH, metres or 1.0).apls,
+        "TOPO_F1": traced.f1,
+        "TOPO_precision": traced.precision,
+        "TOPO_recall": traced.recall,
+    }
     return counts, scores
 
 
@@ -169,12 +181,11 @@ def score_image(
         prediction: predicted road, (H, W) bool.
         truth: true road, (H, W) bool.
         settings: tolerance and ground sampling distance.
-        valid: (H, W) bool, False where pixels count nowhere; None where all count.
+        valid: (H, W) bool, False where pixels are ignored; None where all count.
         probability: predicted probability of road, (H, W) in 0..1; None where there is only the mask.
     """
     inside = np.ones(truth.shape, bool) if valid is None else valid
     predicted, true = prediction & inside, truth & inside
-    tolerance = settings.tolerance
     pixels = confusion(predicted.astype(np.uint8), np.where(inside, true, 255).astype(np.uint8), 2)
     counts: dict[str, float] = {
         "true_positive": int(pixels[1, 1]),
@@ -184,11 +195,10 @@ def score_image(
     }
     for kind, found in (
         ("boundary", boundary_counts(predicted, true, valid=valid)),
-        ("relaxed", relaxed_counts(predicted, true, tolerance, valid)),
+        ("relaxed", relaxed_counts(predicted, true, settings.tolerance, valid)),
         ("cldice", cldice_counts(predicted, true, skeleton(predicted), skeleton(true), valid)),
     ):
         counts |= {f"{kind}_{key}": value for key, value in asdict(found).items()}
-    graphs = graphs_of(predicted, true, settings)
-    of_graphs, scores = score_graphs(graphs, settings.gsd_m)
+    of_graphs, scores = score_graphs(*graphs_of(predicted, true, settings), settings.gsd_m)
     by_probability = None if probability is None else probability_counts(probability, truth, valid)
     return ImageScores(name, {**counts, **of_graphs}, scores, by_probability, pixels)

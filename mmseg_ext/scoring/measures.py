@@ -1,21 +1,25 @@
-"""The road scores by name: what each is, where it comes from, and how it follows from counts."""
+"""The road scores by name: what each is, where it comes from, and how it follows from counts.
+
+A new score is a pure function in ``metrics/``, what adds up of it in `image_scores.score_image`, and an entry here;
+tables, report, CSV and comparison follow.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from ..metrics.probability import (
+from ..metrics.pixels import (
+    MatchedCounts,
     ProbabilityCounts,
     best_threshold,
     error_found,
     expected_calibration_error,
     precision_recall_curve,
+    ratio,
 )
-from ..metrics.region import f1_of_counts, ratio
-from ..metrics.relaxed import CentrelineLengths, CentrelineScores, centreline_scores
 
-Counts = Mapping[str, float]
+NamedCounts = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,39 +42,30 @@ class RoadMeasure:
     name: str
     group: str
     definition: str
-    of: Callable[[Counts], float] | None
+    of: Callable[[NamedCounts], float] | None = None
     unit: str = "%"
     higher_is_better: bool | None = True
     of_probability: Callable[[ProbabilityCounts], float] | None = None
 
+    @property
+    def explanation(self) -> str:
+        """The definition, and which end is better."""
+        better = {True: "Higher is better.", False: "Lower is better.", None: ""}[self.higher_is_better]
+        return f"{self.definition} {better}".strip()
 
-def _iou(c: Counts) -> float:
+
+def _iou(c: NamedCounts) -> float:
     return ratio(c["true_positive"], c["true_positive"] + c["false_positive"] + c["false_negative"])
 
 
-def _f1(c: Counts) -> float:
+def _f1(c: NamedCounts) -> float:
     return ratio(2 * c["true_positive"], 2 * c["true_positive"] + c["false_positive"] + c["false_negative"])
 
 
-def _precision_of(kind: str) -> Callable[[Counts], float]:
-    return lambda c: ratio(c[f"{kind}_matched_prediction"], c[f"{kind}_prediction"])
-
-
-def _recall_of(kind: str) -> Callable[[Counts], float]:
-    return lambda c: ratio(c[f"{kind}_matched_truth"], c[f"{kind}_truth"])
-
-
-def _f1_of(kind: str) -> Callable[[Counts], float]:
-    keys = [f"{kind}_{name}" for name in ("matched_prediction", "prediction", "matched_truth", "truth")]
-    return lambda c: f1_of_counts(*(c[key] for key in keys))
-
-
-def _centrelines(c: Counts) -> CentrelineScores:
-    return centreline_scores(CentrelineLengths(*(c[f"centreline_{name}"] for name in CentrelineLengths._fields)))
-
-
-def _best_f1(probability: ProbabilityCounts) -> float:
-    return float(precision_recall_curve(probability).f1.max())
+def _matched(kind: str, score: str) -> Callable[[NamedCounts], float]:
+    """Return how ``score``, an attribute of `MatchedCounts`, follows from the counts named ``kind``_..."""
+    keys = [f"{kind}_{field.name}" for field in fields(MatchedCounts)]
+    return lambda c: getattr(MatchedCounts(*(c[key] for key in keys)), score)
 
 
 _TOLERANCE = "within the tolerance (exact Euclidean distance)"
@@ -116,49 +111,49 @@ MEASURES = (
         "Relaxed F1",
         "Tolerance",
         f"Harmonic mean of relaxed precision and recall ({_MNIH}).",
-        _f1_of("relaxed"),
+        _matched("relaxed", "f1"),
     ),
     RoadMeasure(
         "relaxed_precision",
         "Relaxed precision",
         "Tolerance",
         f"Predicted road pixels that have a true one {_TOLERANCE} ({_MNIH}).",
-        _precision_of("relaxed"),
+        _matched("relaxed", "precision"),
     ),
     RoadMeasure(
         "relaxed_recall",
         "Relaxed recall",
         "Tolerance",
         f"True road pixels that have a predicted one {_TOLERANCE} ({_MNIH}).",
-        _recall_of("relaxed"),
+        _matched("relaxed", "recall"),
     ),
     RoadMeasure(
         "completeness",
         "Completeness",
         "Centreline",
         f"Length of true centrelines that have a predicted one {_BUFFER}, of all ({_WIEDEMANN}).",
-        lambda c: _centrelines(c).completeness,
+        _matched("centreline", "recall"),
     ),
     RoadMeasure(
         "correctness",
         "Correctness",
         "Centreline",
         f"Length of predicted centrelines that have a true one {_BUFFER}, of all ({_WIEDEMANN}).",
-        lambda c: _centrelines(c).correctness,
+        _matched("centreline", "precision"),
     ),
     RoadMeasure(
         "quality",
         "Quality",
         "Centreline",
         f"Matched predicted length, of predicted length and missed true length together ({_WIEDEMANN}).",
-        lambda c: _centrelines(c).quality,
+        _matched("centreline", "quality"),
     ),
     RoadMeasure(
         "clDice",
         "clDice",
         "Topology",
         f"Harmonic mean of how much of each skeleton lies inside the other's road ({_CLDICE}).",
-        _f1_of("cldice"),
+        _matched("cldice", "f1"),
     ),
     RoadMeasure(
         "pairs_kept",
@@ -210,7 +205,6 @@ MEASURES = (
         "How alike shortest paths between places are in both networks: 1 less the mean relative difference of their "
         "lengths, a missing path counting 1, both ways, harmonic mean; parameters of SpaceNet/CosmiQ: control points "
         "every 50 m on bends, snapped within 4 m, paths from 10 m (Van Etten et al. 2018).",
-        None,
     ),
     RoadMeasure(
         "APLS_sat2graph",
@@ -218,7 +212,6 @@ MEASURES = (
         "Topology",
         "The same with the parameters of Sat2Graph and SAM-Road: control points every 50 m, snapped one to one within "
         "10 m, paths from 100 m, arithmetic mean of both ways. It does not compare to the SpaceNet variant.",
-        None,
     ),
     RoadMeasure(
         "TOPO_F1",
@@ -226,14 +219,12 @@ MEASURES = (
         "Topology",
         "Harmonic mean of TOPO precision and recall (Biagioni and Eriksson 2012; parameters of Sat2Graph: radius "
         "333 m, a point every 5.6 m, matched within 11 m and 45 degrees, one to one).",
-        None,
     ),
     RoadMeasure(
         "TOPO_precision",
         "TOPO precision",
         "Topology",
         "Points reached on the predicted network from common starts that are reached on the true one too.",
-        None,
     ),
     RoadMeasure(
         "TOPO_recall",
@@ -241,22 +232,19 @@ MEASURES = (
         "Topology",
         "Points reached on the true network that are reached on the predicted one too, times the share of starts "
         "that the prediction has.",
-        None,
     ),
     RoadMeasure(
         "best_F1",
         "Best F1",
         "Uncertainty",
         "F1 at the best of 300 thresholds of the probability of road.",
-        None,
-        of_probability=_best_f1,
+        of_probability=lambda counts: float(precision_recall_curve(counts).f1.max()),
     ),
     RoadMeasure(
         "best_threshold",
         "Best threshold",
         "Uncertainty",
         "The probability from which to call a pixel road for the best F1; to be chosen on validation images.",
-        None,
         unit="",
         higher_is_better=None,
         of_probability=best_threshold,
@@ -267,7 +255,6 @@ MEASURES = (
         "Uncertainty",
         "How far the predicted probability of road is from the share of road, averaged over pixels in 15 bins "
         "(expected calibration error, Guo et al., ICML 2017, of P(road)).",
-        None,
         higher_is_better=False,
         of_probability=expected_calibration_error,
     ),
@@ -277,7 +264,6 @@ MEASURES = (
         "Uncertainty",
         "Share of the wrong pixels (threshold 0.5) that a person finds by looking at the tenth of the pixels with the "
         "highest entropy.",
-        None,
         of_probability=error_found,
     ),
 )

@@ -1,19 +1,22 @@
-"""The frame of a road report's page: its style and its script."""
+"""A page that shows how good a road map is: scores, curves and pictures, in one file."""
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..files import complete_file
+from ..metrics.centrelines import connectivity
+from ..metrics.pixels import ProbabilityCounts, entropy
 from ..report.pictures import HATCH_CSS, fitted, picture_url
+from ..roads import graph_lines
+from .image_scores import ImageScores, RoadMasks, ScoringSettings, graphs_of
+from .measures import BY_KEY, RoadMeasure
 from .report_charts import (
     ERROR_COLOURS,
     FALSE,
@@ -23,8 +26,6 @@ from .report_charts import (
     NEAR,
     PREDICTED_COLOUR,
     TRUTH_COLOUR,
-    Calibration,
-    PrecisionRecall,
     calibration_chart,
     distribution_chart,
     entropy_colours,
@@ -35,6 +36,14 @@ from .report_charts import (
     precision_recall_chart,
     truth_picture,
 )
+from .results import UNKNOWN_METRES, Total, image_values, metres_are_known, probabilities_of, shown_value, summarise
+
+REPORT_FILE = "report.html"
+_LONGEST_PX = 512
+_WORST = 3
+_NOTHING = "undefined: nothing to score"
+_PLAIN_GREY = 90
+Values = Mapping[str, float]
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5em auto; max-width: 1240px; padding: 0 16px; color: #1c1c1c;
@@ -106,230 +115,149 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-def page(title: str, body: str) -> str:
-    """Return the HTML page.
+def write_report(
+    folder: str,
+    title: str,
+    images: Sequence[ImageScores],
+    settings: ScoringSettings,
+    show: Callable[[int], RoadMasks] | None = None,
+    subtitle: Sequence[str] = (),
+) -> None:
+    """Write `REPORT_FILE`, one HTML page that needs no other file and no network.
 
     Args:
-        title: plain text.
-        body: HTML.
+        folder: where it goes.
+        title: heading; plain text, like every name.
+        images: scores of the data set.
+        settings: they were made with.
+        show: returns the masks and the picture of the image of an index; None where there are only lines.
+        subtitle: lines below the heading.
+
+    Raises:
+        ConfigError: it cannot be written.
+        MissingExtraError: there is a chart to draw and matplotlib is not installed.
     """
-    return f"""<!doctype html>
+    totals, values = summarise(images), [image_values(image) for image in images]
+    shown = {} if show is None else _chosen(values)
+    links = {index: f"example-{number}" for number, index in enumerate(shown)}
+    parts = [
+        _header(title, subtitle, _notes(settings, images)),
+        _summary(totals, len(images)),
+        _curves(probabilities_of(images)),
+        _images([total.measure for total in totals], images, values, links),
+    ]
+    if show is not None and shown:
+        masks = {index: show(index) for index in shown}
+        articles = [
+            _example(links[index], f"{why} ({_said(values[index])})", images[index].name, masks[index], settings)
+            for index, why in shown.items()
+        ]
+        parts.append(f"<section><h2>Examples</h2>{_legend(list(masks.values()))}{''.join(articles)}</section>")
+    body = "\n".join(part for part in parts if part)
+    page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
+<title>{escape(title)}</title><style>{_STYLE}</style></head><body>
 {body}
 <script>{_SCRIPT}</script></body></html>
 """
+    # file names need not be valid text
+    with (
+        complete_file(os.path.join(folder, REPORT_FILE)) as partial,
+        open(partial, "w", encoding="utf-8", errors="replace") as file,
+    ):
+        file.write(page)
 
 
-# -- report.road_report
-# A page that shows how good a road map is: scores, curves and pictures, in one file.
-
-_LONGEST_PX = 512
-_NOTHING = "undefined: nothing to score"
-_ARROWS = {True: ("↑", "Higher is better."), False: ("↓", "Lower is better."), None: ("", "")}
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What is measured, and its values over all images.
-
-    Attributes:
-        key: its key in `ImageScores.values`.
-        name: short name.
-        definition: a sentence, shown wherever a value or the name stands.
-        unit: ``%`` (values are ratios 0 to 1, shown times 100), ``px``, ``m`` or empty.
-        pooled: value over the pixels, or the graphs, of all images together; nan where there is nothing to score, None
-            where the measure has no such value.
-        mean: mean over the images in which it is defined; nan and None alike.
-        undefined: images in which it is not defined.
-        group: heading it stands under, such as Region, Tolerance, Topology.
-        higher_is_better: None where neither end is better.
-    """
-
-    key: str
-    name: str
-    definition: str
-    unit: str
-    pooled: float | None
-    mean: float | None
-    undefined: int
-    group: str
-    higher_is_better: bool | None
-
-    @property
-    def explanation(self) -> str:
-        """The definition, and which end is better."""
-        return f"{self.definition} {_ARROWS[self.higher_is_better][1]}".strip()
+def _chosen(values: Sequence[Values]) -> dict[int, str]:
+    """Return the index of each image to show and why: lowest IoU, lowest APLS, and the median of both."""
+    chosen: dict[int, str] = {}
+    for key in ("IoU", "APLS_spacenet"):
+        scored = [i for i, value in enumerate(values) if not math.isnan(value[key])]
+        order = sorted(scored, key=lambda i: values[i][key])
+        name = BY_KEY[key].name
+        places = [(i, f"worst {name}") for i in order[:_WORST]]
+        if len(order) > _WORST:
+            places.append((order[len(order) // 2], f"median {name}"))
+        for i, why in places:
+            chosen[i] = f"{chosen[i]}, {why}" if i in chosen else why
+    return chosen
 
 
-@dataclass(frozen=True)
-class ImageScores:
-    """The scores of one image.
-
-    Attributes:
-        name: of the image.
-        values: by the measures' keys; nan, or no entry, where there is nothing to score.
-    """
-
-    name: str
-    values: Mapping[str, float]
+def _said(values: Values) -> str:
+    measures = [BY_KEY[key] for key in ("IoU", "relaxed_F1", "APLS_spacenet")]
+    return ", ".join(f"{measure.name} {shown_value(values[measure.key], measure)}" for measure in measures)
 
 
-@dataclass(frozen=True)
-class Example:
-    """An image that is shown with its truth and prediction.
-
-    Attributes:
-        title: why it is shown, such as "the worst IoU".
-        name: of the image; as in `ImageScores.name`, its row leads here.
-        image: RGB uint8 (H, W, 3).
-        truth: road, bool (H, W).
-        prediction: road, bool (H, W).
-        tolerance_px: distance up to which road off the other mask counts as near.
-        valid: bool (H, W), false where pixels count nowhere; None: all count.
-        truth_lines: lines (N, 2) of (x, y) in pixels, integers at pixel centres.
-        predicted_lines: likewise.
-        gaps: (x, y) where the predicted network is interrupted.
-        entropy: of the road probability, 0 to 1 (H, W), or None.
-    """
-
-    title: str
-    name: str
-    image: np.ndarray
-    truth: np.ndarray
-    prediction: np.ndarray
-    tolerance_px: float
-    valid: np.ndarray | None = None
-    truth_lines: Sequence[np.ndarray] = ()
-    predicted_lines: Sequence[np.ndarray] = ()
-    gaps: Sequence[tuple[float, float]] = ()
-    entropy: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        for array in (self.truth, self.prediction, self.valid, self.entropy):
-            if array is not None and array.shape != self.image.shape[:2]:
-                raise ValueError(f"{self.name}: an array {array.shape} does not fit the image {self.image.shape}")
+def _notes(settings: ScoringSettings, images: Sequence[ImageScores]) -> list[str]:
+    """Return what a reader must know to judge the numbers."""
+    unit = f"{settings.tolerance_px:g} px" if settings.tolerance_m is None else f"{settings.tolerance_m:g} m"
+    buffer = (
+        "half the median width of an image's true roads, at least the tolerance (lines: the tolerance)"
+        if settings.buffer_px is None
+        else f"{settings.buffer_px:g} px"
+    )
+    notes = [
+        f"The tolerance is {unit}; the buffer of centrelines is {buffer}.",
+        "Pooled: all images counted as one. Mean: of the images in which the score is defined.",
+    ]
+    return notes if metres_are_known(images) else [*notes, UNKNOWN_METRES]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the page shows; every text is plain text.
-
-    Attributes:
-        title: heading.
-        subtitle_lines: below it: network, data, settings.
-        measures: rows of the summary; those of a group follow each other.
-        images: rows of the table of images.
-        examples: rows of pictures.
-        precision_recall: curve over the threshold, or None.
-        calibration: bins of road probability, or None.
-        notes: what a reader must know to judge the numbers.
-    """
-
-    title: str
-    subtitle_lines: Sequence[str] = ()
-    measures: Sequence[Measure] = ()
-    images: Sequence[ImageScores] = ()
-    examples: Sequence[Example] = ()
-    precision_recall: PrecisionRecall | None = None
-    calibration: Calibration | None = None
-    notes: Sequence[str] = ()
+def _header(title: str, subtitle: Sequence[str], notes: Sequence[str]) -> str:
+    lines = "".join(f"<p>{escape(line)}</p>" for line in subtitle)
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<header><h1>{escape(title)}</h1>{lines}<ul class="notes">{items}</ul></header>'
 
 
-def write_road_report(path: str, report: Report) -> None:
-    """Write ``report`` as one HTML page that needs no other file and no network.
-
-    Args:
-        path: file to write, .html; it appears complete or not at all.
-        report: what it shows.
-
-    Raises:
-        ConfigError: ``path`` has another suffix or cannot be written.
-        MissingExtraError: there is a chart to draw and matplotlib is not installed.
-    """
-    if not path.lower().endswith((".html", ".htm")):
-        raise ConfigError(f"{path}: a road report is a page; give a name that ends in .html")
-    parts = (_header(report), _summary(report), _curves(report), _images(report), _examples(report))
-    text = page(report.title, "\n".join(part for part in parts if part))
-    # file names may be no proper text
-    with complete_file(path) as partial, open(partial, "w", encoding="utf-8", errors="replace") as file:
-        file.write(text)
-
-
-def _header(report: Report) -> str:
-    lines = "".join(f"<p>{escape(line)}</p>" for line in report.subtitle_lines)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-    notes = f'<ul class="notes">{notes}</ul>' if notes else ""
-    return f"<header><h1>{escape(report.title)}</h1>{lines}{notes}</header>"
-
-
-def _summary(report: Report) -> str:
+def _summary(totals: Sequence[Total], images: int) -> str:
     """Return the table of all measures, group by group."""
-    if not report.measures:
-        return ""
-    total = len(report.images)
     rows = []
-    for group, measures in groupby(report.measures, lambda measure: measure.group):
+    for group, members in groupby(totals, lambda total: total.measure.group):
         rows.append(f'<tr><th class="group" colspan="4" scope="rowgroup">{escape(group)}</th></tr>')
-        for measure in measures:
-            about = escape(measure.explanation)
-            name = f"{escape(measure.name)} {_arrow(measure)}"
+        for total in members:
+            measure, about = total.measure, escape(total.measure.explanation)
+            arrow = {True: "↑", False: "↓", None: ""}[measure.higher_is_better]
+            name = f'{escape(measure.name)} <span class="better">{arrow}</span>'
             head = f'<details><summary title="{about}">{name}</summary><small>{about}</small></details>'
-            cells = "".join(_summary_cell(value, measure) for value in (measure.pooled, measure.mean))
-            count = f"{measure.undefined} of {total} images" if total else f"{measure.undefined} images"
-            cells += f'<td title="{escape(measure.name)}: nothing to score in {count}">{measure.undefined}</td>'
+            cells = "".join(_summary_cell(value, measure) for value in (total.pooled, total.mean))
+            without = f"{escape(measure.name)}: nothing to score in {total.undefined} of {images} images"
+            cells += f'<td title="{without}">{total.undefined}</td>'
             rows.append(f'<tr><th scope="row">{head}</th>{cells}</tr>')
     heads = (
-        ("Measure", ""),
+        ("Measure", "what is scored"),
         ("All pooled", "all images scored together, as if they were one"),
-        ("Mean", "mean of the scores of the images in which it is defined"),
+        ("Mean", "mean over the images in which the score is defined"),
         ("Undefined", "images in which there is nothing to score"),
     )
+    titles = "".join(f'<th scope="col" title="{about}">{name}</th>' for name, about in heads)
     return (
-        "<section><h2>Summary</h2><p>Every number tells its definition when the pointer rests on it; so does a tap on "
-        f'a name.</p><table class="summary"><thead><tr>{_heads(heads)}</tr></thead>'
+        "<section><h2>Summary</h2><p>Hover over a number for its definition, or tap a name.</p>"
+        f'<table class="summary"><thead><tr>{titles}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></section>"
     )
 
 
-def _heads(heads: Sequence[tuple[str, str]]) -> str:
-    titles = [f' title="{about}"' if about else "" for _, about in heads]
-    return "".join(f'<th scope="col"{title}>{name}</th>' for (name, _), title in zip(heads, titles, strict=True))
-
-
-def _summary_cell(value: float | None, measure: Measure) -> str:
+def _summary_cell(value: float | None, measure: RoadMeasure) -> str:
     about = escape(measure.explanation)
     if value is None:
-        return f'<td class="none" title="not a number of this kind: {about}">&ndash;</td>'
+        return f'<td class="none" title="does not add up over images: {about}">&ndash;</td>'
     if not math.isfinite(value):
         return f'<td class="none" title="{_NOTHING}. {about}">n/a</td>'
     unit = f" {measure.unit}" if measure.unit else ""
-    return f'<td title="{about}">{_number(value, measure.unit)}{unit}</td>'
+    return f'<td title="{about}">{shown_value(value, measure)}{unit}</td>'
 
 
-def _number(value: float, unit: str) -> str:
-    if unit == "%":
-        return f"{100 * value:.2f}"
-    if unit:
-        return f"{value:.2f}"
-    return f"{value:.0f}" if value == round(value) else f"{value:.3f}"
-
-
-def _arrow(measure: Measure) -> str:
-    arrow, words = _ARROWS[measure.higher_is_better]
-    return f'<span class="better" title="{words}">{arrow}</span>' if arrow else ""
-
-
-def _curves(report: Report) -> str:
-    charts = []
-    if report.precision_recall is not None:
-        charts.append(("Precision and recall over the threshold", precision_recall_chart(report.precision_recall)))
-    if report.calibration is not None:
-        charts.append(("Calibration", calibration_chart(report.calibration)))
-    if not charts:
+def _curves(probability: ProbabilityCounts | None) -> str:
+    if probability is None:
         return ""
-    figures = "".join(f"<figure>{_chart(chart)}<figcaption>{name}</figcaption></figure>" for name, chart in charts)
+    charts = {
+        "Precision and recall over the threshold": precision_recall_chart(probability),
+        "Calibration": calibration_chart(probability),
+    }
+    figures = "".join(
+        f"<figure>{_chart(chart)}<figcaption>{name}</figcaption></figure>" for name, chart in charts.items()
+    )
     return f'<section><h2>Curves</h2><div class="charts">{figures}</div></section>'
 
 
@@ -338,14 +266,12 @@ def _chart(chart: tuple[str, str]) -> str:
     return f'<img alt="{escape(words)}" src="{address}">'
 
 
-def _images(report: Report) -> str:
-    """Return the distributions over the images and the table of them."""
-    keys = {key for scores in report.images for key in scores.values}
-    measures = [measure for measure in report.measures if measure.key in keys]
-    if not measures:
-        return ""
+def _images(
+    measures: Sequence[RoadMeasure], images: Sequence[ImageScores], values: Sequence[Values], links: Mapping[int, str]
+) -> str:
+    """Return the distributions over the images and the table of them; ``links`` lead from indices to examples."""
     ratios = {
-        f"{one.group}: {one.name}": np.array([scores.values.get(one.key, math.nan) for scores in report.images], float)
+        f"{one.group}: {one.name}": np.array([value[one.key] for value in values])
         for one in measures
         if one.unit == "%" and one.higher_is_better
     }
@@ -355,43 +281,35 @@ def _images(report: Report) -> str:
         for group, members in groupby(measures, lambda measure: measure.group)
     )
     heads = "".join(_sortable_head(measure) for measure in measures)
-    places = {example.name: number for number, example in enumerate(report.examples)}
     rows = []
-    for scores in report.images:
-        name = escape(scores.name)
-        if scores.name in places:
-            name = f'<a href="#example-{places[scores.name]}">{name}</a>'
-        cells = "".join(_score_cell(scores.values.get(measure.key, math.nan), measure) for measure in measures)
+    for index, (image, value) in enumerate(zip(images, values, strict=True)):
+        name = escape(image.name)
+        if index in links:
+            name = f'<a href="#{links[index]}">{name}</a>'
+        cells = "".join(_score_cell(value[measure.key], measure) for measure in measures)
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
-        f"<section><h2>Images</h2>{chart}<p>A click on a column's head sorts; a second one turns the order round.</p>"
+        f"<section><h2>Images</h2>{chart}<p>Click a column heading to sort; click again to reverse the order.</p>"
         f'<div class="scroll"><table class="sortable"><thead><tr><td></td>{groups}</tr>'
         f'<tr><th scope="col" aria-sort="none"><button type="button">Image</button></th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
 
-def _sortable_head(measure: Measure) -> str:
+def _sortable_head(measure: RoadMeasure) -> str:
     unit = f", {escape(measure.unit)}" if measure.unit else ""
     button = f'<button type="button">{escape(measure.name)}{unit}</button>'
     return f'<th scope="col" aria-sort="none" title="{escape(measure.explanation)}">{button}</th>'
 
 
-def _score_cell(value: float, measure: Measure) -> str:
+def _score_cell(value: float, measure: RoadMeasure) -> str:
     if not math.isfinite(value):
         return f'<td class="none" data-value="" title="{_NOTHING} in this image">n/a</td>'
     bar = f' class="share" style="--share: {value:.3f}"' if measure.unit == "%" else ""
-    return f'<td data-value="{float(value)!r}"{bar}>{_number(value, measure.unit)}</td>'
+    return f'<td data-value="{float(value)!r}"{bar}>{shown_value(value, measure)}</td>'
 
 
-def _examples(report: Report) -> str:
-    if not report.examples:
-        return ""
-    articles = "".join(_example(number, example) for number, example in enumerate(report.examples))
-    return f"<section><h2>Examples</h2>{_legend(report.examples)}{articles}</section>"
-
-
-def _legend(examples: Sequence[Example]) -> str:
+def _legend(examples: Sequence[RoadMasks]) -> str:
     colours = {
         HIT: "hit: road in truth and prediction",
         MISSED: "missed: only in the truth",
@@ -401,11 +319,10 @@ def _legend(examples: Sequence[Example]) -> str:
     entries = [("", f"background: {_css(ERROR_COLOURS[kind])}", words) for kind, words in colours.items()]
     if any(example.valid is not None for example in examples):
         entries.append(("", f"background: {HATCH_CSS}", "ignored"))
-    if any(_has_graph(example) for example in examples):
-        entries.append(("line", f"background: {_css(TRUTH_COLOUR)}", "line of the truth"))
-        entries.append(("line", f"background: {_css(PREDICTED_COLOUR)}; height: 2px", "line of the prediction"))
-        entries.append(("ring", f"border-color: {_css(GAP_COLOUR)}", "gap in the predicted network"))
-    if any(example.entropy is not None for example in examples):
+    entries.append(("line", f"background: {_css(TRUTH_COLOUR)}", "line of the truth"))
+    entries.append(("line", f"background: {_css(PREDICTED_COLOUR)}; height: 2px", "line of the prediction"))
+    entries.append(("ring", f"border-color: {_css(GAP_COLOUR)}", "gap in the predicted network"))
+    if any(example.probability is not None for example in examples):
         ramp = ", ".join(map(_css, entropy_colours(np.linspace(0, 1, 7, dtype=np.float32)[None])[0]))
         entries.append(("ramp", f"background: linear-gradient(to right, {ramp})", "entropy 0 (certain) to 1"))
     spans = "".join(f'<span><i class="{kind}" style="{css}"></i>{words}</span>' for kind, css, words in entries)
@@ -416,31 +333,27 @@ def _css(colour: Sequence[int] | np.ndarray) -> str:
     return f"rgb({', '.join(str(int(channel)) for channel in colour)})"
 
 
-def _has_graph(example: Example) -> bool:
-    return any(map(len, (example.truth_lines, example.predicted_lines, example.gaps)))
-
-
-def _example(number: int, example: Example) -> str:
+def _example(anchor: str, title: str, name: str, masks: RoadMasks, settings: ScoringSettings) -> str:
     """Return one row of pictures."""
-    image, valid = example.image, example.valid
-    classes = error_classes(example.truth, example.prediction, example.tolerance_px, valid)
-    pictures = [
-        ("Image", fitted(image, _LONGEST_PX)),
-        ("Truth", truth_picture(image, example.truth, valid, _LONGEST_PX)),
-        (
-            f"Errors, tolerance {example.tolerance_px:.3g} px",
-            error_picture(image, classes, _LONGEST_PX),
+    valid, settings = masks.valid, settings.at(masks.gsd_m)
+    image = np.full((*masks.truth.shape, 3), _PLAIN_GREY, np.uint8) if masks.image is None else masks.image
+    classes = error_classes(masks.truth, masks.prediction, settings.tolerance, valid)
+    predicted, true, buffer = graphs_of(masks.prediction, masks.truth, settings, valid)
+    gaps = connectivity(predicted, true, buffer).gap_points
+    pictures = {
+        "Image": fitted(image, _LONGEST_PX),
+        "Truth": truth_picture(image, masks.truth, valid, _LONGEST_PX),
+        f"Errors, tolerance {settings.tolerance:.3g} px": error_picture(image, classes, _LONGEST_PX),
+        f"Road graph, gaps: {len(gaps)}": graph_picture(
+            image, graph_lines(true), graph_lines(predicted), gaps, _LONGEST_PX
         ),
-    ]
-    if _has_graph(example):
-        lines = graph_picture(image, example.truth_lines, example.predicted_lines, example.gaps, _LONGEST_PX)
-        pictures.append((f"Road graph, gaps: {len(example.gaps)}", lines))
-    if example.entropy is not None:
-        pictures.append(("Entropy", entropy_picture(example.entropy, valid, _LONGEST_PX)))
+    }
+    if masks.probability is not None:
+        pictures["Entropy"] = entropy_picture(entropy(masks.probability), valid, _LONGEST_PX)
     figures = "".join(
-        f'<figure><img alt="{words} of {escape(example.name)}" src="{picture_url(picture)}">'
+        f'<figure><img alt="{words} of {escape(name)}" src="{picture_url(picture)}">'
         f"<figcaption>{words}</figcaption></figure>"
-        for words, picture in pictures
+        for words, picture in pictures.items()
     )
-    heading = f"<h3>{escape(example.title)}<small>{escape(example.name)}</small></h3>"
-    return f'<article id="example-{number}">{heading}<div class="pictures">{figures}</div></article>'
+    heading = f"<h3>{escape(title)}<small>{escape(name)}</small></h3>"
+    return f'<article id="{anchor}">{heading}<div class="pictures">{figures}</div></article>'

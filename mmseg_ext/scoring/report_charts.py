@@ -1,62 +1,40 @@
-"""The charts of a road report, as pictures inside HTML."""
+"""The charts and pictures of a road report: charts as (address, alternative text), pictures as RGB uint8."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import cv2
 import numpy as np
 
 from ..errors import lazy_import
-from ..report.contact_sheet import paint_labels
-from ..report.pictures import data_url, fitted, hatch
+from ..metrics.pixels import (
+    ProbabilityCounts,
+    best_threshold,
+    calibration_curve,
+    expected_calibration_error,
+    precision_recall_curve,
+    within_distance,
+)
+from ..report.pictures import data_url, fitted, hatch, paint_labels
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#767676"
 _ISO_F1 = (0.2, 0.4, 0.6, 0.8)
+_CALIBRATION_BINS = 15
+HIT, MISSED, FALSE, NEAR, IGNORED = 1, 2, 3, 4, 255
+# safe for colour-blind readers: Okabe and Ito, "Color Universal Design", 2008
+ERROR_COLOURS = {HIT: (0, 158, 115), MISSED: (0, 114, 178), FALSE: (213, 94, 0), NEAR: (240, 228, 66)}
+TRUTH_COLOUR, PREDICTED_COLOUR, GAP_COLOUR = ERROR_COLOURS[MISSED], ERROR_COLOURS[FALSE], (0, 0, 0)
+_CONTRAST = 0.45
+_GAP_RADIUS_PX = 7
+_SUBPIXEL_BITS = 4
 
 
-class PrecisionRecall(TypedDict):
-    """Precision and recall over the threshold of the road probability.
-
-    Attributes:
-        threshold: (N,).
-        precision: ratio 0 to 1 (N,); nan where nothing is predicted.
-        recall: ratio 0 to 1 (N,); nan without truth.
-        f1: ratio 0 to 1 (N,); nan with neither.
-        best_threshold: one of ``threshold``, where F1 is best; nan without truth.
-    """
-
-    threshold: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    best_threshold: float
-
-
-class Calibration(TypedDict):
-    """How much of what is predicted with some road probability is road, in bins of that probability.
-
-    Attributes:
-        confidence: mean probability in each bin, 0 to 1 (N,); nan in an empty one.
-        share: share of the bin's pixels that is road, 0 to 1 (N,); nan in an empty one.
-        pixels: how many each bin holds (N,).
-        error: expected calibration error, 0 to 1; nan without pixels.
-    """
-
-    confidence: np.ndarray
-    share: np.ndarray
-    pixels: np.ndarray
-    error: float
-
-
-def precision_recall_chart(curve: PrecisionRecall) -> tuple[str, str]:
-    """Return the precision-recall curve with its best F1 as (address, alternative text).
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+def precision_recall_chart(counts: ProbabilityCounts) -> tuple[str, str]:
+    """Return the precision-recall curve over the threshold, with its best F1."""
+    curve, threshold = precision_recall_curve(counts), best_threshold(counts)
     figure, (axes,) = _figure(5.2, 4.6)
     for f1 in _ISO_F1:  # f1 = 2 p r / (p + r), so p = f1 r / (2 r - f1)
         recall = np.linspace(f1 / (2 - f1), 1, 50)
@@ -70,52 +48,42 @@ def precision_recall_chart(curve: PrecisionRecall) -> tuple[str, str]:
             fontsize=8,
             color=_GREY,
         )
-    axes.plot(100 * curve["recall"], 100 * curve["precision"], color=_BLUE, marker=".", markersize=4)
+    axes.plot(100 * curve.recall, 100 * curve.precision, color=_BLUE, marker=".", markersize=4)
     words = "no threshold has an F1"
-    if np.isfinite(curve["best_threshold"]):
-        best = np.abs(curve["threshold"] - curve["best_threshold"]).argmin()
-        words = f"best F1 {100 * curve['f1'][best]:.1f} % at threshold {curve['threshold'][best]:.2f}"
-        axes.plot(
-            100 * curve["recall"][best], 100 * curve["precision"][best], "o", color=_ORANGE, markersize=9, zorder=3
-        )
+    if np.isfinite(threshold):
+        best = np.abs(curve.thresholds - threshold).argmin()
+        words = f"best F1 {100 * curve.f1[best]:.1f} % at threshold {threshold:.2f}"
+        axes.plot(100 * curve.recall[best], 100 * curve.precision[best], "o", color=_ORANGE, markersize=9, zorder=3)
     axes.set_title(_capital(words), fontsize=11)
     axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 101), aspect="equal")
     return _svg_url(figure), f"Precision over recall: {words}."
 
 
-def calibration_chart(calibration: Calibration) -> tuple[str, str]:
-    """Return the calibration curve above the pixels of each bin as (address, alternative text).
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
+def calibration_chart(counts: ProbabilityCounts) -> tuple[str, str]:
+    """Return the calibration curve above the pixels of each bin."""
     figure, (curve, bars) = _figure(5.2, 4.6, (3, 1))
-    filled = calibration["pixels"] > 0
-    confidence, share = 100 * calibration["confidence"][filled], 100 * calibration["share"][filled]
-    error = calibration["error"]
+    found, error = calibration_curve(counts, _CALIBRATION_BINS), expected_calibration_error(counts, _CALIBRATION_BINS)
+    probability, share = 100 * found.mean_probability, 100 * found.road_share
     words = f"expected calibration error {100 * error:.2f} %" if np.isfinite(error) else "no pixel to score"
     curve.plot((0, 100), (0, 100), "--", color=_GREY, linewidth=1, label="perfect")
-    curve.vlines(confidence, share, confidence, color=_ORANGE, linewidth=1.2, label="difference")
-    curve.plot(confidence, share, color=_BLUE, marker="o", markersize=4, label="measured")
+    curve.vlines(probability, share, probability, color=_ORANGE, linewidth=1.2, label="difference")
+    curve.plot(probability, share, color=_BLUE, marker="o", markersize=4, label="measured")
     curve.set_title(_capital(words), fontsize=11)
     curve.set(ylabel="true road, %", xlim=(0, 100), ylim=(-2, 102))
     curve.legend(frameon=False, fontsize=9)
-    bars.bar(confidence, calibration["pixels"][filled], width=60 / max(10, len(filled)), color=_BLUE)
+    bars.bar(probability, found.pixels, width=60 / _CALIBRATION_BINS, color=_BLUE)
     bars.set(xlabel="predicted road probability, %", ylabel="pixels")
-    if filled.any():
+    if len(probability):
         bars.set_yscale("log")
         bars.set_ylim(bottom=0.8)
     return _svg_url(figure), f"Share of true road over the predicted probability: {words}."
 
 
 def distribution_chart(values: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """Return a strip of dots for each measure, one dot an image, as (address, alternative text).
+    """Return a strip of dots for each measure, one dot an image.
 
     Args:
         values: ratios 0 to 1 of the images (N,) by the measure's label; nan where an image has none.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
     figure, (axes,) = _figure(10.6, 0.8 + 0.34 * len(values))
     random = np.random.default_rng(0)
@@ -134,7 +102,11 @@ def distribution_chart(values: Mapping[str, np.ndarray]) -> tuple[str, str]:
 
 
 def _figure(width: float, height: float, ratios: tuple[int, ...] = (1,)) -> tuple[Any, list[Any]]:
-    """Return a figure of that many inches, which no window manager holds, and its axes from top to bottom."""
+    """Return a figure of that many inches, which no window manager holds, and its axes from top to bottom.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     figure_module = lazy_import("matplotlib.figure", "plots", "a road report")
     figure = figure_module.Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0])
@@ -155,36 +127,17 @@ def _capital(words: str) -> str:
     return words[0].upper() + words[1:]
 
 
-# -- report.road_report_pictures
-# The pictures of a road report: one example's truth, errors, road graph and entropy, all as RGB uint8.
-
-HIT, MISSED, FALSE, NEAR, IGNORED = 1, 2, 3, 4, 255
-# told apart by the colour-blind: Okabe and Ito, "Color Universal Design", 2008
-ERROR_COLOURS = {HIT: (0, 158, 115), MISSED: (0, 114, 178), FALSE: (213, 94, 0), NEAR: (240, 228, 66)}
-TRUTH_COLOUR, PREDICTED_COLOUR, GAP_COLOUR = ERROR_COLOURS[MISSED], ERROR_COLOURS[FALSE], (0, 0, 0)
-_CONTRAST = 0.45
-_GAP_RADIUS_PX = 7
-_SUBPIXEL_BITS = 4
-
-
 def error_classes(
     truth: np.ndarray, prediction: np.ndarray, tolerance_px: float, valid: np.ndarray | None = None
 ) -> np.ndarray:
     """Return what became of every pixel: uint8 (H, W).
 
-    Args:
-        truth: road, bool (H, W).
-        prediction: road, bool (H, W).
-        tolerance_px: Euclidean distance of pixel centres within which road of one mask lies near that of the other.
-        valid: bool (H, W), false where pixels count nowhere; None: all count.
-
-    Returns:
-        0 for background, `HIT` (road in both), `NEAR` (road in one, within the tolerance of the other), else `MISSED`
-        (only true) or `FALSE` (only predicted), and `IGNORED`.
+    0 for background, `HIT` (road in both), `NEAR` (road in one, within the tolerance of the other), else `MISSED`
+    (only true) or `FALSE` (only predicted), and `IGNORED`. All masks are bool (H, W).
     """
     counts = np.ones(truth.shape, bool) if valid is None else valid
     truth, prediction = truth & counts, prediction & counts
-    near = (truth & _within(prediction, tolerance_px)) | (prediction & _within(truth, tolerance_px))
+    near = (truth & within_distance(prediction, tolerance_px)) | (prediction & within_distance(truth, tolerance_px))
     classes = np.zeros(truth.shape, np.uint8)
     classes[truth], classes[prediction], classes[near] = MISSED, FALSE, NEAR
     classes[truth & prediction], classes[~counts] = HIT, IGNORED
@@ -217,19 +170,19 @@ def graph_picture(
     image: np.ndarray,
     truth_lines: Sequence[np.ndarray],
     predicted_lines: Sequence[np.ndarray],
-    gaps: Sequence[tuple[float, float]],
+    gaps: np.ndarray,
     longest: int,
 ) -> np.ndarray:
     """Return ``image`` (H, W, 3), dimmed, below the true and the predicted lines and circles around gaps.
 
-    Lines (N, 2) and gaps are (x, y) in pixels of ``image``, integers at pixel centres; the picture is ``longest``
+    Lines (N, 2) and gaps (G, 2) are x, y in pixels of ``image``, integers at pixel centres; the picture is ``longest``
     pixels long, the thickness of what is drawn does not depend on the image's size.
     """
     picture = _rounded(_dimmed(image, longest))
     scale = np.array(picture.shape[1::-1]) / image.shape[1::-1]
 
-    def placed(points: np.ndarray | tuple[float, float]) -> np.ndarray:
-        return (((np.asarray(points) + 0.5) * scale - 0.5) * 2**_SUBPIXEL_BITS).round().astype(np.int32)
+    def placed(points: np.ndarray) -> np.ndarray:
+        return (((points + 0.5) * scale - 0.5) * 2**_SUBPIXEL_BITS).round().astype(np.int32)
 
     for lines, colour, thickness in ((truth_lines, TRUTH_COLOUR, 8), (predicted_lines, PREDICTED_COLOUR, 3)):
         for line in lines:
@@ -253,13 +206,6 @@ def entropy_picture(entropy: np.ndarray, valid: np.ndarray | None, longest: int)
 def entropy_colours(entropy: np.ndarray) -> np.ndarray:
     """Return the colours (h, w, 3) of ``entropy`` (h, w), 0 to 1."""
     return np.ascontiguousarray(cv2.applyColorMap(_rounded(255 * entropy), cv2.COLORMAP_CIVIDIS)[..., ::-1])
-
-
-def _within(mask: np.ndarray, distance_px: float) -> np.ndarray:
-    """Return where a pixel of ``mask`` (H, W) lies within the distance."""
-    if not mask.any():
-        return np.zeros(mask.shape, bool)
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= distance_px
 
 
 def _dimmed(image: np.ndarray, longest: int) -> np.ndarray:

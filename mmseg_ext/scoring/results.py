@@ -1,4 +1,4 @@
-"""The scores of a data set from those of its images."""
+"""The scores of a data set from those of its images, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import complete_file
-from ..metrics.probability import (
-    ProbabilityCounts,
-    best_threshold,
-    calibration_curve,
-    entropy,
-    expected_calibration_error,
-    precision_recall_curve,
-)
-from ..metrics.region import region_scores
+from ..metrics.pixels import ProbabilityCounts, entropy, region_scores
 from ..report import markdown_table
-from ..roads import graph_lines
-from . import report as road_report
-from .image_scores import ImageScores, ScoringSettings, graphs_of
-from .measures import BY_KEY, MEASURES, RoadMeasure
+from .image_scores import ImageScores, ScoringSettings
+from .measures import MEASURES, RoadMeasure
 
-CLASS_SCORES = ("IoU", "F1", "precision", "recall", "accuracy")
+UNKNOWN_METRES = (
+    "The metres per pixel are not known: APLS and TOPO count a pixel as a metre. Give --gsd to score in metres."
+)
+SCORES_FILE, IMAGES_FILE, TABLE_FILE = "scores.json", "images.csv", "scores.md"
+KINDS = ("labels", "probability", "entropy")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Total:
 
 
 def _score(measure: RoadMeasure, counts: Mapping[str, float], probability: ProbabilityCounts | None) -> float | None:
-    """Return the score that follows from counts, None where there is none of them (lines have no pixels)."""
+    """Return the score that follows from counts, None where they are missing (lines have no pixels)."""
     if measure.of_probability is not None:
         return None if probability is None else measure.of_probability(probability)
     try:
@@ -75,12 +71,6 @@ def image_values(image: ImageScores) -> dict[str, float]:
     return values
 
 
-def sum_of(images: Sequence[ImageScores]) -> dict[str, float]:
-    """Return the sums of the counts that all images have."""
-    common = [key for key in images[0].counts if all(key in image.counts for image in images)]
-    return {key: sum(image.counts[key] for image in images) for key in common}
-
-
 def probabilities_of(images: Sequence[ImageScores]) -> ProbabilityCounts | None:
     """Return the sum of the images' counts by probability, None where an image has none."""
     each = [image.probability for image in images]
@@ -89,16 +79,24 @@ def probabilities_of(images: Sequence[ImageScores]) -> ProbabilityCounts | None:
 
 def summarise(images: Sequence[ImageScores]) -> list[Total]:
     """Return the scores of a data set of at least one image, in the order of `MEASURES`."""
-    counts, probability = sum_of(images), probabilities_of(images)
+    common = [key for key in images[0].counts if all(key in image.counts for image in images)]
+    counts = {key: sum(image.counts[key] for image in images) for key in common}
+    probability = probabilities_of(images)
     values = [image_values(image) for image in images]
     totals = []
     for measure in MEASURES:
         if any(measure.key not in value for value in values):
             continue
-        defined = [value[measure.key] for value in values if not math.isnan(value[measure.key])]
-        mean = sum(defined) / len(defined) if defined else math.nan
-        totals.append(Total(measure, _score(measure, counts, probability), mean, len(values) - len(defined)))
+        scores = [value[measure.key] for value in values]
+        undefined = sum(map(math.isnan, scores))
+        totals.append(Total(measure, _score(measure, counts, probability), _mean(scores), undefined))
     return totals
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that are defined; nan where none is."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def class_scores(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
@@ -109,18 +107,14 @@ def class_scores(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[
         classes: names in the order of their labels.
 
     Returns:
-        ``pooled`` and ``mean``, of those each class, of those `CLASS_SCORES`, 0 to 1; nan where not defined.
+        ``pooled`` and ``mean``, of those each class, of those the scores of `region_scores`; nan where not defined.
     """
-    each = [region_scores(image.confusion) for image in images if image.confusion is not None]
-    whole = region_scores(sum(image.confusion for image in images if image.confusion is not None))  # type: ignore[arg-type]
+    pixels = [image.confusion for image in images if image.confusion is not None]
+    whole, each = region_scores(np.sum(pixels, axis=0)), [region_scores(one) for one in pixels]
     found: dict[str, dict[str, dict[str, float]]] = {"pooled": {}, "mean": {}}
     for label, name in enumerate(classes):
-        found["pooled"][name] = {key: float(whole[key][label]) for key in CLASS_SCORES}  # type: ignore[literal-required]
-        found["mean"][name] = {}
-        for key in CLASS_SCORES:
-            values = np.array([one[key][label] for one in each])  # type: ignore[literal-required]
-            known = values[~np.isnan(values)]
-            found["mean"][name][key] = float(known.mean()) if known.size else math.nan
+        found["pooled"][name] = {key: float(values[label]) for key, values in whole.items()}
+        found["mean"][name] = {key: _mean([float(one[key][label]) for one in each]) for key in whole}
     return found
 
 
@@ -130,7 +124,7 @@ def metres_are_known(images: Sequence[ImageScores]) -> bool:
 
 
 def shown_value(value: float | None, measure: RoadMeasure) -> str:
-    """Return a score as people read it: in per cent with two digits, other numbers with up to three; - for none."""
+    """Return a score as people read it: in per cent with two digits, others with up to three; - where undefined."""
     if value is None:
         return ""
     if math.isnan(value):
@@ -150,34 +144,6 @@ def totals_table(totals: Sequence[Total]) -> str:
     return markdown_table(["score", "pooled", "mean of images", "images without"], rows)
 
 
-# -- scoring.results
-# Scores as files: JSON, CSV by image, Markdown, and a page to look at.
-
-UNKNOWN_METRES = "The metres per pixel are not known here: APLS and TOPO count a pixel as a metre. --gsd tells them."
-SCORES_FILE, IMAGES_FILE, TABLE_FILE, REPORT_FILE = "scores.json", "images.csv", "scores.md", "report.html"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What there is to see of an image.
-
-    Attributes:
-        image: RGB uint8 (H, W, 3).
-        prediction: predicted road (H, W) bool.
-        truth: true road (H, W) bool.
-        settings: with the metres per pixel of this image.
-        valid: (H, W) bool, False where pixels count nowhere; None where all count.
-        probability: predicted probability of road (H, W), None where there is only the mask.
-    """
-
-    image: np.ndarray
-    prediction: np.ndarray
-    truth: np.ndarray
-    settings: ScoringSettings
-    valid: np.ndarray | None = None
-    probability: np.ndarray | None = None
-
-
 def write_scores(
     folder: str,
     images: Sequence[ImageScores],
@@ -193,24 +159,19 @@ def write_scores(
     Raises:
         ConfigError: they cannot be written.
     """
-    totals = summarise(images)
-    road = {
-        total.measure.key: dict(
-            pooled=_known(total.pooled),
-            mean=_known(total.mean),
-            undefined=total.undefined,
-            definition=total.measure.definition,
-        )
-        for total in totals
-    }
-    values = [image_values(image) for image in images]
+    totals, values = summarise(images), [image_values(image) for image in images]
     content = dict(
         facts,
         settings=asdict(settings),
-        classes=_known_of(class_scores(images, classes)) if images[0].confusion is not None else {},
-        road=road,
+        classes=class_scores(images, classes) if images[0].confusion is not None else {},
+        road={
+            total.measure.key: dict(
+                pooled=total.pooled, mean=total.mean, undefined=total.undefined, definition=total.measure.definition
+            )
+            for total in totals
+        },
         images=[
-            dict(name=image.name, counts=image.counts, scores={k: _known(v) for k, v in value.items()})
+            dict(name=image.name, counts=image.counts, scores=value)
             for image, value in zip(images, values, strict=True)
         ],
     )
@@ -220,9 +181,20 @@ def write_scores(
     writer.writerow(["image", *keys])
     for image, value in zip(images, values, strict=True):
         writer.writerow([image.name, *("" if math.isnan(value[key]) else f"{value[key]:.6g}" for key in keys)])
-    _write(os.path.join(folder, SCORES_FILE), json.dumps(content, indent=1))
-    _write(os.path.join(folder, IMAGES_FILE), rows.getvalue())
-    _write(os.path.join(folder, TABLE_FILE), totals_table(totals) + "\n")
+    table = totals_table(totals) + "\n"
+    texts = {SCORES_FILE: json.dumps(_without_nan(content), indent=1), IMAGES_FILE: rows.getvalue(), TABLE_FILE: table}
+    for name, text in texts.items():
+        with complete_file(os.path.join(folder, name)) as partial, open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return JSON's null for every nan in a tree of dicts and lists."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_scores(folder: str) -> dict:
@@ -243,132 +215,36 @@ def read_scores(folder: str) -> dict:
     return content
 
 
-def write_report(
-    folder: str,
-    title: str,
-    images: Sequence[ImageScores],
-    settings: ScoringSettings,
-    show: Callable[[int], Shown] | None = None,
-    subtitle: Sequence[str] = (),
-    worst: int = 3,
-) -> None:
-    """Write `REPORT_FILE`, one page with tables, curves and pictures.
+class MapWriter:
+    """Keeps label, probability and entropy of each image as 8-bit PNGs, ``labels/NAME.png`` and so on.
+
+    255 is probability 1, and an entropy of 1 bit (probability 0.5).
 
     Args:
-        folder: where it goes.
-        title: heading.
-        images: scores of the data set.
-        settings: they were made with.
-        show: returns what there is to see of the image of an index; None where there are only lines.
-        subtitle: lines below the heading.
-        worst: images of the lowest scores to show; two median ones stand beside them.
+        folder: where to write; made if it is not there.
 
     Raises:
-        ConfigError: it cannot be written.
-        MissingExtraError: matplotlib is not installed.
+        ConfigError: it cannot be made.
     """
-    measures = [
-        road_report.Measure(
-            total.measure.key,
-            total.measure.name,
-            total.measure.definition,
-            total.measure.unit,
-            total.pooled,
-            total.mean,
-            total.undefined,
-            total.measure.group,
-            total.measure.higher_is_better,
-        )
-        for total in summarise(images)
-    ]
-    values = [image_values(image) for image in images]
-    rows = [road_report.ImageScores(image.name, value) for image, value in zip(images, values, strict=True)]
-    chosen = [] if show is None else _chosen(values, worst)
-    examples = [] if show is None else [_example(why, images[i], show(i)) for i, why in chosen]
-    probability = probabilities_of(images)
-    curve = calibration = None
-    if probability is not None:
-        found = precision_recall_curve(probability)
-        curve = road_report.PrecisionRecall(
-            threshold=found.thresholds,
-            precision=found.precision,
-            recall=found.recall,
-            f1=found.f1,
-            best_threshold=best_threshold(probability),
-        )
-        bins = calibration_curve(probability)
-        calibration = road_report.Calibration(
-            confidence=bins.mean_probability,
-            share=bins.road_share,
-            pixels=bins.pixels,
-            error=expected_calibration_error(probability),
-        )
-    report = road_report.Report(
-        title, list(subtitle), measures, rows, examples, curve, calibration, _notes(settings, images)
-    )
-    road_report.write_road_report(os.path.join(folder, REPORT_FILE), report)
 
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        for kind in KINDS:
+            try:
+                os.makedirs(os.path.join(folder, kind), exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
 
-def _notes(settings: ScoringSettings, images: Sequence[ImageScores]) -> list[str]:
-    unit = f"{settings.tolerance_px:g} px" if settings.tolerance_m is None else f"{settings.tolerance_m:g} m"
-    buffer = (
-        "half the median width of an image's true roads, at least the tolerance (lines: the tolerance)"
-        if settings.buffer_px is None
-        else f"{settings.buffer_px:g} px"
-    )
-    notes = [
-        f"The tolerance is {unit}; the buffer of centrelines is {buffer}.",
-        "Pooled: all images counted as one. Mean: of the images in which the score is defined.",
-    ]
-    if not metres_are_known(images):
-        notes.append(UNKNOWN_METRES)
-    return notes
+    def write(self, name: str, probability: np.ndarray, labels: np.ndarray) -> None:
+        """Write the maps of image ``name``: ``probability`` of road (H, W) in 0..1, and class indices (H, W)."""
+        parts = (labels, np.rint(probability * 255), np.rint(entropy(probability) * 255))
+        for kind, values in zip(KINDS, parts, strict=True):
+            Image.fromarray(values.astype(np.uint8)).save(self._path(kind, name))
 
+    def read(self, kind: str, name: str) -> np.ndarray:
+        """Return the map (H, W) uint8 of ``kind`` (of `KINDS`) of image ``name``."""
+        with Image.open(self._path(kind, name)) as image:
+            return np.array(image)
 
-def _chosen(values: Sequence[dict[str, float]], worst: int) -> list[tuple[int, str]]:
-    """Return the index of each image to show and why: lowest IoU, lowest APLS, and the median of both."""
-    chosen: dict[int, str] = {}
-    for key in ("IoU", "APLS_spacenet"):
-        scored = [i for i, value in enumerate(values) if not math.isnan(value[key])]
-        order = sorted(scored, key=lambda i: values[i][key])
-        name = BY_KEY[key].name
-        places = [(i, f"worst {name}") for i in order[:worst]]
-        if len(order) > worst:
-            places.append((order[len(order) // 2], f"median {name}"))
-        for i, why in places:
-            chosen[i] = f"{chosen[i]}, {why}" if i in chosen else why
-    return list(chosen.items())
-
-
-def _example(why: str, scores: ImageScores, shown: Shown) -> road_report.Example:
-    graphs = graphs_of(shown.prediction, shown.truth, shown.settings, shown.valid)
-    values = image_values(scores)
-    said = ", ".join(
-        f"{BY_KEY[key].name} {shown_value(values[key], BY_KEY[key])}" for key in ("IoU", "relaxed_F1", "APLS_spacenet")
-    )
-    return road_report.Example(
-        title=f"{why} ({said})",
-        name=scores.name,
-        image=shown.image,
-        truth=shown.truth,
-        prediction=shown.prediction,
-        tolerance_px=shown.settings.tolerance,
-        valid=shown.valid,
-        truth_lines=graph_lines(graphs.truth),
-        predicted_lines=graph_lines(graphs.prediction),
-        gaps=[(float(x), float(y)) for x, y in graphs.connectivity.gap_points],
-        entropy=None if shown.probability is None else entropy(shown.probability),
-    )
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
-
-
-def _known_of(tree: dict) -> dict:
-    return {key: _known_of(value) if isinstance(value, dict) else _known(value) for key, value in tree.items()}
-
-
-def _write(path: str, text: str) -> None:
-    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
+    def _path(self, kind: str, name: str) -> str:
+        return os.path.join(self.folder, kind, f"{name}.png")

@@ -4,7 +4,7 @@ import pytest
 
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.geo import read_raster
-from mmseg_ext.metrics.region import confusion, region_scores
+from mmseg_ext.metrics.pixels import confusion, region_scores
 
 SIZE, TILE_A, TILE_B, MARGIN = 1280, 256, 128, 32
 # one of five tiles, a knight's move from the next

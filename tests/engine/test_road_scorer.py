@@ -80,7 +80,7 @@ def test_runs_compare(evaluated, run_tool, tmp_path):
         "compare_runs.py", root / "report1", root / "report2", "--scores", "IoU", "--out", tmp_path / "t.md"
     )
     assert done.returncode == 0, done.stderr
-    assert "| IoU (pooled) | report2 |" in done.stdout and "not told apart" in done.stdout
+    assert "| IoU (pooled) | report2 |" in done.stdout and "not significant" in done.stdout
     assert (tmp_path / "t.md").read_text() == done.stdout
     for wrong, words in (
         ([root / "report1"], "at least two runs"),

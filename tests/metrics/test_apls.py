@@ -97,11 +97,6 @@ def test_spacenet_draws_nodes_of_a_large_graph():
     assert results.pop().truth_to_prediction in (pytest.approx(2 / 3), 1)
 
 
-def test_spacenet_has_no_region():
-    with pytest.raises(ValueError, match="no region"):
-        apls(SQUARE, SQUARE, SPACENET, region=(0, 0, 100, 100))
-
-
 # ---- Sat2Graph, by hand
 
 STREET = road_graph({0: (0, 200), 1: (400, 200)}, [(0, 1)])
@@ -164,18 +159,14 @@ def test_sat2graph_snaps_one_to_one():
     assert apls(one, first, SAT2GRAPH).truth_to_prediction == pytest.approx(1)
 
 
-def test_sat2graph_leaves_the_margin_out():
-    # predicted 90..310 of 0..400; in the region without its margin of 100 only 133.3 to 266.7 is longer than 100
+def test_sat2graph_counts_up_to_the_border_and_in_metres():
+    # predicted 90..310 of 0..400
     part = road_graph({0: (90, 200), 1: (310, 200)}, [(0, 1)])
-    inside = apls(part, STREET, SAT2GRAPH, region=(0, 0, 400, 400))
+    found = apls(part, STREET, SAT2GRAPH)
 
-    assert inside.truth_to_prediction == pytest.approx(1, abs=0.02)
-    assert inside.prediction_to_truth == pytest.approx(1, abs=0.02)
-    assert apls(part, STREET, SAT2GRAPH).truth_to_prediction < 0.4
-    in_pixels = apls(
-        moved(part, ((2, 0), (0, 2))), moved(STREET, ((2, 0), (0, 2))), SAT2GRAPH, gsd_m=0.5, region=(0, 0, 800, 800)
-    )
-    assert in_pixels == pytest.approx(inside)
+    assert found.truth_to_prediction < 0.4
+    in_pixels = apls(moved(part, ((2, 0), (0, 2))), moved(STREET, ((2, 0), (0, 2))), SAT2GRAPH, gsd_m=0.5)
+    assert in_pixels == pytest.approx(found)
 
 
 # ---- both

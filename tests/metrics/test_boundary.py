@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mmseg_ext.metrics.relaxed import BoundaryCounts, boundary, boundary_counts
+from mmseg_ext.metrics.pixels import BoundaryCounts, boundary, boundary_counts
 
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 TRIPLES = SIDES.flatmap(lambda shape: arrays(bool, (3, *shape)))

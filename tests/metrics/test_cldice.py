@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mmseg_ext.metrics.region import MatchedCounts
-from mmseg_ext.metrics.relaxed import cldice_counts
+from mmseg_ext.metrics.pixels import MatchedCounts, cldice_counts
 
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 # prediction, truth, valid, and which pixels of a mask are called its skeleton

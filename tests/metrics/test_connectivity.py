@@ -2,7 +2,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from mmseg_ext.metrics.connectivity import connectivity
+from mmseg_ext.metrics.centrelines import connectivity
 from mmseg_ext.roads import graph_from_nodes as road_graph
 from mmseg_ext.roads import moved, polyline
 

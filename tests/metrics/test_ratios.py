@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmseg_ext.metrics.region import MatchedCounts, f1_of_counts, only_valid, ratio, ratios
+from mmseg_ext.metrics.pixels import MatchedCounts, only_valid, ratio, ratios
 
 
 def test_a_ratio_without_a_denominator_is_nan():
@@ -17,16 +17,16 @@ def test_a_ratio_without_a_denominator_is_nan():
 
 def test_f1_by_hand():
     # precision 3/4, recall 1/2: 2 * 3/8 / (5/4) = 3/5
-    assert f1_of_counts(3, 4, 5, 10) == pytest.approx(0.6, abs=1e-15)
-    assert math.isnan(f1_of_counts(0, 0, 0, 0))  # nothing to score
-    assert f1_of_counts(0, 0, 0, 7) == 0 and f1_of_counts(0, 7, 0, 0) == 0  # one is empty
-    assert f1_of_counts(0, 7, 0, 7) == 0  # both there, nothing matched
-    assert f1_of_counts(0.0, 0.0, 0.0, 2.5) == 0 and f1_of_counts(2.5, 2.5, 2.5, 2.5) == 1  # lengths
+    assert MatchedCounts(3, 4, 5, 10).f1 == pytest.approx(0.6, abs=1e-15)
+    assert math.isnan(MatchedCounts(0, 0, 0, 0).f1)  # nothing to score
+    assert MatchedCounts(0, 0, 0, 7).f1 == 0 and MatchedCounts(0, 7, 0, 0).f1 == 0  # one is empty
+    assert MatchedCounts(0, 7, 0, 7).f1 == 0  # both there, nothing matched
+    assert MatchedCounts(0.0, 0.0, 0.0, 2.5).f1 == 0 and MatchedCounts(2.5, 2.5, 2.5, 2.5).f1 == 1  # lengths
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
 def test_f1_of_the_same_hits_is_dice(hits, false_alarms, misses):
-    f1 = f1_of_counts(hits, hits + false_alarms, hits, hits + misses)
+    f1 = MatchedCounts(hits, hits + false_alarms, hits, hits + misses).f1
     dice = ratio(2 * hits, 2 * hits + false_alarms + misses)
     np.testing.assert_allclose(f1, dice, rtol=1e-14)  # nan and 0 where Dice has them
 

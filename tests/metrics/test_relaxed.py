@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import distance_transform_edt
 
-from mmseg_ext.metrics.region import MatchedCounts
-from mmseg_ext.metrics.relaxed import relaxed_counts, within_distance
+from mmseg_ext.metrics.pixels import MatchedCounts, relaxed_counts, within_distance
 
 SIDES = st.tuples(st.integers(1, 9), st.integers(1, 9))
 PAIRS = SIDES.flatmap(lambda shape: arrays(bool, (3, *shape)))

@@ -8,13 +8,13 @@ from PIL import Image
 
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.report import contact_sheet
-from mmseg_ext.report.contact_sheet import Cell, Section, paint_labels, write_contact_sheet
+from mmseg_ext.report.contact_sheet import Section, SheetCell, write_contact_sheet
 
 PALETTE = ((0, 0, 0), (200, 0, 0), (0, 0, 200))
 
 
 def cell(labels=None, caption="a.png", note="", size=(40, 60)):
-    return Cell(np.full((*size, 3), (10, 120, 60), np.uint8), labels, caption, note)
+    return SheetCell(np.full((*size, 3), (10, 120, 60), np.uint8), labels, caption, note)
 
 
 def pictures_of(page):
@@ -22,42 +22,8 @@ def pictures_of(page):
     return [np.array(Image.open(io.BytesIO(base64.b64decode(one)))) for one in data]
 
 
-def test_labels_are_tinted_and_the_rest_is_left_alone():
-    labels = np.zeros((40, 60), np.uint8)
-    labels[:10], labels[10:20] = 1, 2
-    painted = paint_labels(cell().image, labels, PALETTE)
-    assert (painted[20:] == (10, 120, 60)).all()
-    assert (painted[:10] == (105, 60, 30)).all()  # half of the class colour
-    assert (painted[10:20] == (5, 60, 130)).all()
-
-
-def test_ignored_pixels_are_hatched_in_grey():
-    labels = np.full((40, 60), 255, np.uint8)
-    labels[30:] = 0
-    painted = paint_labels(cell().image, labels, PALETTE)
-    assert (painted[30:] == (10, 120, 60)).all()
-    assert (painted[:30] == painted[:30, :, :1]).all()
-    assert set(np.unique(painted[:30])) == {95, 225}
-    assert (painted[0] == np.roll(painted[1], 1, axis=0))[1:-1].all()  # diagonal stripes
-    assert (paint_labels(cell().image, labels, PALETTE, ignore_index=7) == (10, 120, 60)).all()
-
-
-def test_a_road_of_one_pixel_survives_shrinking():
-    labels = np.zeros((400, 600), np.uint8)
-    labels[:, 301] = 1
-    painted = paint_labels(cell(size=(400, 600)).image, labels, PALETTE, longest=60)
-    assert painted.shape == (40, 60, 3)
-    changed = (painted != (10, 120, 60)).any(axis=2)
-    assert changed[:, 30].all() and changed.sum() == 40
-    assert painted[0, 30] == pytest.approx((10 + 190 * 0.05, 120 - 120 * 0.05, 60 - 60 * 0.05), abs=0.6)
-
-
-def test_labels_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="do not fit"):
-        paint_labels(cell().image, np.zeros((60, 40)), PALETTE)
-
-
-def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path):
+def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "_PICTURE_PX", 30)
     labels = np.zeros((40, 60), np.uint8)
     labels[:, :30] = 1
     sections = [
@@ -66,7 +32,7 @@ def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path):
     ]
     path = tmp_path / "new" / "sheet.html"
     write_contact_sheet(
-        str(path), "<title>", sections, PALETTE, "<p id=own>kept</p>", classes=("ground", "ro<ad", "pad"), cell_px=30
+        str(path), "<title>", sections, PALETTE, "<p id=own>kept</p>", classes=("ground", "ro<ad", "pad")
     )
     page = path.read_text()
     for words in (
@@ -90,13 +56,12 @@ def test_page_is_complete_in_itself_and_escapes_what_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])
-def test_picture_holds_every_cell_at_its_place(tmp_path, suffix):
+def test_picture_holds_every_cell_at_its_place(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "_PICTURE_PX", 60)
     labels = np.ones((40, 60), np.uint8)
     cells = [cell(labels, f"number {i}", "long words " * 40) for i in range(5)]
     path = tmp_path / f"sheet.{suffix}"
-    write_contact_sheet(
-        str(path), "title", [Section("all", cells, "text"), Section("none", [])], PALETTE, columns=2, cell_px=60
-    )
+    write_contact_sheet(str(path), "title", [Section("all", cells, "text"), Section("none", [])], PALETTE)
     sheet = np.array(Image.open(path).convert("RGB")).astype(int)
     assert sheet.shape[1] == 2 * (2 * 60 + 5) + 10 + 20
     plain = np.abs(sheet - (10, 120, 60)).max(axis=2) <= 12

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmseg_ext.errors import ConfigError, DataError
-from mmseg_ext.scoring import compare_runs, comparison_table
+from mmseg_ext.scoring.comparison import compare_runs, comparison_table
 
 ROAD = ("true_positive", "false_positive", "false_negative")
 
@@ -20,23 +20,23 @@ def content(hits, of=100, apls=None):
     return dict(images=images, road=dict(IoU={}, APLS_spacenet={}))
 
 
-def test_a_constant_gain_is_real_and_its_interval_a_point():
+def test_a_constant_gain_is_significant_and_its_interval_a_point():
     runs = {"old": content([50, 60, 70, 80]), "new": content([52, 62, 72, 82])}
     old, new = compare_runs(runs, ["IoU"])
-    assert (old.difference, old.low, old.high) == (0, 0, 0) and not old.is_real
+    assert (old.difference, old.low, old.high) == (0, 0, 0) and not old.is_significant
     assert new.value == pytest.approx(0.67) and new.difference == pytest.approx(0.02)
-    assert (new.low, new.high) == pytest.approx((0.02, 0.02)) and new.is_real and new.images == 4
+    assert (new.low, new.high) == pytest.approx((0.02, 0.02)) and new.is_significant and new.images == 4
     table = comparison_table([old, new])
     assert "| IoU (pooled) | old | 65.00 |  |  |  |" in table
     assert "| IoU (pooled) | new | 67.00 | +2.00 | +2.00 to +2.00 | better |" in table
 
 
-def test_a_gain_that_hangs_on_one_image_is_not_told_apart():
+def test_a_gain_that_hangs_on_one_image_is_not_significant():
     runs = {"old": content([50] * 10), "new": content([90] + [49] * 9)}
     new = compare_runs(runs, ["IoU"])[1]
     assert new.difference == pytest.approx((40 - 9) / 1000)
     # an image is missing from a resample with (9/10)^10 = 35 %: the lower end is all nine losses
-    assert new.low == pytest.approx(-0.01) and new.high > new.difference and not new.is_real
+    assert new.low == pytest.approx(-0.01) and new.high > new.difference and not new.is_significant
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
@@ -57,6 +57,23 @@ def test_images_without_a_score_in_either_run_are_left_out():
     runs = {"a": content([1] * 3, apls=[0.5, None, 0.7]), "b": content([1] * 3, apls=[0.6, 0.9, None])}
     b = compare_runs(runs, ["APLS_spacenet"])[1]
     assert b.images == 1 and b.value == 0.6 and b.difference == pytest.approx(0.1)
+    assert np.isnan([b.low, b.high]).all() and not b.is_significant  # one image has no spread
+    assert "| b | 60.00 | +10.00 | - to - | not significant |" in comparison_table([b, b])
+
+
+def test_resamples_without_any_road_are_left_out():
+    # a quarter of the resamples draws the empty image twice and has no IoU; all others have the same gain
+    runs = {"a": content([50, 0]), "b": content([60, 0])}
+    for run in runs.values():
+        run["images"][1]["counts"] = dict.fromkeys(ROAD, 0)
+    b = compare_runs(runs, ["IoU"])[1]
+    assert (b.difference, b.low, b.high) == pytest.approx((0.1, 0.1, 0.1)) and b.is_significant
+
+
+def test_the_same_seed_draws_the_same_images():
+    runs = {"a": content([50, 60, 70, 80]), "b": content([60, 40, 90, 85])}
+    one, same, other = (compare_runs(runs, ["IoU"], seed=seed, resamples=99)[1] for seed in (0, 0, 1))
+    assert one == same and one != other
 
 
 def test_what_does_not_compare_is_refused():

@@ -79,9 +79,9 @@ def test_probabilities_and_their_threshold(tmp_path):
     write_geotiff(str(tmp_path / "f" / "a.tif"), (chance / 255).astype(np.float32))
     assert image_values(score(tmp_path / "f", tmp_path / "t")[0]) == pytest.approx(image_values(found), nan_ok=True)
     write_geotiff(str(tmp_path / "f" / "a.tif"), chance.astype(np.float32))
-    with pytest.raises(DataError, match=r"a.tif: values from 51 to 204 are no probabilities \(0 to 1\)"):
+    with pytest.raises(DataError, match=r"a.tif: values from 51 to 204 are not probabilities \(0 to 1\)"):
         score(tmp_path / "f", tmp_path / "t")
-    with pytest.raises(DataError, match="neither a road mask nor labels 0, 1, 255; say --probability"):
+    with pytest.raises(DataError, match="neither a road mask nor labels 0, 1, 255; give --probability"):
         save(tmp_path / "p" / "a.png", np.arange(10000).reshape(100, 100) % 250)
         score(tmp_path / "p", tmp_path / "t")
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.scoring import MEASURES, ScoringSettings, score_image, summarise
+from mmseg_ext.scoring import ScoringSettings, score_image, summarise
 from mmseg_ext.scoring.image_scores import graphs_of, half_road_width
+from mmseg_ext.scoring.measures import MEASURES
 from mmseg_ext.scoring.results import image_values
 
 JOINT = ("IoU", "F1", "boundary_IoU", "relaxed_F1", "quality", "clDice", "APLS_spacenet", "TOPO_F1")
@@ -165,11 +166,11 @@ def test_turned_and_mirrored_images_score_alike(seed, turns, flip):
 def test_the_buffer_is_half_the_width_of_the_true_roads():
     truth = np.zeros((100, 100), bool)
     truth[40:61] = True  # 21 px wide
-    graphs = graphs_of(truth, truth, ScoringSettings())
-    assert half_road_width(graphs.truth) == graphs.buffer == 10.5
-    assert graphs_of(truth, truth, ScoringSettings(buffer_px=2)).buffer == 2
-    assert graphs_of(truth, truth, ScoringSettings(tolerance_px=20)).buffer == 20
-    assert half_road_width(graphs_of(~truth & truth, truth, ScoringSettings()).prediction) == 0
+    _, true, buffer = graphs_of(truth, truth, ScoringSettings())
+    assert half_road_width(true) == buffer == 10.5
+    assert graphs_of(truth, truth, ScoringSettings(buffer_px=2))[2] == 2
+    assert graphs_of(truth, truth, ScoringSettings(tolerance_px=20))[2] == 20
+    assert half_road_width(graphs_of(~truth & truth, truth, ScoringSettings())[0]) == 0
 
 
 def test_metres_need_the_ground_sampling_distance():
@@ -181,6 +182,7 @@ def test_metres_need_the_ground_sampling_distance():
         ScoringSettings(gsd_m=0)
     with pytest.raises(ConfigError, match="threshold is 1; it must lie between"):
         ScoringSettings(threshold=1)
+    assert ScoringSettings(tolerance_m=3).at(0.5).tolerance == ScoringSettings(tolerance_m=3, gsd_m=0.5).at(9).tolerance
     truth = crossing()
     # in metres of 0.2 px the roads are 40 m long: too short for Sat2Graph's paths of 100 m
     assert math.isnan(values(truth, truth, gsd_m=0.2)["APLS_sat2graph"])

@@ -12,8 +12,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from mmseg_ext.errors import ConfigError, MissingExtraError
-from mmseg_ext.scoring import report_charts as road_report_charts
-from mmseg_ext.scoring.report import Example, ImageScores, Measure, Report, write_road_report
+from mmseg_ext.metrics.pixels import probability_counts
+from mmseg_ext.scoring import ImageScores, RoadMasks, ScoringSettings, report, report_charts, results, write_report
+from mmseg_ext.scoring.measures import RoadMeasure
 from mmseg_ext.scoring.report_charts import (
     ERROR_COLOURS,
     FALSE,
@@ -35,56 +36,62 @@ from mmseg_ext.scoring.report_charts import (
 )
 
 NAN = math.nan
+
+
+def measure(key, name, definition, group, unit, higher_is_better, pooled=True):
+    of = (lambda counts: counts[key]) if pooled else None
+    return RoadMeasure(key, name, group, definition, of, unit, higher_is_better)
+
+
 MEASURES = (
-    Measure("iou", "IoU", 'Road in both over "either" & no more.', "%", 0.8125, 0.75, 1, "Region", True),
-    Measure("offset", "Offset", "Mean distance of the centrelines.", "m", NAN, 1.5, 0, "Centreline", False),
-    Measure("width", "Width error", "Difference of the widths.", "px", None, -0.25, 0, "Centreline", None),
-    Measure("gaps", "Gaps", "Interruptions of the network.", "", 12.0, 3.4567, 0, "Topology", False),
-    Measure("brier", "Brier score", "Mean squared error of the probability.", "", 0.01, 0.02, 3, "Uncertainty", False),
+    measure("IoU", "IoU", 'Road in both over "either" & no more.', "Region", "%", True),
+    measure("relaxed_F1", "Relaxed F1", "With a tolerance.", "Region", "%", True, pooled=False),
+    measure("offset", "Offset", "Mean distance of the centrelines.", "Centreline", "m", False),
+    measure("width", "Width error", "Difference of the widths.", "Centreline", "px", None, pooled=False),
+    measure("APLS_spacenet", "APLS", "Paths of the network.", "Topology", "%", True, pooled=False),
+    measure("gaps", "Gaps", "Interruptions of the network.", "Topology", "", False),
 )
+POOLED = {"IoU": 0.8125, "offset": NAN, "gaps": 12.0}
 HOSTILE = '<script>alert("x")</script>.png'
-IMAGES = (
-    ImageScores("tile_2.png", {"iou": 0.7, "offset": 2.0, "width": -0.5, "gaps": 10}),
-    ImageScores(HOSTILE, {"iou": NAN, "offset": 0.5, "width": 0.25, "gaps": 9}),
-    ImageScores("tile_10.png", {"iou": 0.95, "offset": 1.0, "width": 0.0, "gaps": 0}),
-    ImageScores("tile_1.png", {"iou": 0.08, "offset": 10.0, "gaps": 2}),
-)
-PRECISION_RECALL = dict(
-    threshold=np.array([0.25, 0.5, 0.75, 1.0]),
-    precision=np.array([0.5, 0.8, 0.9, NAN]),
-    recall=np.array([1.0, 0.8, 0.3, 0.0]),
-    f1=np.array([2 / 3, 0.8, 0.45, 0.0]),
-    best_threshold=0.5,
-)
-CALIBRATION = dict(
-    confidence=np.array([0.55, NAN, 0.95]), share=np.array([0.5, NAN, 0.9]), pixels=np.array([10, 0, 990]), error=0.05
-)
+ROWS = {  # in the order of the measures
+    "tile_2.png": (0.7, 0.8, 2.0, -0.5, 0.2, 10.0),
+    HOSTILE: (NAN, NAN, 0.5, 0.25, 0.1, 9.0),
+    "tile_10.png": (0.95, 0.99, 1.0, 0.0, 0.9, 0.0),
+    "tile_1.png": (0.08, 0.1, 10.0, NAN, 0.3, 2.0),
+}
 
 
-def example(size=64, name=HOSTILE, **parts):
-    masks = np.zeros((2, size, size), bool)
-    masks[0, 10], masks[1, 10, :40] = True, True
-    return Example("the <worst>", name, np.full((size, size, 3), 100, np.uint8), *masks, 3.0, **parts)
+def probabilities():
+    """Of road 4 at 0.6, 1 at 0.2, of ground 1 at 0.6, 5 at 0.2: the best F1 is 2 * 4 / (5 + 5), above 0.2 up to 0.6."""
+    chances = np.array([[0.6] * 4 + [0.2] + [0.6] + [0.2] * 5])
+    return probability_counts(chances, np.arange(11)[None] < 5)
 
 
-def full_report():
-    parts = dict(
-        valid=np.arange(64)[:, None] + np.zeros(64) < 60,
-        truth_lines=[np.array([[0.0, 10], [63, 10]])],
-        predicted_lines=[np.array([[0.0, 10], [39, 10]])],
-        gaps=[(51.5, 10.0)],
-        entropy=np.full((64, 64), 0.5, np.float32),
-    )
-    return Report(
-        "Roads & <mines>",
-        ("D-SegNeXt <S>",),
-        MEASURES,
-        IMAGES,
-        (example(**parts), example(name="elsewhere.png")),
-        PRECISION_RECALL,
-        CALIBRATION,
-        ("a > b",),
-    )
+def images(probability=True):
+    counts = {key: value / len(ROWS) for key, value in POOLED.items()}
+    keys = [measure.key for measure in MEASURES]
+    chances = probabilities() if probability else None
+    return [ImageScores(name, counts, dict(zip(keys, row, strict=True)), chances) for name, row in ROWS.items()]
+
+
+def masks(size=64, **parts):
+    """A road of which the last 24 px are missed."""
+    truth, prediction = np.zeros((2, size, size), bool)
+    truth[8:13], prediction[8:13, :40] = True, True
+    return RoadMasks(prediction, truth, image=np.full((size, size, 3), 100, np.uint8), **parts)
+
+
+def show(index):
+    return masks(valid=np.arange(64)[:, None] + np.zeros(64) < 60, probability=np.full((64, 64), 0.5, np.float32))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_measures():
+    """The report of measures with every unit, direction and character that it must cope with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "MEASURES", MEASURES)
+        patch.setattr(report, "BY_KEY", {measure.key: measure for measure in MEASURES})
+        yield
 
 
 class Page(HTMLParser):
@@ -122,11 +129,11 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("road") / "new" / "report.html"
-    write_road_report(str(path), full_report())
-    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
-    return path
+def report_path(tmp_path_factory, own_measures):
+    folder = tmp_path_factory.mktemp("road") / "new"
+    write_report(str(folder), "Roads & <mines>", images(), ScoringSettings(), show, ("D-SegNeXt <S>", "a > b"))
+    assert [entry.name for entry in folder.iterdir()] == ["report.html"]
+    return folder / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -141,31 +148,42 @@ def test_the_page_is_well_formed_and_needs_nothing_else(parsed):
     assert "url(" not in parsed.text and not parsed.all("link")
     assert all(one["src"].startswith("data:image/") for one in parsed.elements if "src" in one)
     assert all(one["href"].startswith("#") for one in parsed.elements if "href" in one)
-    assert "<li>a &gt; b</li>" in parsed.text and "<p>D-SegNeXt &lt;S&gt;</p>" in parsed.text
+    assert "<p>a &gt; b</p>" in parsed.text and "<p>D-SegNeXt &lt;S&gt;</p>" in parsed.text
+    notes = [one["text"] for one in parsed.all("li")]
+    assert notes[0].startswith("The tolerance is 3 px; the buffer") and "The metres per pixel are not known" in notes[2]
 
 
 def test_a_hostile_name_stays_text(parsed):
     assert len(parsed.all("script")) == 1 and "alert" not in parsed.all("script")[0]["text"]
-    (link,) = parsed.all("a")
-    assert (link["text"], link["href"]) == (HOSTILE, "#example-0")
-    assert [one["id"] for one in parsed.all("article")] == ["example-0", "example-1"]
-    assert parsed.all("h3")[0]["text"] == f"the <worst>{HOSTILE}"
+    # the lowest three of each score and the median: IoU tile 1, 2, 10; APLS the hostile one, tile 2, 1
+    links = {one["text"]: one["href"] for one in parsed.all("a")}
+    assert links == {"tile_1.png": "#example-0", "tile_2.png": "#example-1", "tile_10.png": "#example-2"} | {
+        HOSTILE: "#example-3"
+    }
+    assert [one["id"] for one in parsed.all("article")] == [f"example-{number}" for number in range(4)]
+    assert [one["text"] for one in parsed.all("h3")] == [
+        "worst IoU, worst APLS, median APLS (IoU 8.00, Relaxed F1 10.00, APLS 30.00)tile_1.png",
+        "worst IoU, worst APLS (IoU 70.00, Relaxed F1 80.00, APLS 20.00)tile_2.png",
+        "worst IoU (IoU 95.00, Relaxed F1 99.00, APLS 90.00)tile_10.png",
+        f"worst APLS (IoU -, Relaxed F1 -, APLS 10.00){HOSTILE}",
+    ]
 
 
 def test_summary_numbers_stand_beside_their_definitions(parsed):
     expected = {
-        "IoU": ("81.25 %", "75.00 %", "1"),
-        "Offset": ("n/a", "1.50 m", "0"),
-        "Width error": ("\N{EN DASH}", "-0.25 px", "0"),
-        "Gaps": ("12", "3.457", "0"),
-        "Brier score": ("0.010", "0.020", "3"),
+        "IoU": ("81.25 %", "57.67 %", "1"),
+        "Relaxed F1": ("\N{EN DASH}", "63.00 %", "1"),
+        "Offset": ("n/a", "3.375 m", "0"),
+        "Width error": ("\N{EN DASH}", "-0.083 px", "1"),
+        "APLS": ("\N{EN DASH}", "37.50 %", "0"),
+        "Gaps": ("12", "5.250", "0"),
     }
     for measure in MEASURES:
         head, *cells = parsed.row(measure.name)
         assert tuple(cell["text"] for cell in cells) == expected[measure.name]
         assert measure.definition in head["text"]  # for those without a pointer
         assert all(measure.definition in cell["title"] for cell in cells[:2])
-        assert f"in {measure.undefined} of 4 images" in cells[2]["title"]
+        assert f"in {expected[measure.name][2]} of 4 images" in cells[2]["title"]
         assert measure.definition in next(
             one["title"] for one in parsed.all("summary") if one["text"].startswith(measure.name)
         )
@@ -174,21 +192,22 @@ def test_summary_numbers_stand_beside_their_definitions(parsed):
     assert "Lower is better." in parsed.row("Gaps")[1]["title"]
     assert "better" not in parsed.row("Width error")[2]["title"]
     groups = [one["text"] for one in parsed.all("th") if one.get("scope") == "rowgroup"]
-    assert groups == ["Region", "Centreline", "Topology", "Uncertainty"]
+    assert groups == ["Region", "Centreline", "Topology"]
 
 
-def test_images_have_a_row_each_and_only_the_measures_they_know(parsed):
+def test_images_have_a_row_each(parsed):
     heads = parsed.row("Image")
-    assert [one["text"] for one in heads] == ["Image", "IoU, %", "Offset, m", "Width error, px", "Gaps"]
-    assert [one["title"] for one in heads[1:]] == [measure.explanation for measure in MEASURES[:4]]
+    names = ["Image", "IoU, %", "Relaxed F1, %", "Offset, m", "Width error, px", "APLS, %", "Gaps"]
+    assert [one["text"] for one in heads] == names
+    assert [one["title"] for one in heads[1:]] == [measure.explanation for measure in MEASURES]
     assert {one["aria-sort"] for one in heads} == {"none"}
     spans = [(one["text"], one["colspan"]) for one in parsed.all("th") if one.get("scope") == "colgroup"]
-    assert spans == [("Region", "1"), ("Centreline", "2"), ("Topology", "1")]
+    assert spans == [("Region", "2"), ("Centreline", "2"), ("Topology", "2")]
     shown = {
-        "tile_2.png": ["70.00", "2.00", "-0.50", "10"],
-        HOSTILE: ["n/a", "0.50", "0.25", "9"],
-        "tile_10.png": ["95.00", "1.00", "0.00", "0"],
-        "tile_1.png": ["8.00", "10.00", "n/a", "2"],
+        "tile_2.png": ["70.00", "80.00", "2", "-0.500", "20.00", "10"],
+        HOSTILE: ["n/a", "n/a", "0.500", "0.250", "10.00", "9"],
+        "tile_10.png": ["95.00", "99.00", "1", "0", "90.00", "0"],
+        "tile_1.png": ["8.00", "10.00", "10", "n/a", "30.00", "2"],
     }
     for name, texts in shown.items():
         assert [cell["text"] for cell in parsed.row(name)[1:]] == texts
@@ -198,68 +217,60 @@ def test_images_have_a_row_each_and_only_the_measures_they_know(parsed):
 
 
 def test_every_picture_says_what_it_is(parsed):
+    parts = ("Image", "Truth", "Errors, tolerance 3 px", "Road graph, gaps: 0", "Entropy")
     alts = [one["alt"] for one in parsed.all("img")]
     assert alts == [
         "Precision over recall: best F1 80.0 % at threshold 0.50.",
-        "Share of true road over the predicted probability: expected calibration error 5.00 %.",
-        "One dot an image, and the median, of: Region: IoU.",
-        *(f"{words} of {HOSTILE}" for words in ("Image", "Truth", "Errors, tolerance 3 px", "Road graph, gaps: 1")),
-        f"Entropy of {HOSTILE}",
-        *(f"{words} of elsewhere.png" for words in ("Image", "Truth", "Errors, tolerance 3 px")),
+        # 5 of 11 pixels at 0.6 of which 4 are road, 6 at 0.2 of which one is: (5 * 0.2 + 6 * (0.2 - 1 / 6)) / 11
+        "Share of true road over the predicted probability: expected calibration error 10.91 %.",
+        "One dot an image, and the median, of: Region: IoU, Region: Relaxed F1, Topology: APLS.",
+        *(f"{words} of {name}" for name in ("tile_1.png", "tile_2.png", "tile_10.png", HOSTILE) for words in parts),
     ]
     jpegs = [one["src"] for one in parsed.all("img") if one["src"].startswith("data:image/jpeg")]
     sizes = {Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).size for source in jpegs}
-    assert len(jpegs) == 8 and sizes == {(512, 512)}
+    assert len(jpegs) == 20 and sizes == {(512, 512)}
     legend = next(one["text"] for one in parsed.elements if one.get("class") == "legend")
     for words in ("hit", "missed", "false", "near", "ignored", "line of the truth", "gap in", "entropy"):
         assert words in legend
 
 
-def test_a_report_without_its_optional_parts(tmp_path):
-    path = tmp_path / "a.HTML"
-    write_road_report(str(path), Report("Empty"))
-    page = Page(path)
-    assert page.all("h1")[0]["text"] == "Empty" and page.rows == [] and not page.all("img") and not page.all("h2")
+def test_a_report_of_lines_has_no_examples_and_no_curves(tmp_path):
+    write_report(str(tmp_path), "Lines", images(probability=False), ScoringSettings(tolerance_m=4, buffer_px=2))
+    page = Page(tmp_path / "report.html")
+    assert [one["text"] for one in page.all("h2")] == ["Summary", "Images"] and len(page.all("img")) == 1
+    assert page.all("li")[0]["text"] == "The tolerance is 4 m; the buffer of centrelines is 2 px."
 
-    # no measure of the images' is a ratio: no strips; an example of nothing but masks: no graph, no entropy
-    write_road_report(str(path), Report("Few", measures=MEASURES[1:3], images=IMAGES[:1], examples=[example()]))
-    page = Page(path)
+
+def test_masks_alone_are_shown_on_grey_without_entropy(tmp_path):
+    settings = ScoringSettings(tolerance_m=4)
+    write_report(str(tmp_path), "Masks", images(probability=False), settings, lambda index: masks(gsd_m=0.5))
+    page = Page(tmp_path / "report.html")
     assert [one["text"] for one in page.all("h2")] == ["Summary", "Images", "Examples"]
-    assert [one["alt"].split(" of ")[0] for one in page.all("img")] == ["Image", "Truth", "Errors, tolerance 3 px"]
+    words = [one["alt"].split(" of ")[0] for one in page.all("img")][1:5]
+    assert words == ["Image", "Truth", "Errors, tolerance 8 px", "Road graph, gaps: 0"]
     legend = next(one["text"] for one in page.elements if one.get("class") == "legend")
-    assert not any(words in legend for words in ("ignored", "line of", "gap in", "entropy"))
-
-    write_road_report(str(path), Report("No images", measures=MEASURES))
-    assert Page(path).row("Brier")[3]["title"] == "Brier score: nothing to score in 3 images"
+    assert "line of the truth" in legend and not any(words in legend for words in ("ignored", "entropy"))
 
 
 def test_a_name_that_is_no_text_is_written_all_the_same(tmp_path):
-    path = tmp_path / "a.html"
-    write_road_report(
-        str(path), Report("t", measures=MEASURES[1:2], images=[ImageScores("a\udcff.png", {"offset": 1})])
-    )
-    assert Page(path).rows[-1][0]["text"] == "a?.png"
+    odd = ImageScores("a\udcff.png", POOLED, {"relaxed_F1": 0.5, "width": 1.0, "APLS_spacenet": 0.5})
+    write_report(str(tmp_path), "t", [odd], ScoringSettings())
+    assert Page(tmp_path / "report.html").rows[-1][0]["text"] == "a?.png"
 
 
-def test_a_path_that_cannot_be_written_is_named(tmp_path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    for path, words in (("report.pdf", "ends in .html"), ("file/report.html", "cannot be written")):
-        with pytest.raises(ConfigError, match=words) as error:
-            write_road_report(str(tmp_path / path), Report("t"))
-        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="file/report.html: cannot be written") as error:
+        write_report(str(tmp_path / "file"), "t", images(), ScoringSettings())
+    assert "\n" not in str(error.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match="plots"):
-        write_road_report(str(tmp_path / "a.html"), Report("t", calibration=CALIBRATION))
+        write_report(str(tmp_path), "t", images(), ScoringSettings())
     assert not list(tmp_path.iterdir())
-
-
-def test_an_example_of_two_sizes_is_refused():
-    with pytest.raises(ValueError, match="does not fit"):
-        example(entropy=np.zeros((64, 63)))
 
 
 def drawn_masks():
@@ -357,7 +368,7 @@ def test_truth_is_tinted_and_what_is_ignored_is_hatched():
 def test_lines_and_gaps_lie_where_they_belong():
     image = np.full((100, 200, 3), 255, np.uint8)
     picture = graph_picture(
-        image, [np.array([[0.0, 50], [199, 50]])], [np.array([[0.0, 50], [99, 50]])], [(149.5, 24.5)], 512
+        image, [np.array([[0.0, 50], [199, 50]])], [np.array([[0.0, 50], [99, 50]])], np.array([[149.5, 24.5]]), 512
     )
     assert picture.shape == (256, 512, 3)
     # row 50 is row 2.56 * 50.5 - 0.5 = 128.8 of the picture: the truth 8 px thick, the prediction above it 3 px
@@ -384,13 +395,13 @@ def test_entropy_is_coloured_from_blue_to_yellow():
 @pytest.fixture()
 def drawn(monkeypatch):
     """The figures that charts have drawn."""
-    figures, encode = [], road_report_charts._svg_url
+    figures, encode = [], report_charts._svg_url
 
     def keep(figure):
         figures.append(figure)
         return encode(figure)
 
-    monkeypatch.setattr(road_report_charts, "_svg_url", keep)
+    monkeypatch.setattr(report_charts, "_svg_url", keep)
     return figures
 
 
@@ -401,28 +412,31 @@ def svg_of(address):
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_precision_recall_chart_shows_the_curve_and_its_best_point(drawn):
-    address, words = precision_recall_chart(PRECISION_RECALL)
+    address, words = precision_recall_chart(probabilities())
     assert "<svg" in svg_of(address) and "80.0 % at threshold 0.50" in words
     *_, curve, best = drawn[0].axes[0].get_lines()
-    assert curve.get_xydata()[:3].tolist() == [[100, 50], [80, 80], [30, 90]]
-    assert best.get_xydata().tolist() == [[80, 80]]
-    assert precision_recall_chart(PRECISION_RECALL)[0] == address  # the same bytes again
+    points = curve.get_xydata()
+    assert len(points) == 300
+    # up to 0.2 all 11 are called road, up to 0.6 the 5 above, then none
+    assert points[[0, 60, 61, 180]] == pytest.approx(np.array([[100, 500 / 11]] * 2 + [[80, 80]] * 2))
+    assert points[181][0] == 0 and np.isnan(points[181][1])
+    assert best.get_xydata() == pytest.approx(np.array([[80, 80]]))
+    assert precision_recall_chart(probabilities())[0] == address  # the same bytes again
 
-    nothing = {key: np.full(4, NAN) for key in ("precision", "recall", "f1")}
-    _, words = precision_recall_chart({**PRECISION_RECALL, **nothing, "best_threshold": NAN})
-    assert words == "Precision over recall: no threshold has an F1."
+    none = probability_counts(np.full((1, 4), 0.5), np.zeros((1, 4), bool))
+    assert precision_recall_chart(none)[1] == "Precision over recall: no threshold has an F1."
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_calibration_chart_leaves_out_empty_bins(drawn):
-    _, words = calibration_chart(CALIBRATION)
-    assert "5.00 %" in words
+    _, words = calibration_chart(probabilities())
+    assert "10.91 %" in words
     curve, bars = drawn[0].axes
-    assert curve.get_lines()[-1].get_xydata() == pytest.approx(np.array([[55.0, 50], [95, 90]]))
-    assert [bar.get_height() for bar in bars.patches] == [10, 990]
+    assert curve.get_lines()[-1].get_xydata() == pytest.approx(np.array([[20, 100 / 6], [60, 80]]))
+    assert [bar.get_height() for bar in bars.patches] == [6, 5]
 
-    empty = dict(confidence=np.full(3, NAN), share=np.full(3, NAN), pixels=np.zeros(3, int), error=NAN)
-    assert calibration_chart(empty)[1] == "Share of true road over the predicted probability: no pixel to score."
+    none = probability_counts(np.zeros((0, 4)), np.zeros((0, 4), bool))
+    assert calibration_chart(none)[1] == "Share of true road over the predicted probability: no pixel to score."
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -446,7 +460,7 @@ def test_the_page_works_in_a_browser(browser, report_path):
     page.goto(report_path.as_uri())
 
     widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
-    assert len(widths) == 11 and min(widths) > 0
+    assert len(widths) == 23 and min(widths) > 0
     titles = page.eval_on_selector_all(".summary tbody td", "cells => cells.map(cell => cell.title)")
     assert len(titles) == 3 * len(MEASURES) and all(titles)
     page.get_by_text("Gaps").first.click()
@@ -464,9 +478,9 @@ def test_the_page_works_in_a_browser(browser, report_path):
     assert sort(1) == ("ascending", ["8.00", "70.00", "95.00", "n/a"])
     assert sort(1) == ("descending", ["95.00", "70.00", "8.00", "n/a"])
     assert column(0) == ["tile_10.png", "tile_2.png", "tile_1.png", HOSTILE]  # whole rows move
-    assert sort(4) == ("ascending", ["0", "2", "9", "10"])  # as numbers, not as words
-    assert sort(3) == ("ascending", ["-0.50", "0.00", "0.25", "n/a"])
-    assert page.locator("[aria-sort=none]").count() == 4
+    assert sort(6) == ("ascending", ["0", "2", "9", "10"])  # as numbers, not as words
+    assert sort(4) == ("ascending", ["-0.500", "0", "0.250", "n/a"])
+    assert page.locator("[aria-sort=none]").count() == 6
     assert sort(0) == ("ascending", [HOSTILE, "tile_1.png", "tile_2.png", "tile_10.png"])
 
     assert troubles == []

@@ -1,8 +1,24 @@
 """The table of trained methods grows run by run and trains nothing twice."""
 
+import importlib.util
 import json
 
 import pytest
+
+PUBLISHED = dict(
+    methods=[
+        dict(method="LinkNet", config="myconfigs/linknets/linknet34.1024x1024.{dataset}.20k.py"),
+        dict(method="D-SegNeXt-T", config="myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.{dataset}.20k.py"),
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def tool(root):
+    spec = importlib.util.spec_from_file_location("accuracy_table_tool", root / "tools" / "accuracy_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.slow
@@ -30,3 +46,22 @@ def test_a_run_that_fails_ends_the_table(run_tool, tmp_path):
     assert done.returncode == 2
     assert "none.py: no such config" in done.stderr
     assert not (tmp_path / "rows.json").exists()
+
+
+def test_methods_are_named_as_in_the_paper(tool):
+    assert tool.method_name("myconfigs/linknets/linknet34.256x256.EPFL.1.5k.py", PUBLISHED) == "LinkNet"
+    assert tool.method_name("myconfigs/dsegnext/tiny/dsegnext.tiny.256x256.EPFL.1.5k.py", PUBLISHED) == "D-SegNeXt-T"
+    assert tool.method_name("mine/other.big.64x64.X.1k.py", PUBLISHED) == "other.big"
+    assert tool.method_name("mine/my_mine.py", PUBLISHED) == "my_mine"
+
+
+def test_the_best_method_comes_first_with_mean_and_deviation(tool):
+    def row(config, seed, road_iou, miou):
+        return dict(config=config, seed=seed, iterations=1500, road_iou=road_iou, miou=miou)
+
+    one, two = "a/linknet34.256x256.EPFL.1.5k.py", "a/dsegnext.tiny.256x256.EPFL.1.5k.py"
+    lines = tool.accuracy_table(
+        [row(one, 0, 0.5, 0.6), row(two, 1, 0.6, 0.8), row(two, 0, 0.7, 0.7)], PUBLISHED
+    ).splitlines()
+    assert lines[2] == f"| [D-SegNeXt-T](../{two}) | 1,500 | 0, 1 | 65.0 ± 7.1 | 75.0 ± 7.1 |"
+    assert lines[3] == f"| [LinkNet](../{one}) | 1,500 | 0 | 50.0 | 60.0 |"

@@ -27,7 +27,7 @@ from mmseg_ext.datasets import generate_mine
 from mmseg_ext.datasets.synthetic_mine import Road
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo import read_raster, write_geotiff
-from mmseg_ext.metrics.region import confusion, region_scores
+from mmseg_ext.metrics.pixels import confusion, region_scores
 from mmseg_ext.networks import write_layers
 from mmseg_ext.report import markdown_table
 
