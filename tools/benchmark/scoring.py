@@ -18,11 +18,9 @@ from timing import in_turns, timed
 
 from mmseg_ext.errors import run_tool
 from mmseg_ext.metrics.apls import SAT2GRAPH, SPACENET, apls
-from mmseg_ext.metrics.connectivity import connectivity
-from mmseg_ext.metrics.probability import probability_counts
-from mmseg_ext.metrics.region import confusion
-from mmseg_ext.metrics.relaxed import boundary_counts, centreline_lengths, cldice_counts, relaxed_counts
-from mmseg_ext.metrics.topo import CITY_SCALE, topo
+from mmseg_ext.metrics.centrelines import centreline_lengths, connectivity
+from mmseg_ext.metrics.pixels import boundary_counts, cldice_counts, confusion, probability_counts, relaxed_counts
+from mmseg_ext.metrics.topo import topo
 from mmseg_ext.report import markdown_table
 from mmseg_ext.roads import road_graph, skeleton
 from mmseg_ext.scoring import ScoringSettings, score_image
@@ -59,7 +57,7 @@ def parts(size: int, roads: int) -> dict[str, Callable[[], object]]:
         "connectivity": partial(connectivity, *graphs, 6),
         "APLS (SpaceNet)": partial(apls, *graphs, SPACENET),
         "APLS (Sat2Graph)": partial(apls, *graphs, SAT2GRAPH),
-        "TOPO": partial(topo, *graphs, CITY_SCALE),
+        "TOPO": partial(topo, *graphs),
         "all of them": partial(score_image, "a", mask, truth, ScoringSettings(), probability=chance),
     }
 
