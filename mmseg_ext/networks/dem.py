@@ -10,7 +10,7 @@ import pyproj
 
 from ..errors import DataError
 from ..geo import RasterInfo, RasterSource, metric_of, raster_info
-from ..geo.raster import rasterio_module
+from ..geo.raster import rasterio
 
 _TILE_PX = 512  # rows and columns of the DEM in memory at a time
 _ON_EARTH = (-1000.0, 9000.0)  # metres; what is beyond, such as an undeclared -9999, is no height
@@ -42,7 +42,7 @@ class Dem:
             raise DataError(f"{path}: has {info.bands} bands; give a DEM or DSM, which has one")
         if info.transform is None:
             raise DataError(f"{path}: has no georeference, so its heights cannot be placed; add one")
-        transform = rasterio_module().Affine(*info.transform)
+        transform = rasterio.Affine(*info.transform)
         if transform.is_degenerate:
             raise DataError(f"{path}: its georeference is degenerate; give it another")
         self.info = info

@@ -16,7 +16,7 @@ import shapely
 
 from ..errors import ConfigError, DataError
 from ..geo import PixelFrame, RasterSource
-from ..geo.raster import merged, traced_areas
+from ..geo.vector import merged, traced_areas
 from ..roads import road_graph, tiled_centreline
 from ..roads.polyline import length, points_at
 

@@ -16,6 +16,10 @@ from scipy.ndimage import label
 from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
+_REACH_PX = 2.0
+_THREADS = min(4, os.cpu_count() or 1)  # each holds a tile
+_AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
+
 
 def skeleton(mask: np.ndarray) -> np.ndarray:
     """Return the centrelines of a road mask, one pixel wide.
@@ -97,16 +101,8 @@ def _runs_along(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _widens(row: np.ndarray, start: int, end: int) -> bool:
-    """Say whether the road in ``row`` (W,) goes on two pixels to both sides of a run that the image does not end."""
+    """Say whether the road in ``row`` (W,) extends two pixels to both sides of a run that does not reach the border."""
     return 2 <= start and end <= len(row) - 2 and bool(row[start - 2 : end + 2].all())
-
-
-# -- roads.centreline
-# The pixels of centrelines, and how wide the road is around each.
-
-_REACH_PX = 2.0
-_THREADS = min(4, os.cpu_count() or 1)  # each holds a tile
-_AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
 
 
 @dataclass(frozen=True)
@@ -155,13 +151,7 @@ class Centreline:
 
 @dataclass(frozen=True)
 class WideArea:
-    """A tile with road too wide for what is seen around it.
-
-    Attributes:
-        row: of the tile's first pixel.
-        column: of the tile's first pixel.
-        width_px: of the road at its widest, pixels, as far as it was seen.
-    """
+    """A tile, from ``row`` and ``column`` on, with road too wide for its halo; ``width_px`` as far as it was seen."""
 
     row: int
     column: int

@@ -5,7 +5,7 @@ import rasterio
 from mmseg_ext import errors
 from mmseg_ext.errors import DataError, MissingExtraError
 from mmseg_ext.geo import RasterInfo, disagreement, raster_info, read_raster, write_geotiff
-from mmseg_ext.geo.raster import moved
+from mmseg_ext.geo.raster import transform_at
 
 UTM = (0.25, 0.0, 500_000.0, 0.0, -0.25, 4_000_000.0)
 
@@ -93,8 +93,8 @@ def info(transform, crs="EPSG:32612"):
     ("other", "words"),
     [
         (UTM, None),
-        (moved(UTM, 0.4, 0.4), None),
-        (moved(UTM, 3, -2), "the mask lies -2.0 px right and +3.0 px down of its image"),
+        (transform_at(UTM, 0.4, 0.4), None),
+        (transform_at(UTM, 3, -2), "the mask lies -2.0 px right and +3.0 px down of its image"),
         ((0.5, 0, 500_000, 0, -0.5, 4_000_000), "another pixel size or rotation"),
         (None, None),
     ],

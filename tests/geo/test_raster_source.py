@@ -7,11 +7,11 @@ import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from rasterio.control import GroundControlPoint as GdalPoint
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import Georeference, GroundControlPoint, RasterSource, raster_info, read_raster, write_geotiff
+from mmseg_ext.geo import Georeference, RasterSource, raster_info, read_raster, write_geotiff
 
 UTM = (0.25, 0.0, 500_000.0, 0.0, -0.25, 4_000_000.0)
 ROTATED = (0.2, 0.1, 500_000.0, 0.1, -0.2, 4_000_000.0)
@@ -53,11 +53,13 @@ def test_ground_control_points(tmp_path):
     write(path, pixels(), nodata=0)
     points = [(0, 0, 10.5, 45.25, 300), (0, 50, 10.75, 45.25, 310), (60.5, 0, 10.5, 45.125, 0)]
     with rasterio.open(path, "r+") as file:
-        file.gcps = [GdalPoint(*point) for point in points], rasterio.crs.CRS.from_epsg(4326)
+        file.gcps = [GroundControlPoint(*point) for point in points], rasterio.crs.CRS.from_epsg(4326)
     with RasterSource(path) as source:
         place = source.georeference
     assert (place.crs, place.transform, place.gcps_crs) == (None, None, "EPSG:4326")
-    assert place.gcps == tuple(GroundControlPoint(*point, id=str(i)) for i, point in enumerate(points, 1))
+    assert [(p.row, p.col, p.x, p.y, p.z, p.id) for p in place.gcps] == [
+        (*point, str(number)) for number, point in enumerate(points, 1)
+    ]
 
 
 @settings(max_examples=40, deadline=None)
