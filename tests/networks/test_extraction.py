@@ -186,7 +186,7 @@ def test_without_georeference_all_is_in_pixels(raster, crossing, caplog, tmp_pat
         write_layers(str(tmp_path / "pixels.geojson"), layers.named())
     assert not list(tmp_path.glob("pixels*json*"))
     extract_network(raster(crossing, None))
-    assert "no coordinate reference system; its units are taken for metres" in caplog.text
+    assert "no coordinate reference system; its units are assumed to be metres" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
