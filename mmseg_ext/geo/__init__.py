@@ -1,26 +1,13 @@
-"""Georeferenced rasters and vectors, and what a metre is: every raster is opened here."""
+"""Georeferenced rasters and vectors, and what a metre is: every raster is opened here.
+
+What needs a package that is not installed raises a MissingExtraError that says how to get it.
+"""
 
 from .cog import disk_needed, write_cog
 from .grid import GridSource, GroundGrid, grid_of
 from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
-from .raster import (
-    Georeference,
-    RasterInfo,
-    RasterSource,
-    disagreement,
-    raster_info,
-    read_raster,
-    write_geotiff,
-)
-from .vector import (
-    VECTOR_SUFFIXES,
-    VectorLayer,
-    burn_lines,
-    clipped,
-    joined,
-    read_layer,
-    read_lines,
-)
+from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
+from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
 
 __all__ = [
     "VECTOR_SUFFIXES",

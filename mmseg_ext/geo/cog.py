@@ -79,25 +79,15 @@ def write_cog(
     A GeoTIFF has no room for the names of ground control points (they are numbered), nor for ground control points
     beside a transform (the transform is kept).
 
-    Args:
-        path: file to write; one process at a time.
-        strips: (row, values) from the first row to the last without a gap, any number of rows each;
-            values (h, W) or (h, W, B).
-        height: rows of the raster.
-        width: columns of the raster.
-        dtype: NumPy name of the values' type.
-        georeference: where the raster lies.
-        nodata: value of pixels without data; they count neither in the statistics nor in overviews.
-        colours: colour of each value, of one band of uint8 or uint16.
-        scale: value * scale is the real number.
-        tags: metadata by key; ``TIFFTAG_IMAGEDESCRIPTION`` describes the raster to every TIFF reader.
-        band_names: description of each band.
-        overview_resampling: "average", or "mode" for classes.
+    The ``strips`` are (row, values) from the first row to the last without a gap, any number of rows each, values
+    (h, W) or (h, W, B) of the NumPy type ``dtype``. Pixels of the value ``nodata`` count neither in the statistics nor
+    in overviews; ``colours`` are of the values of one band of uint8 or uint16; value * ``scale`` is the real number;
+    the tag ``TIFFTAG_IMAGEDESCRIPTION`` describes the raster to every TIFF reader; ``overview_resampling`` is
+    "average", or "mode" for classes. One process at a time may write to ``path``.
 
     Raises:
         ConfigError: it cannot be written there, or the disk is full.
         ValueError: the strips are not what was promised.
-        MissingExtraError: rasterio is not installed.
     """
     strips = iter(strips)
     first = list(itertools.islice(strips, 1))

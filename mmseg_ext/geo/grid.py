@@ -63,11 +63,8 @@ class GroundGrid:
 def grid_of(info: RasterInfo, gsd_m: float | None = None) -> GroundGrid:
     """Return the grid of a raster: its own pixels where they are square and north up.
 
-    The map is the raster's own, or its UTM zone where its units are no true lengths, as `metric_of` says.
-
-    Args:
-        info: header of the raster, georeferenced.
-        gsd_m: metres per pixel; None takes the raster's.
+    The map is the raster's own, or its UTM zone where its units are no true lengths, as `metric_of` says. The raster
+    is georeferenced; None takes its metres per pixel.
     """
     assert info.crs is not None
     own_gsd_m = ground_sampling_distance(info)
@@ -92,13 +89,8 @@ class GridSource:
         info: header of the raster.
         window: (row, column, height, width) of the grid that the raster covers.
 
-    Args:
-        path: any georeferenced raster that GDAL reads.
-        grid: the pixels to read it on.
-
     Raises:
         DataError: missing or unreadable.
-        MissingExtraError: rasterio is not installed.
     """
 
     def __init__(self, path: str, grid: GroundGrid) -> None:
@@ -130,8 +122,7 @@ class GridSource:
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         """Return values (h, w, B) in the file's type, 0 beyond the raster, and valid (h, w) bool.
 
-        Args:
-            window: (row, column, height, width) on the grid; it may reach beyond the raster.
+        The ``window`` (row, column, height, width) of the grid may reach beyond the raster.
 
         Raises:
             DataError: the file is truncated or damaged there.

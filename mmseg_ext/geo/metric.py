@@ -41,12 +41,7 @@ def metric_of(crs: str | None, place: np.ndarray, name: str) -> tuple[str | None
 
     A map whose units are true lengths there is measured as it is, be they metres or feet; others, such as those in
     degrees or a web map, in the UTM zone of the place. A map whose place on Earth is unknown has the units that its
-    coordinate reference system states; without one they are metres.
-
-    Args:
-        crs: of the map, as an authority code or WKT; None without one.
-        place: point (2,) of the map.
-        name: what lies there, for the message.
+    coordinate reference system states; without one they are metres. Messages call what lies there by its ``name``.
 
     Returns:
         the coordinate reference system to take points to, None without one, and the metres in its unit.

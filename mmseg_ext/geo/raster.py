@@ -92,7 +92,6 @@ class RasterSource:
 
     Raises:
         DataError: missing or unreadable.
-        MissingExtraError: rasterio is not installed.
     """
 
     def __init__(self, path: str) -> None:
@@ -126,15 +125,9 @@ class RasterSource:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the values and the valid pixels of a window.
 
-        Args:
-            row: first row of the window.
-            column: first column of the window.
-            height: rows of the window.
-            width: columns of the window.
-            bands: bands to read, from 1, in the order wanted; all but alpha when None.
-            out_shape: (h, w) to resample the window to while reading: values bilinearly where it has more pixels than
-                the window, else by the average of the valid ones; ``valid`` by the nearest pixel. (height, width)
-                when None.
+        ``bands`` count from 1, in the order wanted; None reads all but alpha. Resampled to ``out_shape`` (h, w), values
+        are bilinear where it has more pixels than the window, else the average of the valid ones, and ``valid`` is
+        that of the nearest pixel.
 
         Returns:
             values (h, w, B) in the file's type, and valid (h, w) bool, None where every pixel is valid. A pixel is
@@ -153,23 +146,17 @@ def raster_info(path: str) -> RasterInfo:
 
     Raises:
         DataError: missing or unreadable.
-        MissingExtraError: rasterio is not installed.
     """
     with _open(path) as raster:
         return _info(raster, path)
 
 
 def read_raster(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values (H, W, B) and the valid pixels (H, W) of the raster at ``path``, as `RasterSource.read` does.
-
-    Args:
-        path: any file that GDAL reads.
-        window: (row, column, height, width) to read, in pixels; the whole raster when None.
+    """Return the values and the valid pixels of a raster, or of its ``window``, as `RasterSource.read` does.
 
     Raises:
         DataError: missing, truncated or unreadable.
         ValueError: the window is not inside the raster.
-        MissingExtraError: rasterio is not installed.
     """
     with _open(path) as raster:  # without the georeference: naming an unusual one takes longer than reading an image
         return _read(raster, path, window or (0, 0, raster.height, raster.width))
@@ -288,13 +275,7 @@ def write_geotiff(
 ) -> None:
     """Write ``values``, (H, W) or (H, W, B), as a tiled, losslessly compressed GeoTIFF.
 
-    Args:
-        path: file to write.
-        values: the pixels.
-        crs: coordinate reference system, as in `RasterInfo`.
-        transform: pixel to map, as in `RasterInfo`.
-        valid: (H, W) bool; written as an alpha band when given.
-        nodata: value of pixels without data.
+    ``valid``, bool (H, W), is written as an alpha band; the georeference is as in `RasterInfo`.
     """
     layers = values[:, :, None] if values.ndim == 2 else values
     colours = layers.shape[2]

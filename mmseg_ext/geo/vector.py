@@ -37,7 +37,6 @@ def read_lines(path: str) -> FileLines:
 
     Raises:
         DataError: missing or unreadable.
-        MissingExtraError: pyogrio or shapely is not installed.
     """
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file")
@@ -75,18 +74,13 @@ class VectorLayer:
 
 
 def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
-    """Return the lines and polygons of a layer; points are passed over.
+    """Return the lines and polygons of a layer, ``file`` or ``file:layer``, with some ``fields``; points are skipped.
 
-    Invalid geometries are repaired, those of which nothing is left are left out; the log names both.
-
-    Args:
-        source: vector file, or ``file:layer`` where the file has several.
-        fields: names of the fields to read.
+    Invalid geometries are repaired, or left out where nothing remains of them; the log names both.
 
     Raises:
         DataError: missing or unreadable, no such layer or field, several layers and none chosen, no coordinate
             reference system, or one of degrees for what are none.
-        MissingExtraError: pyogrio or shapely is not installed.
     """
     path, layer = file_and_layer(source)
     try:
@@ -112,11 +106,7 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
 
 
 def check_degrees(source: str, shapes: np.ndarray, crs: str) -> None:
-    """Refuse ``shapes`` (N,) that lie nowhere on the globe though their ``crs`` is one of degrees.
-
-    Raises:
-        DataError: their coordinates are no degrees; it names the ``source``.
-    """
+    """Refuse, by a DataError, ``shapes`` (N,) that lie nowhere on the globe though their ``crs`` is in degrees."""
     if len(shapes) and rasterio.crs.CRS.from_user_input(crs).is_geographic:
         bounds = shapely.bounds(shapes)
         x, y = np.abs(bounds).reshape(-1, 2, 2).max(axis=(0, 1))
@@ -128,11 +118,7 @@ def check_degrees(source: str, shapes: np.ndarray, crs: str) -> None:
 
 
 def check_areas(source: str, shapes: np.ndarray) -> None:
-    """Refuse ``shapes`` (N,), lines and polygons, that are no areas.
-
-    Raises:
-        DataError: there are lines among them or there are none; it names the ``source``.
-    """
+    """Refuse, by a DataError, ``shapes`` (N,) that are not all polygons, or none at all."""
     if not len(shapes) or (shapely.get_dimensions(shapes) == 1).any():
         found = "lines" if len(shapes) else "none"
         raise DataError(f"{source}: areas are polygons, it has {found}; give another")
@@ -175,12 +161,8 @@ def one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str |
 def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lines and polygons that ``shapes`` (N,) are made of, repaired, and which shape each is of.
 
-    The log names those that are repaired, and those of which nothing is left.
-
-    Args:
-        source: where they are from.
-        shapes: any shapely geometries; the broken ones are replaced in it.
-        fids: their numbers (N,) in the source.
+    The log names by their ``fids`` (N,) in the ``source`` those that are repaired, and those of which nothing is left.
+    Broken ones are replaced in ``shapes``.
     """
     dimension = shapely.get_dimensions(shapes)
     finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
@@ -224,11 +206,8 @@ def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str) -> list[n
 def joined(lines: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
     """Return ``lines``, (N, 2) each, with a vertex where the end of another line lies on them.
 
-    People draw side roads that end on a through road which has no vertex there.
-
-    Args:
-        lines: in metric coordinates.
-        tolerance: largest distance of an end from the line that it joins, in the same unit.
+    People draw side roads that end on a through road which has no vertex there. An end joins a line up to the
+    ``tolerance`` away, in the lines' (metric) unit.
     """
     shapes = [shapely.LineString(line) for line in lines]
     ends = [shapely.Point(line[i]) for line in lines for i in (0, -1)]
@@ -250,20 +229,14 @@ def _with_vertices(line: np.ndarray, touches: Sequence[tuple[float, np.ndarray]]
 def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | None = None) -> np.ndarray:
     """Return the centrelines of a vector file as road areas on a raster's pixels.
 
-    Lines are widened in metres, in the UTM zone of their first point. Geometries other than lines are passed over.
-
-    Args:
-        path: vector file of (Multi)LineStrings; lines without a coordinate reference system are in the raster's.
-        grid: header of the raster, georeferenced.
-        width_m: full width of a road in metres.
-        window: (row, column, height, width) of the part to burn; all of it when None.
+    Lines are widened to ``width_m``, in the UTM zone of their first point; without a coordinate reference system they
+    are in that of the raster, ``grid``. Geometries other than lines are skipped.
 
     Returns:
-        uint8 (H, W): 1 where the pixel's centre lies within half the width of a line, else 0.
+        uint8 (H, W) of the raster or its ``window``: 1 where the pixel's centre lies within half the width of a line.
 
     Raises:
         DataError: unreadable, or the raster has no georeference.
-        MissingExtraError: rasterio, pyogrio or shapely is not installed.
     """
     if grid.crs is None or grid.transform is None:
         raise DataError(f"{grid.path}: has no georeference, so the lines of {path} cannot be placed; add one")
@@ -282,16 +255,10 @@ def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | Non
 
 
 def traced_areas(road: np.ndarray, row: int = 0, column: int = 0) -> list:
-    """Return the outlines of the road pixels of a part of a raster, with holes, along the pixels' edges.
+    """Return the outlines of ``road`` pixels, bool (h, w), of the window that begins at ``row`` and ``column``.
 
-    Args:
-        road: bool (h, w).
-        row: of the part's first pixel.
-        column: of the part's first pixel.
-
-    Returns:
-        shapely polygons in pixels: x the column and y the row, whole numbers at the pixels' corners. Pixels that touch
-        at a corner only are in two polygons.
+    They are shapely polygons with holes along the pixels' edges, in pixels: x the column and y the row, whole numbers
+    at the pixels' corners. Pixels that touch at a corner only are in two polygons.
     """
     place = rasterio.Affine.translation(column, row)
     found = features.shapes(road.astype(np.uint8), mask=road, connectivity=4, transform=place)

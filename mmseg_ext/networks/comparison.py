@@ -94,16 +94,11 @@ def compare_networks(
         > np.minimum(before.xy.max(axis=0), after.xy.max(axis=0))
     ).any():
         logger.warning("%s lies elsewhere than %s; check the coordinate reference systems", new.name, old.name)
-    kinds = piece_kinds(before, after, settings)
-    width_old = np.append(before.width, np.nan)[kinds.partner]
+    kinds_old, kinds_new, offset, partner = piece_kinds(before, after, settings)
+    widths = {"width_old_m": np.append(before.width, np.nan)[partner], "width_new_m": after.width}
     rows = [
-        *_stretches(before, _smoothed(kinds.old, before, settings), ("removed",), {"width_old_m": before.width}),
-        *_stretches(
-            after,
-            _smoothed(kinds.new, after, settings),
-            CHANGES,
-            {"offset_m": kinds.offset, "width_old_m": width_old, "width_new_m": after.width},
-        ),
+        *_stretches(before, _smoothed(kinds_old, before, settings), ("removed",), {"width_old_m": before.width}),
+        *_stretches(after, _smoothed(kinds_new, after, settings), CHANGES, {"offset_m": offset, **widths}),
     ]
     names = ("length_m", "offset_m", "width_old_m", "width_new_m")
     changes = gpd.GeoDataFrame(

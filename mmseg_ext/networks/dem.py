@@ -9,7 +9,7 @@ import numpy as np
 import pyproj
 
 from ..errors import DataError
-from ..geo import RasterSource, height_unit_m, metric_of
+from ..geo import RasterSource, height_unit_m, metric_of, raster_info
 from ..geo.raster import rasterio
 
 _TILE_PX = 512  # rows and columns of the DEM in memory at a time
@@ -25,20 +25,17 @@ class Dem(RasterSource):
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__(path)
-        try:
-            if self.info.bands != 1:
-                raise DataError(f"{path}: has {self.info.bands} bands; give a DEM or DSM, which has one")
-            if self.info.transform is None:
-                raise DataError(f"{path}: has no georeference, so its heights cannot be placed; add one")
-            transform = rasterio.Affine(*self.info.transform)
-            if transform.is_degenerate:
-                raise DataError(f"{path}: its georeference is degenerate; give it another")
-            self._unit_m = height_unit_m(self.info)
-        except DataError:
-            self.close()
-            raise
+        info = raster_info(path)
+        if info.bands != 1:
+            raise DataError(f"{path}: has {info.bands} bands; give a DEM or DSM, which has one")
+        if info.transform is None:
+            raise DataError(f"{path}: has no georeference, so its heights cannot be placed; add one")
+        transform = rasterio.Affine(*info.transform)
+        if transform.is_degenerate:
+            raise DataError(f"{path}: its georeference is degenerate; give it another")
+        self._unit_m = height_unit_m(info)
         self._to_pixels = ~transform
+        super().__init__(path)
 
     def pixels(self, xy: np.ndarray) -> np.ndarray:
         """Return points (N, 2) of its map in pixels (x, y), whole numbers at pixel centres."""

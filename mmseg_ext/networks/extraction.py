@@ -85,7 +85,7 @@ class RoadLayers:
 
     def named(self) -> dict[str, gpd.GeoDataFrame]:
         """Return the tables by the names of their layers."""
-        return {"edges": self.edges, "nodes": self.nodes, "surface": self.surface}
+        return {name: table for name, table in vars(self).items() if isinstance(table, gpd.GeoDataFrame)}
 
 
 def extract_network(
@@ -137,8 +137,8 @@ def extract_network(
         _nodes(graph, frame, look.cut),
         _surface(merged(areas, simplify_px), graph, frame, keep_all=not (settings.min_length or settings.min_width)),
         tuple(
-            (*frame.to_map(np.array([[area.column, area.row]], float))[0].tolist(), area.width_px * frame.pixel_size)
-            for area in wide
+            (*frame.to_map(np.array([[column, row]], float))[0].tolist(), width_px * frame.pixel_size)
+            for row, column, width_px in wide
         ),
     )
 

@@ -85,10 +85,6 @@ class HeightLayers(RoadLayers):
 
     grades: gpd.GeoDataFrame = field(kw_only=True)
 
-    def named(self) -> dict[str, gpd.GeoDataFrame]:
-        """Return the tables by the names of their layers."""
-        return {**super().named(), "grades": self.grades}
-
 
 def check_dem(dem: str, roads: str) -> None:
     """Refuse, before the work, a raster of heights that does not fit a raster of roads.

@@ -54,13 +54,7 @@ def layer_files(path: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def check_layer_files(path: str, names: Sequence[str], overwrite: bool, placed: bool = True) -> None:
-    """Refuse, before the work, what could not be written after it.
-
-    Args:
-        path: as of `layer_files`.
-        names: of the layers.
-        overwrite: whether files that are there are replaced.
-        placed: whether the layers will have a coordinate reference system.
+    """Refuse, before the work, what could not be written after it; layers that are ``placed`` have a CRS.
 
     Raises:
         ConfigError: another suffix, a file is there already and ``overwrite`` is not set, or GeoJSON of what has no

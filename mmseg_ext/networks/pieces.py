@@ -216,25 +216,15 @@ def _local_widths(pieces: SurveyPieces, surface: np.ndarray, window: int) -> np.
         return np.concatenate([np.nanmedian(sliding_window_view(widths, window), 1) for widths in padded])
 
 
-@dataclass(frozen=True)
-class PieceKinds:
-    """What the pieces of two surveys are: one of `CHANGES`, `SAME`, `BESIDE`, `BY_NODE` or `OUTSIDE`.
+def piece_kinds(
+    old: SurveyPieces, new: SurveyPieces, settings: ComparisonSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what each piece is: one of `CHANGES`, `SAME`, `BESIDE`, `BY_NODE` or `OUTSIDE`.
 
-    Attributes:
-        old: of each piece of the old network (M,).
-        new: of each piece of the new one (K,).
-        offset: how far the new pieces that moved are from the old line (K,), metres; nan for others.
-        partner: the old piece that each new one was (K,), -1 without.
+    Returns:
+        the kinds of the old pieces (M,) and of the new ones (K,); how far each new piece that moved is from the old
+        line (K,), metres, nan for others; and the old piece that each new one was (K,), -1 without.
     """
-
-    old: np.ndarray
-    new: np.ndarray
-    offset: np.ndarray
-    partner: np.ndarray
-
-
-def piece_kinds(old: SurveyPieces, new: SurveyPieces, settings: ComparisonSettings) -> PieceKinds:
-    """Return what each piece of the old and of the new network is."""
     networks = old, new
     everything = [np.ones(len(network.xy), bool) for network in networks]
     facing = _facing(networks, everything, settings)
@@ -263,7 +253,7 @@ def piece_kinds(old: SurveyPieces, new: SurveyPieces, settings: ComparisonSettin
     for i, network in enumerate(networks):
         kinds[i][network.by_node(*networks) & (same[i] | moved[i].mutual)] = BY_NODE
         kinds[i][~network.inside] = OUTSIDE
-    return PieceKinds(kinds[0], kinds[1], np.where(moved[1].mutual, moved[1].distance, np.nan), partner)
+    return kinds[0], kinds[1], np.where(moved[1].mutual, moved[1].distance, np.nan), partner
 
 
 @dataclass(frozen=True)

@@ -55,10 +55,8 @@ def read_survey(source: str) -> Survey:
 
     Lines are the layer ``edges``, else the only layer of lines; points and areas in it are skipped. The surface is the
     layer ``surface`` beside ``edges``, or the file ``NAME_surface`` beside ``NAME_edges``. Invalid geometries are
-    repaired, or left out where nothing remains of them; the log names both.
-
-    Args:
-        source: GeoPackage, GeoJSON, GeoParquet or any other vector file; ``file:layer`` for another layer.
+    repaired, or left out where nothing remains of them; the log names both. ``source`` is a GeoPackage, GeoJSON,
+    GeoParquet or any other vector file; ``file:layer`` for another layer.
 
     Raises:
         DataError: missing or unreadable, no such layer, several layers and none chosen, or no lines in it.
