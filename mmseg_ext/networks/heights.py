@@ -66,7 +66,7 @@ class HeightSettings:
 class HeightLayers(RoadLayers):
     """A road network with heights in metres.
 
-    Lines and nodes are 3-D where the DEM knows their heights, those of a line all along it; else they stay 2-D, for
+    Lines and nodes are 3-D where the DEM has their heights, those of a line all along it; else they stay 2-D, for
     GeoJSON has no way to say that a height is unknown. A road from which the DEM tells nothing has nan, and no flag.
 
     Attributes:
@@ -75,7 +75,7 @@ class HeightLayers(RoadLayers):
             where the line climbs from ``node_from``), ``grade_max_percent`` (largest absolute grade over the stated
             distance), ``cross_fall_percent`` (median of the absolute cross-falls), ``grade_exceeded`` and
             ``cross_fall_exceeded`` (one of these is above its limit), ``height_share`` (share of the line where the
-            DEM itself knows the height).
+            DEM itself has a height).
         nodes: as in `RoadLayers`; where its edges meet, all have its height.
         grades: the edges in stretches of about the stated distance: ``edge_id``, ``from_m`` and ``to_m`` (distances
             from the start of the edge), ``grade_percent`` (at the middle, positive where the line climbs),
@@ -90,7 +90,7 @@ def check_dem(dem: str, roads: str) -> None:
     """Refuse, before the work, a raster of heights that does not fit a raster of roads.
 
     Raises:
-        DataError: one cannot be read or has no georeference, the DEM is none, or they do not overlap.
+        DataError: one cannot be read or has no georeference, the DEM has several bands, or they do not overlap.
     """
     info = raster_info(roads)
     frame = PixelFrame(info)
@@ -124,7 +124,8 @@ def add_heights(
         progress: called with the edges done and the edges in all.
 
     Raises:
-        DataError: the DEM cannot be read, is none, does not overlap the roads, or one of them has no georeference.
+        DataError: the DEM cannot be read, has several bands or does not overlap the roads, or one of them has no
+            georeference.
     """
     settings = settings or HeightSettings()
     edges = layers.edges
@@ -229,7 +230,7 @@ class Profile:
         height: of the stations (N,), metres, smoothed; nan where unknown, as in all below.
         grade: at the stations (N,), percent.
         cross_fall: at the stations (N,), percent, positive where the road falls to the right.
-        share: of the stations where the DEM knows a height.
+        share: of the stations where the DEM has a height.
     """
 
     vertices: np.ndarray

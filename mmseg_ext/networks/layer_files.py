@@ -45,7 +45,7 @@ def layer_files(path: str, names: Sequence[str]) -> dict[str, str]:
     """Return the file of each layer: ``path`` for all in a GeoPackage, else ``NAME_LAYER`` with the suffix of ``path``.
 
     Raises:
-        ConfigError: the suffix is none of `_WRITERS`.
+        ConfigError: the suffix is not one of `_WRITERS`.
     """
     stem, suffix = os.path.splitext(path)
     if suffix not in _WRITERS:
@@ -95,7 +95,7 @@ def _with_suffix(unfinished: str, suffix: str) -> Iterator[str]:
     named = unfinished + suffix
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*CRS.*")  # where there is none, the user was told
+            warnings.filterwarnings("ignore", message=".*CRS.*")  # where it is missing, the user was warned
             yield named
         os.replace(named, unfinished)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, RuntimeError) as error:

@@ -131,7 +131,7 @@ class SurveyFrame:
         new: the other one.
 
     Raises:
-        DataError: one has a coordinate reference system and the other has none, or it is none for its places.
+        DataError: one has a coordinate reference system and the other has none, or it is wrong for its places.
     """
 
     def __init__(self, old: Survey, new: Survey) -> None:
