@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 LOST_PEER = 3
 _LOST_PEER_WORDS = (
@@ -75,6 +76,25 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs {package}, which is not installed; pip install {package}, or all of this package's "
             f"extra '{extra}': pip install -e '.[{extra}]'"
         ) from None
+
+
+class LazyModule:
+    """An optional module that is imported when something in it is first used.
+
+    Args:
+        name: module to import.
+        extra: the extra of this package that brings it.
+        purpose: what needs it, for the message.
+
+    Raises:
+        MissingExtraError: at first use, where it is not installed.
+    """
+
+    def __init__(self, name: str, extra: str, purpose: str) -> None:
+        self._module = name, extra, purpose
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(lazy_import(*self._module), name)
 
 
 def require(names: Sequence[str], extra: str, purpose: str) -> None:

@@ -21,7 +21,7 @@ from ..datasets.raw_mask import IGNORE, holds_indices, labels_of, read_grey
 from ..datasets.reading import IMAGE_SUFFIXES, ImageReading, image_info, read_metadata, read_pixels
 from ..errors import DataError
 from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, write_geotiff
-from ..geo.raster import Window, moved
+from ..geo.raster import Window, transform_at
 from ..tiling import windows
 from .scenes import RawDataSet, Scene, Settings
 from .voc_writer import VocWriter
@@ -337,7 +337,7 @@ def _write_image(
         nodata, valid = 0, None
     elif nodata is not None and valid is not None:
         values, valid = np.where(valid[:, :, None], values, np.array(nodata, values.dtype)), None
-    transform = None if image.transform is None else moved(image.transform, *window[:2])
+    transform = None if image.transform is None else transform_at(image.transform, *window[:2])
     write_geotiff(writer.image_path(stem, ".tif"), values, image.crs, transform, valid, nodata)
 
 

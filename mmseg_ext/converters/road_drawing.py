@@ -10,7 +10,7 @@ import numpy as np
 from ..datasets.raw_mask import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
-from ..geo.raster import Window, rasterio_module
+from ..geo.raster import Window, rasterio
 from ..geo.vector import check_areas
 
 _PURPOSE = "drawing road layers"
@@ -101,7 +101,7 @@ class _Areas:
         found = np.sort(self._tree.query(shapely.box(*grid.bounds(window))))
         burnt = np.zeros(window[2:], np.uint8)
         if len(found):
-            transform = rasterio_module().Affine(*grid.transform(*window[:2]))
+            transform = rasterio.Affine(*grid.transform(*window[:2]))
             features.rasterize(
                 zip(self._shapes[found], self._labels[found], strict=True), out=burnt, transform=transform
             )

@@ -1,42 +1,22 @@
-"""Georeferenced rasters and vectors: the only room that imports rasterio, shapely and pyogrio."""
+"""Georeferenced rasters and vectors, and what a metre is: every raster is opened here.
+
+What needs a package that is not installed raises a MissingExtraError that says how to get it.
+"""
 
 from .cog import disk_needed, write_cog
-from .metric import GridSource, GroundGrid, Metric, PixelFrame, grid_of, metric_of
-from .raster import (
-    Georeference,
-    GroundControlPoint,
-    RasterInfo,
-    RasterSource,
-    disagreement,
-    ground_sampling_distance,
-    raster_info,
-    read_raster,
-    write_geotiff,
-)
-from .vector import (
-    VECTOR_SUFFIXES,
-    RoadLines,
-    VectorLayer,
-    burn_lines,
-    clipped,
-    joined,
-    metric_crs,
-    read_layer,
-    read_lines,
-    reprojected,
-)
+from .grid import GridSource, GroundGrid, grid_of
+from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
+from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
+from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
 
 __all__ = [
     "VECTOR_SUFFIXES",
     "Georeference",
     "GridSource",
-    "GroundControlPoint",
     "GroundGrid",
-    "Metric",
     "PixelFrame",
     "RasterInfo",
     "RasterSource",
-    "RoadLines",
     "VectorLayer",
     "burn_lines",
     "clipped",
@@ -44,6 +24,7 @@ __all__ = [
     "disk_needed",
     "grid_of",
     "ground_sampling_distance",
+    "height_unit_m",
     "joined",
     "metric_crs",
     "metric_of",

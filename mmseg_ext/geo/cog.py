@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import shutil
 import zlib
@@ -13,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, lazy_import
-from .raster import Georeference, rasterio_module
+from ..errors import ConfigError, LazyModule
+from .raster import Georeference, rasterio
+
+_PURPOSE = "writing GeoTIFF"
+_rasterio_shutil = LazyModule("rasterio.shutil", "geo", _PURPOSE)
+_gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
 
 RGB = tuple[int, int, int]
 Strip = tuple[int, np.ndarray]
 BLOCK_PX = 512
-_STATISTICS_ROWS = 16
-_PURPOSE = "writing GeoTIFF"
 _PLAIN = dict(
     driver="GTiff",
     photometric="MINISBLACK",
@@ -39,6 +40,7 @@ _FINAL = dict(
     PREDICTOR="YES",
     BLOCKSIZE=BLOCK_PX,
     OVERVIEWS="IGNORE_EXISTING",
+    STATISTICS="YES",
     BIGTIFF="IF_SAFER",
     NUM_THREADS="ALL_CPUS",
 )
@@ -47,136 +49,10 @@ _FINAL = dict(
 def disk_needed(height: int, width: int, itemsize: int) -> int:
     """Return an upper estimate of the bytes that `write_cog` takes at its peak, as if nothing could be compressed.
 
-    Args:
-        height: rows.
-        width: columns.
-        itemsize: bytes per pixel, of all bands together.
+    ``itemsize`` is bytes per pixel, of all bands together.
     """
     # the strips, their overviews (a third), and the final file, which has both
     return height * width * itemsize * 8 // 3 * 101 // 100 + 2**20
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    """Turn what the disk or GDAL says against writing into one line that names ``path``."""
-    rasterio = rasterio_module(_PURPOSE)
-    gdal_error = lazy_import("rasterio._err", "geo", _PURPOSE).CPLE_BaseError
-    try:
-        yield
-    except (OSError, rasterio.errors.RasterioError, gdal_error) as error:
-        reason = getattr(error, "strerror", None)
-        if not reason:  # what GDAL says of a full disk is seldom that
-            free = shutil.disk_usage(os.path.dirname(path) or ".").free // 2**20
-            reason = f"{free} MB are free there; GDAL: {' '.join(str(error).split()) or type(error).__name__}"
-        raise ConfigError(
-            f"{path}: cannot be written ({reason}); free space on its disk, or choose another place"
-        ) from None
-
-
-class _Statistics:
-    """Count, extremes, mean and standard deviation of the valid pixels of one band, gathered from its parts."""
-
-    def __init__(self, nodata: float | None) -> None:
-        self.nodata = nodata
-        self.pixels = self.count = 0
-        self.minimum, self.maximum = math.inf, -math.inf
-        self.mean = self.squares = 0.0
-
-    def add(self, values: np.ndarray) -> None:
-        """Take in the pixels (rows, W) of a part, by a few rows, since they are copied as float64."""
-        for start in range(0, len(values), _STATISTICS_ROWS):
-            part = values[start : start + _STATISTICS_ROWS].astype(np.float64)
-            self.pixels += part.size
-            valid = np.isfinite(part)
-            if self.nodata is not None:
-                valid &= part != np.float64(values.dtype.type(self.nodata))
-            if valid.any():
-                self._merge(part[valid])
-
-    def _merge(self, part: np.ndarray) -> None:
-        self.minimum, self.maximum = min(self.minimum, part.min()), max(self.maximum, part.max())
-        total, mean = self.count + part.size, float(part.mean())
-        shift = mean - self.mean
-        self.squares += float(((part - mean) ** 2).sum()) + shift**2 * self.count * part.size / total
-        self.mean += shift * part.size / total
-        self.count = total
-
-    def tags(self) -> dict[str, str]:
-        """Return what GDAL keeps them as; nothing where no pixel is valid."""
-        if not self.count:
-            return {}
-        return {
-            "STATISTICS_MINIMUM": f"{self.minimum:.17g}",
-            "STATISTICS_MAXIMUM": f"{self.maximum:.17g}",
-            "STATISTICS_MEAN": f"{self.mean:.17g}",
-            "STATISTICS_STDDEV": f"{math.sqrt(self.squares / self.count):.17g}",
-            "STATISTICS_VALID_PERCENT": f"{100 * self.count / self.pixels:.4g}",
-        }
-
-
-def _block_rows(strips: Iterable[Strip], height: int, width: int, bands: int, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """Yield (B, rows, W) for each row of blocks, whatever the height of the strips; it is overwritten by the next."""
-    buffer = np.empty((bands, BLOCK_PX, width), dtype)
-    done = filled = 0
-    for row, values in strips:
-        layers = values[:, :, None] if values.ndim == 2 else values
-        if row != done + filled or row + len(layers) > height:
-            raise ValueError(f"a strip of {len(layers)} rows at {row}, after {done + filled} of {height} rows")
-        if layers.shape[1:] != (width, bands) or layers.dtype != dtype:
-            raise ValueError(f"a strip is {layers.dtype} of shape {layers.shape}, not {dtype} {width} x {bands} bands")
-        start = 0
-        while start < len(layers):
-            take = min(BLOCK_PX - filled, len(layers) - start)
-            buffer[:, filled : filled + take] = layers[start : start + take].transpose(2, 0, 1)
-            start, filled = start + take, filled + take
-            if filled == BLOCK_PX or done + filled == height:
-                yield buffer[:, :filled]
-                done, filled = done + filled, 0
-    if done != height:
-        raise ValueError(f"the strips have {done + filled} rows, not {height}")
-
-
-def _place(raster: Any, georeference: Georeference) -> None:
-    """Write the georeference; a GeoTIFF holds a transform or ground control points, not both."""
-    rasterio = rasterio_module(_PURPOSE)
-    if georeference.transform is None and georeference.gcps:
-        points = [rasterio.control.GroundControlPoint(*point) for point in georeference.gcps]
-        crs = rasterio.crs.CRS.from_user_input(georeference.gcps_crs) if georeference.gcps_crs else rasterio.crs.CRS()
-        raster.gcps = points, crs
-        return
-    if georeference.crs is not None:
-        raster.crs = georeference.crs
-    if georeference.transform is not None:
-        raster.transform = rasterio.Affine(*georeference.transform)
-
-
-def _window(row: int, rows: int, width: int) -> Any:
-    return rasterio_module(_PURPOSE).windows.Window(0, row, width, rows)
-
-
-def _write_blocks(raster: Any, path: str, block_rows: Iterable[np.ndarray], statistics: list[_Statistics]) -> list[int]:
-    """Write the rows of blocks and the statistics of each band, and return the checksum of each row of blocks."""
-    checksums: list[int] = []
-    for block in block_rows:
-        with _writing(path):
-            raster.write(block, window=_window(len(checksums) * BLOCK_PX, block.shape[1], raster.width))
-        checksums.append(zlib.crc32(np.ascontiguousarray(block).data))
-        for values, one in zip(block, statistics, strict=True):
-            one.add(values)
-    with _writing(path):
-        for band, one in enumerate(statistics, 1):
-            raster.update_tags(band, **one.tags())
-    return checksums
-
-
-def _is_whole(path: str, checksums: Sequence[int]) -> bool:
-    """Return whether the raster at ``path`` holds the rows of blocks with these checksums."""
-    with rasterio_module(_PURPOSE).open(path) as raster:
-        found = []
-        for row in range(0, raster.height, BLOCK_PX):
-            rows = min(BLOCK_PX, raster.height - row)
-            found.append(zlib.crc32(raster.read(window=_window(row, rows, raster.width))))
-    return found == list(checksums)
 
 
 def write_cog(
@@ -203,28 +79,16 @@ def write_cog(
     A GeoTIFF has no room for the names of ground control points (they are numbered), nor for ground control points
     beside a transform (the transform is kept).
 
-    Args:
-        path: file to write; one process at a time.
-        strips: (row, values) from the first row to the last without a gap, any number of rows each;
-            values (h, W) or (h, W, B).
-        height: rows of the raster.
-        width: columns of the raster.
-        dtype: NumPy name of the values' type.
-        georeference: where the raster lies.
-        nodata: value of pixels that hold nothing; they count neither in the statistics nor in overviews.
-        colours: colour of each value, of one band of uint8 or uint16.
-        scale: value * scale is the real number.
-        tags: words about the raster by key; ``TIFFTAG_IMAGEDESCRIPTION`` describes it to every TIFF reader.
-        band_names: description of each band.
-        overview_resampling: "average", or "mode" for classes.
+    The ``strips`` are (row, values) from the first row to the last without a gap, any number of rows each, values
+    (h, W) or (h, W, B) of the NumPy type ``dtype``. Pixels of the value ``nodata`` count neither in the statistics nor
+    in overviews; ``colours`` are of the values of one band of uint8 or uint16; value * ``scale`` is the real number;
+    the tag ``TIFFTAG_IMAGEDESCRIPTION`` describes the raster to every TIFF reader; ``overview_resampling`` is
+    "average", or "mode" for classes. One process at a time may write to ``path``.
 
     Raises:
         ConfigError: it cannot be written there, or the disk is full.
         ValueError: the strips are not what was promised.
-        MissingExtraError: rasterio is not installed.
     """
-    rasterio = rasterio_module(_PURPOSE)
-    rasterio_copy = lazy_import("rasterio.shutil", "geo", _PURPOSE).copy
     strips = iter(strips)
     first = list(itertools.islice(strips, 1))
     bands = first[0][1].shape[2] if first and first[0][1].ndim == 3 else 1
@@ -233,10 +97,10 @@ def write_cog(
     profile = _PLAIN | dict(height=height, width=width, count=bands, dtype=dtype, nodata=nodata)
     if bands == 3 and dtype == "uint8":
         profile["photometric"] = "RGB"
-    block_rows = _block_rows(itertools.chain(first, strips), height, width, bands, np.dtype(dtype))
     partial = f"{path}.partial"
     plain, final = os.path.join(partial, "strips.tif"), os.path.join(partial, "final.tif")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    checksums: list[int] = []
     try:
         with _writing(path):
             os.mkdir(partial)
@@ -251,11 +115,74 @@ def write_cog(
                     raster.write_colormap(1, {value: tuple(rgb) for value, rgb in colours.items()})
                 if scale is not None:
                     raster.scales = (scale,) * bands
-            checksums = _write_blocks(raster, path, block_rows, [_Statistics(nodata) for _ in range(bands)])
+            for block in _block_rows(itertools.chain(first, strips), height, width, bands, np.dtype(dtype)):
+                with _writing(path):
+                    raster.write(block, window=_block_window(len(checksums), raster))
+                checksums.append(zlib.crc32(np.ascontiguousarray(block).data))
         with _writing(path):
-            rasterio_copy(plain, final, OVERVIEW_RESAMPLING=overview_resampling.upper(), **_FINAL)
-            if not _is_whole(final, checksums):
-                raise OSError("what was written is not what can be read")
+            _rasterio_shutil.copy(plain, final, OVERVIEW_RESAMPLING=overview_resampling.upper(), **_FINAL)
+            with rasterio.open(final) as raster:
+                for number, checksum in enumerate(checksums):
+                    if zlib.crc32(raster.read(window=_block_window(number, raster))) != checksum:
+                        raise OSError("what was written is not what can be read")
             os.replace(final, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Turn what the disk or GDAL says against writing into one line that names ``path``."""
+    try:
+        yield
+    except (OSError, rasterio.errors.RasterioError, _gdal.CPLE_BaseError) as error:
+        reason = getattr(error, "strerror", None)
+        if not reason:  # what GDAL says of a full disk is seldom that
+            free = shutil.disk_usage(os.path.dirname(path) or ".").free // 2**20
+            reason = f"{free} MB are free there; GDAL: {' '.join(str(error).split()) or type(error).__name__}"
+        raise ConfigError(
+            f"{path}: cannot be written ({reason}); free space on its disk, or choose another place"
+        ) from None
+
+
+def _place(raster: Any, georeference: Georeference) -> None:
+    """Write the georeference; a GeoTIFF has a transform or ground control points, not both."""
+    if georeference.transform is None and georeference.gcps:
+        crs = rasterio.crs.CRS
+        raster.gcps = (
+            list(georeference.gcps),
+            crs.from_user_input(georeference.gcps_crs) if georeference.gcps_crs else crs(),
+        )
+        return
+    if georeference.crs is not None:
+        raster.crs = georeference.crs
+    if georeference.transform is not None:
+        raster.transform = rasterio.Affine(*georeference.transform)
+
+
+def _block_rows(strips: Iterable[Strip], height: int, width: int, bands: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Yield (B, rows, W) for each row of blocks, whatever the height of the strips; it is overwritten by the next."""
+    buffer = np.empty((bands, BLOCK_PX, width), dtype)
+    done = filled = 0
+    for row, values in strips:
+        layers = values[:, :, None] if values.ndim == 2 else values
+        if row != done + filled or row + len(layers) > height:
+            raise ValueError(f"a strip of {len(layers)} rows at {row}, after {done + filled} of {height} rows")
+        if layers.shape[1:] != (width, bands) or layers.dtype != dtype:
+            raise ValueError(f"a strip is {layers.dtype} of shape {layers.shape}, not {dtype} {width} x {bands} bands")
+        start = 0
+        while start < len(layers):
+            take = min(BLOCK_PX - filled, len(layers) - start)
+            buffer[:, filled : filled + take] = layers[start : start + take].transpose(2, 0, 1)
+            start, filled = start + take, filled + take
+            if filled == BLOCK_PX or done + filled == height:
+                yield buffer[:, :filled]
+                done, filled = done + filled, 0
+    if done != height:
+        raise ValueError(f"the strips have {done + filled} rows, not {height}")
+
+
+def _block_window(number: int, raster: Any) -> Any:
+    """Return the window of a row of blocks of a raster, counted from 0."""
+    row = number * BLOCK_PX
+    return rasterio.windows.Window(0, row, raster.width, min(BLOCK_PX, raster.height - row))

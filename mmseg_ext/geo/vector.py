@@ -1,51 +1,43 @@
-"""Vector roads: lines of any GIS format, in metres, and onto the pixels of a raster."""
+"""Vectors: lines and polygons of any GIS format, onto the pixels of a raster, and pixels to outlines."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, lazy_import
-from .raster import RasterInfo, Window, moved, rasterio_module
+from ..errors import DataError, LazyModule
+from .metric import metric_crs, reprojected
+from .raster import RasterInfo, Window, rasterio, transform_at
+
+_PURPOSE = "vector data"
+shapely = LazyModule("shapely", "geo", _PURPOSE)
+pyogrio = LazyModule("pyogrio", "geo", _PURPOSE)
+features = LazyModule("rasterio.features", "geo", _PURPOSE)
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
-_WGS84 = "EPSG:4326"
-_PURPOSE = "reading road lines"
 _NAMED_FEATURES = 5
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RoadLines:
-    """The lines of a vector file.
+class FileLines(NamedTuple):
+    """The ``lines`` of a vector file, map (x, y), (N, 2) each; ``crs`` as an authority code or WKT, None without."""
 
-    Attributes:
-        path: the file.
-        lines: map (x, y) of each line's points, (N, 2) each.
-        crs: coordinate reference system as an authority code or WKT, None without one.
-    """
-
-    path: str
     lines: list[np.ndarray]
     crs: str | None
 
 
-def read_lines(path: str) -> RoadLines:
-    """Return the (Multi)LineStrings of a vector file (GeoJSON, GeoPackage, Shapefile, ...); others are passed over.
+def read_lines(path: str) -> FileLines:
+    """Return the (Multi)LineStrings of a vector file (GeoJSON, GeoPackage, Shapefile, ...); others are skipped.
 
     Raises:
         DataError: missing or unreadable.
-        MissingExtraError: pyogrio or shapely is not installed.
     """
-    pyogrio = lazy_import("pyogrio", "geo", _PURPOSE)
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file")
     try:
@@ -54,7 +46,7 @@ def read_lines(path: str) -> RoadLines:
         raise DataError(f"{path}: cannot be read as vector data; replace it or take it out") from None
     parts = shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None]))
     lines = [shapely.get_coordinates(part) for part in parts if part.geom_type == "LineString" and not part.is_empty]
-    return RoadLines(path, lines, meta["crs"])
+    return FileLines(lines, meta["crs"])
 
 
 @dataclass(frozen=True)
@@ -78,25 +70,18 @@ class VectorLayer:
     @property
     def are_lines(self) -> np.ndarray:
         """Whether each shape is a line, bool (N,)."""
-        return lazy_import("shapely", "geo", _PURPOSE).get_dimensions(self.shapes) == 1
+        return shapely.get_dimensions(self.shapes) == 1
 
 
 def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
-    """Return the lines and polygons of a layer; points are passed over.
+    """Return the lines and polygons of a layer, ``file`` or ``file:layer``, with some ``fields``; points are skipped.
 
-    Invalid geometries are repaired, those of which nothing is left are left out; the log names both.
-
-    Args:
-        source: vector file, or ``file:layer`` where the file has several.
-        fields: names of the fields to read.
+    Invalid geometries are repaired, or left out where nothing remains of them; the log names both.
 
     Raises:
         DataError: missing or unreadable, no such layer or field, several layers and none chosen, no coordinate
             reference system, or one of degrees for what are none.
-        MissingExtraError: pyogrio or shapely is not installed.
     """
-    pyogrio = lazy_import("pyogrio", "geo", _PURPOSE)
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
     path, layer = file_and_layer(source)
     try:
         layer = one_layer(source, layer, pyogrio.list_layers(path))
@@ -121,13 +106,9 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
 
 
 def check_degrees(source: str, shapes: np.ndarray, crs: str) -> None:
-    """Refuse ``shapes`` (N,) that lie nowhere on the globe though their ``crs`` is one of degrees.
-
-    Raises:
-        DataError: their coordinates are no degrees; it names the ``source``.
-    """
-    if len(shapes) and rasterio_module(_PURPOSE).crs.CRS.from_user_input(crs).is_geographic:
-        bounds = lazy_import("shapely", "geo", _PURPOSE).bounds(shapes)
+    """Refuse, by a DataError, ``shapes`` (N,) that lie nowhere on the globe though their ``crs`` is in degrees."""
+    if len(shapes) and rasterio.crs.CRS.from_user_input(crs).is_geographic:
+        bounds = shapely.bounds(shapes)
         x, y = np.abs(bounds).reshape(-1, 2, 2).max(axis=(0, 1))
         if x > 360 or y > 90:
             raise DataError(
@@ -137,12 +118,8 @@ def check_degrees(source: str, shapes: np.ndarray, crs: str) -> None:
 
 
 def check_areas(source: str, shapes: np.ndarray) -> None:
-    """Refuse ``shapes`` (N,), lines and polygons, that are no areas.
-
-    Raises:
-        DataError: there are lines among them or there are none; it names the ``source``.
-    """
-    if not len(shapes) or (lazy_import("shapely", "geo", _PURPOSE).get_dimensions(shapes) == 1).any():
+    """Refuse, by a DataError, ``shapes`` (N,) that are not all polygons, or none at all."""
+    if not len(shapes) or (shapely.get_dimensions(shapes) == 1).any():
         found = "lines" if len(shapes) else "none"
         raise DataError(f"{source}: areas are polygons, it has {found}; give another")
 
@@ -184,14 +161,9 @@ def one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str |
 def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lines and polygons that ``shapes`` (N,) are made of, repaired, and which shape each is of.
 
-    The log names those that are repaired, and those of which nothing is left.
-
-    Args:
-        source: where they are from.
-        shapes: any shapely geometries; the broken ones are replaced in it.
-        fids: their numbers (N,) in the source.
+    The log names by their ``fids`` (N,) in the ``source`` those that are repaired, and those of which nothing is left.
+    Broken ones are replaced in ``shapes``.
     """
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
     dimension = shapely.get_dimensions(shapes)
     finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
     broken = finite & ~shapely.is_valid(shapes)
@@ -211,37 +183,22 @@ def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.n
     return parts, index
 
 
-def metric_crs(crs: str, point: Sequence[float]) -> str:
-    """Return the UTM zone of a ``point`` (x, y) in ``crs``, as an EPSG code."""
-    warp = lazy_import("rasterio.warp", "geo", _PURPOSE)
-    (longitude,), (latitude,) = warp.transform(crs, _WGS84, [point[0]], [point[1]])
-    zone = math.floor((longitude + 180) % 360 / 6) + 1
-    return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
+def outline(raster: RasterInfo, crs: str) -> Any:
+    """Return the outline of a georeferenced raster as a polygon in ``crs``, with 50 points on each side."""
+    assert raster.transform is not None and raster.crs is not None
+    to_map = rasterio.Affine(*raster.transform) @ rasterio.Affine.scale(raster.width, raster.height)
+    square = shapely.segmentize(shapely.box(0, 0, 1, 1), 1 / 50)
+    shape = shapely.transform(square, lambda points: np.stack(to_map @ points.T, axis=1))
+    return shape if crs == raster.crs else _reprojected_shape(shape, raster.crs, crs)
 
 
-def reprojected(lines: Sequence[np.ndarray], crs: str, target: str) -> list[np.ndarray]:
-    """Return ``lines``, map (x, y) in ``crs``, (N, 2) each, in the coordinate reference system ``target``."""
-    warp = lazy_import("rasterio.warp", "geo", _PURPOSE)
-    return [np.stack(warp.transform(crs, target, line[:, 0], line[:, 1]), axis=1) for line in lines]
+def _reprojected_shape(shape: Any, crs: str, target: str) -> Any:
+    return shapely.transform(shape, lambda points: reprojected([points], crs, target)[0])
 
 
 def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str) -> list[np.ndarray]:
-    """Return the parts of ``lines``, (x, y) in ``crs``, (N, 2) each, that lie on the ground of a ``raster``.
-
-    Args:
-        lines: in any order.
-        raster: georeferenced; its outline is taken to ``crs`` with 50 points on each side.
-        crs: coordinate reference system of ``lines``.
-    """
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
-    assert raster.transform is not None and raster.crs is not None
-    a, b, c, d, e, f = raster.transform
-    corners = np.array([(0, 0), (raster.width, 0), (raster.width, raster.height), (0, raster.height), (0, 0)], float)
-    side = np.linspace(0, 1, 50, endpoint=False)[:, None]
-    pixels = np.concatenate([start + side * (end - start) for start, end in pairwise(corners)])
-    x, y = pixels.T
-    (outline,) = reprojected([np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)], raster.crs, crs)
-    ground = shapely.Polygon(outline)
+    """Return the parts of ``lines``, (x, y) in ``crs``, (N, 2) each, that lie on the ground of a ``raster``."""
+    ground = outline(raster, crs)
     parts = shapely.get_parts(shapely.intersection([shapely.LineString(line) for line in lines], ground))
     return [shapely.get_coordinates(part) for part in parts if part.geom_type == "LineString" and not part.is_empty]
 
@@ -249,13 +206,9 @@ def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str) -> list[n
 def joined(lines: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
     """Return ``lines``, (N, 2) each, with a vertex where the end of another line lies on them.
 
-    People draw side roads that end on a through road which has no vertex there.
-
-    Args:
-        lines: in metric coordinates.
-        tolerance: largest distance of an end from the line that it joins, in the same unit.
+    People draw side roads that end on a through road which has no vertex there. An end joins a line up to the
+    ``tolerance`` away, in the lines' (metric) unit.
     """
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
     shapes = [shapely.LineString(line) for line in lines]
     ends = [shapely.Point(line[i]) for line in lines for i in (0, -1)]
     touches: dict[int, list[tuple[float, np.ndarray]]] = {}
@@ -276,24 +229,15 @@ def _with_vertices(line: np.ndarray, touches: Sequence[tuple[float, np.ndarray]]
 def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | None = None) -> np.ndarray:
     """Return the centrelines of a vector file as road areas on a raster's pixels.
 
-    Lines are widened in metres, in the UTM zone of their first point. Geometries other than lines are passed over.
-
-    Args:
-        path: vector file of (Multi)LineStrings; lines without a coordinate reference system are in the raster's.
-        grid: header of the raster, georeferenced.
-        width_m: full width of a road in metres.
-        window: (row, column, height, width) of the part to burn; all of it when None.
+    Lines are widened to ``width_m``, in the UTM zone of their first point; without a coordinate reference system they
+    are in that of the raster, ``grid``. Geometries other than lines are skipped.
 
     Returns:
-        uint8 (H, W): 1 where the pixel's centre lies within half the width of a line, else 0.
+        uint8 (H, W) of the raster or its ``window``: 1 where the pixel's centre lies within half the width of a line.
 
     Raises:
         DataError: unreadable, or the raster has no georeference.
-        MissingExtraError: rasterio, pyogrio or shapely is not installed.
     """
-    rasterio = rasterio_module(_PURPOSE)
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
-    features = lazy_import("rasterio.features", "geo", _PURPOSE)
     if grid.crs is None or grid.transform is None:
         raise DataError(f"{grid.path}: has no georeference, so the lines of {path} cannot be placed; add one")
     row, column, height, width = window or (0, 0, grid.height, grid.width)
@@ -301,10 +245,33 @@ def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | Non
     if not found.lines:
         return np.zeros((height, width), np.uint8)
     crs = found.crs or grid.crs
-    metric = metric_crs(crs, found.lines[0][0])
-    areas = []
-    for line in reprojected(found.lines, crs, metric):
-        area = shapely.LineString(line).buffer(width_m / 2)
-        areas.append(shapely.transform(area, lambda points: reprojected([points], metric, grid.crs)[0]))
-    transform = rasterio.Affine(*moved(grid.transform, row, column))
+    metric = metric_crs(crs, found.lines[0][0], path)
+    areas = [
+        _reprojected_shape(shapely.LineString(line).buffer(width_m / 2), metric, grid.crs)
+        for line in reprojected(found.lines, crs, metric)
+    ]
+    transform = rasterio.Affine(*transform_at(grid.transform, row, column))
     return features.rasterize(areas, (height, width), transform=transform, default_value=1, dtype=np.uint8)
+
+
+def traced_areas(road: np.ndarray, row: int = 0, column: int = 0) -> list:
+    """Return the outlines of ``road`` pixels, bool (h, w), of the window that begins at ``row`` and ``column``.
+
+    They are shapely polygons with holes along the pixels' edges, in pixels: x the column and y the row, whole numbers
+    at the pixels' corners. Pixels that touch at a corner only are in two polygons.
+    """
+    place = rasterio.Affine.translation(column, row)
+    found = features.shapes(road.astype(np.uint8), mask=road, connectivity=4, transform=place)
+    return [shapely.Polygon(rings[0], rings[1:]) for rings in (shape["coordinates"] for shape, _ in found)]
+
+
+def merged(areas: Sequence, tolerance: float) -> list:
+    """Return one polygon for all shapely ``areas`` that share an edge, none overlapping, simplified.
+
+    An outline moves by the ``tolerance`` at most, in the areas' unit.
+    """
+    if not areas:
+        return []
+    whole = shapely.get_parts(shapely.disjoint_subset_union_all(np.array(areas, object)))
+    corners = shapely.simplify(shapely.normalize(whole), 0)  # the same, of however many parts it was made
+    return list(shapely.simplify(corners, tolerance, preserve_topology=True))

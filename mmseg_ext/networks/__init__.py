@@ -1,23 +1,22 @@
-"""From road maps to vector layers: lines with widths, their nodes, and the road's surface."""
+"""Road networks made from maps: lines with widths, nodes, surfaces, heights, changes between surveys, layer files."""
 
 from ..errors import require
 
 require(("geopandas",), "gis", "vector layers")
 
-from .comparison import Comparison, compare_networks  # noqa: E402
+from .comparison import NetworkChanges, compare_networks  # noqa: E402
 from .extraction import NetworkSettings, RoadLayers, extract_network  # noqa: E402
 from .heights import HeightLayers, HeightSettings, add_heights, check_dem  # noqa: E402
-from .layer_files import LAYER_SUFFIXES, check_layer_files, layer_files, write_layers  # noqa: E402
+from .layer_files import check_layer_files, layer_files, write_layers  # noqa: E402
 from .pieces import CHANGES, ComparisonSettings  # noqa: E402
 from .survey import Survey, read_area, read_survey  # noqa: E402
 
 __all__ = [
     "CHANGES",
-    "LAYER_SUFFIXES",
-    "Comparison",
     "ComparisonSettings",
     "HeightLayers",
     "HeightSettings",
+    "NetworkChanges",
     "NetworkSettings",
     "RoadLayers",
     "Survey",

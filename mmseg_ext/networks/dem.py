@@ -9,28 +9,16 @@ import numpy as np
 import pyproj
 
 from ..errors import DataError
-from ..geo import RasterInfo, RasterSource, metric_of, raster_info
-from ..geo.raster import rasterio_module
+from ..geo import RasterSource, height_unit_m, metric_of, raster_info
+from ..geo.raster import rasterio
 
 _TILE_PX = 512  # rows and columns of the DEM in memory at a time
 _ON_EARTH = (-1000.0, 9000.0)  # metres; what is beyond, such as an undeclared -9999, is no height
-_METRES = {
-    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
-    **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 0.01),
-    **dict.fromkeys(("ft", "foot", "feet", "international foot", "international feet"), 0.3048),
-    **dict.fromkeys(("us-ft", "ftus", "us survey foot", "us survey feet", "foot_us", "sft"), 1200 / 3937),
-}
 logger = logging.getLogger(__name__)
 
 
-class Dem:
-    """A raster of heights that stays open; a context manager.
-
-    Attributes:
-        info: what its header says.
-
-    Args:
-        path: the file.
+class Dem(RasterSource):
+    """A raster of heights, read by windows.
 
     Raises:
         DataError: unreadable, of several bands, without a georeference, or of heights in an unknown unit.
@@ -42,19 +30,12 @@ class Dem:
             raise DataError(f"{path}: has {info.bands} bands; give a DEM or DSM, which has one")
         if info.transform is None:
             raise DataError(f"{path}: has no georeference, so its heights cannot be placed; add one")
-        transform = rasterio_module().Affine(*info.transform)
+        transform = rasterio.Affine(*info.transform)
         if transform.is_degenerate:
             raise DataError(f"{path}: its georeference is degenerate; give it another")
-        self.info = info
-        self._unit_m = _height_unit_m(info)
+        self._unit_m = height_unit_m(info)
         self._to_pixels = ~transform
-        self._source = RasterSource(path)
-
-    def __enter__(self) -> Dem:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._source.close()
+        super().__init__(path)
 
     def pixels(self, xy: np.ndarray) -> np.ndarray:
         """Return points (N, 2) of its map in pixels (x, y), whole numbers at pixel centres."""
@@ -82,7 +63,7 @@ class Dem:
     def _bilinear(self, points: np.ndarray, low: np.ndarray) -> np.ndarray:
         left, top = low.min(axis=0)
         right, bottom = np.minimum(low.max(axis=0) + 2, [self.info.width, self.info.height])
-        values, valid = self._source.read(top, left, bottom - top, right - left)
+        values, valid = self.read(top, left, bottom - top, right - left)
         known = (values[:, :, 0].astype(float) * self.info.scale + self.info.offset) * self._unit_m
         with np.errstate(invalid="ignore"):
             known[~((known > _ON_EARTH[0]) & (known < _ON_EARTH[1]))] = np.nan
@@ -102,23 +83,23 @@ class Dem:
 class Ground:
     """The ground around some roads: their map, metres on it, and the pixels of a DEM.
 
-    Metres are those that `metric_of` says, as in the lengths of the network.
+    Metres are those that `metric_of` says, as in the lengths of the network. Where the roads or the DEM have no
+    coordinate reference system, that of the other is assumed.
 
     Args:
         points: places of the roads (N, 2) on their map.
-        crs: of the roads' map, None without one; where one of the two has none, it is taken for the other's.
+        crs: of the roads' map, None without one.
         dem: raster of heights.
 
     Raises:
-        DataError: the roads' places are none of their coordinate reference system, or there is no way from it to the
-            DEM's.
+        DataError: the roads lie outside their coordinate reference system, or there is no way from it to the DEM's.
     """
 
     def __init__(self, points: np.ndarray, crs: str | None, dem: Dem) -> None:
         self._dem, self._points = dem, points
         if (crs is None) != (dem.info.crs is None):
             logger.warning(
-                "%s no coordinate reference system; that of the %s is taken",
+                "%s no coordinate reference system; that of the %s is assumed",
                 *((f"{dem.info.path}: has", "roads") if crs else ("the roads have", "DEM")),
             )
         known = crs or dem.info.crs
@@ -155,20 +136,6 @@ class Ground:
                 f"{high[0]:.0f} of {self._dem.info.width} and rows {low[1]:.0f} to {high[1]:.0f} of "
                 f"{self._dem.info.height}; give the DEM of the same place, or correct its georeference"
             )
-
-
-def _height_unit_m(info: RasterInfo) -> float:
-    """Return how many metres are in the unit of a DEM: that of its band, else of its vertical axis, else 1."""
-    if info.unit is not None:
-        if (name := info.unit.strip().lower()) not in _METRES:
-            raise DataError(f"{info.path}: has heights in {info.unit}, an unknown unit; set it to m, ft or us-ft")
-        return _METRES[name]
-    axes = pyproj.CRS(info.crs).axis_info if info.crs else []
-    if len(axes) > 2:
-        return axes[2].unit_conversion_factor
-    if axes and "foot" in axes[0].unit_name:
-        logger.warning("%s: is in feet on the map, of heights it does not say; they are taken for metres", info.path)
-    return 1.0
 
 
 def _transformation(source: str | None, target: str | None) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,12 +1,10 @@
-"""The road pixels of a mask or a probability map, by windows."""
+"""From a road mask or a probability map of any size to lines, nodes and surfaces."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from types import TracebackType
 from typing import Any
 
 import geopandas as gpd
@@ -16,97 +14,20 @@ import shapely
 
 from ..errors import ConfigError, DataError
 from ..geo import PixelFrame, RasterSource
-from ..geo.raster import merged, traced_areas
+from ..geo.vector import merged, traced_areas
 from ..roads import road_graph, tiled_centreline
 from ..roads.polyline import length, points_at
 
-
-class RoadRaster:
-    """A raster of classes or of road probabilities that stays open; a context manager.
-
-    Attributes:
-        info: what its header says.
-        is_probability: whether it holds probabilities: floats, or integers with a scale, as `tools/predict.py` writes,
-            or an offset.
-
-    Args:
-        path: raster of one band.
-        threshold: probability from which a pixel is road.
-        road_values: the values of a mask that are road; None for all but 0.
-
-    Raises:
-        DataError: unreadable, or of several bands.
-    """
-
-    def __init__(self, path: str, threshold: float = 0.5, road_values: Sequence[int] | None = None) -> None:
-        self._source = RasterSource(path)
-        self.info = self._source.info
-        if self.info.bands != 1:
-            self._source.close()
-            raise DataError(f"{path}: has {self.info.bands} bands; give a mask or a probability map, which has one")
-        self.is_probability = self.info.dtype.startswith("float") or (self.info.scale, self.info.offset) != (1, 0)
-        self._threshold, self._road_values = threshold, road_values
-
-    def __enter__(self) -> RoadRaster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._source.close()
-
-    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the values (h, w) of a part, probabilities scaled, and what is valid (h, w), None for all.
-
-        Raises:
-            DataError: truncated or damaged there, or probabilities that are none.
-        """
-        values, valid = self._source.read(row, column, height, width)
-        found = values[:, :, 0]
-        if self.is_probability:
-            with np.errstate(over="ignore", invalid="ignore"):  # of nodata
-                found = found.astype(np.float32) * self.info.scale + self.info.offset
-            if valid is not None:
-                found[~valid] = 0
-            if found.size and (found.min() < -0.001 or found.max() > 1.001):
-                raise DataError(
-                    f"{self.info.path}: holds {found.min():g} to {found.max():g}, which are no probabilities; "
-                    "give values from 0 to 1, or a mask of whole numbers"
-                )
-        return found, valid
-
-    def road(self, values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-        """Return the road pixels (h, w), bool, of what `read` returned."""
-        if self.is_probability:
-            road = values >= self._threshold
-        elif self._road_values is None:
-            road = values != 0
-        else:
-            road = np.isin(values, self._road_values)
-        return road if valid is None else road & valid
-
-
-# -- gis.limits
-# What holds for the settings of more than one step.
+_BORDER_PX = 3
+_WIDTHS = ("width_median", "width_p10", "width_p90")
 
 
 def check_not_negative(settings: object, *names: str) -> None:
-    """Refuse settings that are below 0 or no finite number; None is left alone.
-
-    Raises:
-        ConfigError: names the first of them.
-    """
+    """Refuse settings that are negative, NaN or Inf, by a ConfigError; None is left alone."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 <= value < np.inf:
             raise ConfigError(f"{name.replace('_', ' ')} of {value:g}: give 0 or more")
-
-
-# -- gis.extraction
-# From a road mask or a probability map of any size to lines, nodes and surfaces.
-
-_BORDER_PX = 3
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,7 +42,7 @@ class NetworkSettings:
         close_gaps: longest gap between dead ends facing each other that is closed.
         simplify: farthest that lines and outlines may be from the pixels'; None for one pixel.
         tile_px: rows and columns in memory at a time.
-        halo_px: how far around a tile is looked; roads up to half as wide are found as in one piece.
+        halo_px: how far around a tile the map is read; roads up to half as wide are found as in one piece.
     """
 
     threshold: float = 0.5
@@ -152,8 +73,8 @@ class RoadLayers:
         nodes: ``node_id``, ``degree`` and ``kind``: ``end``, ``junction``, ``border`` (where the road leaves the
             raster, or what is valid of it), ``ring`` (where a closed ring begins) or ``joint`` (of two edges, one of
             which closes a gap, or at which a road was left out).
-        surface: polygons of the road's pixels, with holes: ``area_m2``. Where short or narrow roads are left out, those
-            without a line too.
+        surface: polygons of the road's pixels, with holes: ``area_m2``. Where short or narrow roads are left out,
+            so are the polygons without a line.
         wide: places (x, y) on the map of tiles with road too wide for the halo, with that width in metres.
     """
 
@@ -164,7 +85,7 @@ class RoadLayers:
 
     def named(self) -> dict[str, gpd.GeoDataFrame]:
         """Return the tables by the names of their layers."""
-        return {"edges": self.edges, "nodes": self.nodes, "surface": self.surface}
+        return {name: table for name, table in vars(self).items() if isinstance(table, gpd.GeoDataFrame)}
 
 
 def extract_network(
@@ -174,12 +95,12 @@ def extract_network(
 ) -> RoadLayers:
     """Return the road network of a mask or a probability map.
 
-    The raster is read by tiles; what grows is the network, with the length of road.
+    The raster is read by tiles; memory grows with the length of road only.
 
     Args:
         path: raster of one band: classes, or probabilities (see `RoadRaster`).
         settings: how.
-        progress: is told how many of how many tiles are done.
+        progress: called with the tiles done and the tiles in all.
 
     Raises:
         DataError: the raster cannot be read, or is neither a mask nor a probability map.
@@ -197,18 +118,16 @@ def extract_network(
             progress(count, 2 * len(tiles))
 
         def read(row: int, column: int, height: int, width: int) -> np.ndarray:
-            return raster.road(*raster.read(row, column, height, width))
+            return raster.road(*raster.values(row, column, height, width))
 
         centreline, wide = tiled_centreline(read, shape, tile_px=settings.tile_px, halo_px=settings.halo_px, done=done)
-        graph = road_graph(
-            centreline,
-            close_gaps_px=settings.close_gaps / frame.pixel_size,
-            simplify_px=1.0 if settings.simplify is None else settings.simplify / frame.pixel_size,
-        )
+        simplify_px = 1.0 if settings.simplify is None else settings.simplify / frame.pixel_size
+        close_gaps_px = settings.close_gaps / frame.pixel_size
+        graph = road_graph(centreline, close_gaps_px=close_gaps_px, simplify_px=simplify_px)
         _measure(graph, frame)
         _leave_out(graph, settings)
         graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
-        look = _Look(raster, graph, settings.tile_px)
+        look = _SecondLook(raster, graph, settings.tile_px)
         areas = []
         for row, column in tiles:
             areas += look.at(row, column)
@@ -216,10 +135,10 @@ def extract_network(
     return RoadLayers(
         _edges(graph, frame, look.probability if raster.is_probability else None),
         _nodes(graph, frame, look.cut),
-        _surface(areas, graph, frame, settings),
+        _surface(merged(areas, simplify_px), graph, frame, keep_all=not (settings.min_length or settings.min_width)),
         tuple(
-            (*frame.to_map(np.array([[area.column, area.row]], float))[0].tolist(), area.width_px * frame.pixel_size)
-            for area in wide
+            (*frame.to_map(np.array([[column, row]], float))[0].tolist(), width_px * frame.pixel_size)
+            for row, column, width_px in wide
         ),
     )
 
@@ -233,7 +152,7 @@ def _measure(graph: nx.MultiGraph, frame: PixelFrame) -> None:
         # a strip of straight road keeps its area: where the pixels are not square its direction decides on its width
         area = float(frame.pixel_area(points_at(line, np.array([data["length"] / 2])))[0])
         factor = area * data["length"] / data["metres"] if data["metres"] else frame.pixel_size
-        for name in ("width_median", "width_p10", "width_p90"):
+        for name in _WIDTHS:
             data[name] *= factor
 
 
@@ -247,7 +166,7 @@ def _leave_out(graph: nx.MultiGraph, settings: NetworkSettings) -> None:
             graph.remove_nodes_from(piece)
 
 
-class _Look:
+class _SecondLook:
     """What a second look at the raster shows, tile by tile: areas, probabilities on the lines, and cut roads."""
 
     def __init__(self, raster: RoadRaster, graph: nx.MultiGraph, tile_px: int) -> None:
@@ -285,7 +204,7 @@ class _Look:
         """Look at the tile of a first pixel; return the outlines of its road in pixels, corners at whole numbers."""
         info = self._raster.info
         height, width = min(self._tile_px, info.height - row), min(self._tile_px, info.width - column)
-        values, valid = self._raster.read(row, column, height, width)
+        values, valid = self._raster.values(row, column, height, width)
         number = int(self._tile_of(column, row))
         here = slice(*np.searchsorted(self._tile, [number, number + 1]))
         x, y = self._points[here].T
@@ -320,7 +239,7 @@ def _edges(graph: nx.MultiGraph, frame: PixelFrame, probability: np.ndarray | No
         "node_to": np.array([max(u, v) for u, v, _ in rows], np.int64),
         f"length_{frame.unit}": np.array([data["metres"] for *_, data in rows], float),
     }
-    for name in ("width_median", "width_p10", "width_p90"):
+    for name in _WIDTHS:
         columns[f"{name}_{frame.unit}"] = np.array([data[name] for *_, data in rows], float)
     if probability is not None:
         columns["probability"] = probability
@@ -349,18 +268,70 @@ def _kind(graph: nx.MultiGraph, node: int, cut: set[int]) -> str:
     return "junction" if graph.degree(node) > 2 else "end"
 
 
-def _surface(
-    areas: list[shapely.Polygon], graph: nx.MultiGraph, frame: PixelFrame, settings: NetworkSettings
-) -> gpd.GeoDataFrame:
-    tolerance = 1.0 if settings.simplify is None else settings.simplify / frame.pixel_size
-    whole = merged(areas, tolerance)
-    if settings.min_length or settings.min_width:
+def _surface(areas: list[shapely.Polygon], graph: nx.MultiGraph, frame: PixelFrame, keep_all: bool) -> gpd.GeoDataFrame:
+    """Return the table of areas in pixels; those without a line too if ``keep_all`` is set."""
+    if not keep_all:
         lines = [shapely.LineString(line + 0.5) for *_, line in graph.edges(data="line")]
-        with_road, _ = shapely.STRtree(lines).query(whole, predicate="intersects")
-        whole = [whole[place] for place in np.unique(with_road)]
+        with_road, _ = shapely.STRtree(lines).query(areas, predicate="intersects")
+        areas = [areas[place] for place in np.unique(with_road)]
     to_map, to_metres = (
-        [shapely.transform(area, lambda xy, move=move: move(xy - 0.5)) for area in whole]
+        [shapely.transform(area, lambda xy, move=move: move(xy - 0.5)) for area in areas]
         for move in (frame.to_map, frame.to_metres)
     )
     columns = {f"area_{frame.unit}2": shapely.area(to_metres) if to_metres else np.empty(0)}
     return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries(to_map, crs=frame.crs), crs=frame.crs)
+
+
+class RoadRaster(RasterSource):
+    """A raster of classes or of road probabilities.
+
+    Attributes:
+        is_probability: whether it holds probabilities: floats, or integers with a scale, as `tools/predict.py` writes,
+            or an offset.
+
+    Args:
+        path: raster of one band.
+        threshold: probability from which a pixel is road.
+        road_values: the values of a mask that are road; None for all but 0.
+
+    Raises:
+        DataError: unreadable, or of several bands.
+    """
+
+    def __init__(self, path: str, threshold: float = 0.5, road_values: Sequence[int] | None = None) -> None:
+        super().__init__(path)
+        if self.info.bands != 1:
+            self.close()
+            raise DataError(f"{path}: has {self.info.bands} bands; give a mask or a probability map, which has one")
+        self.is_probability = self.info.dtype.startswith("float") or (self.info.scale, self.info.offset) != (1, 0)
+        self._threshold, self._road_values = threshold, road_values
+
+    def values(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the values (h, w) of a window, probabilities scaled, and what is valid (h, w), None for all.
+
+        Raises:
+            DataError: truncated or damaged there, or values outside 0 to 1.
+        """
+        values, valid = self.read(row, column, height, width)
+        found = values[:, :, 0]
+        if self.is_probability:
+            with np.errstate(over="ignore", invalid="ignore"):  # of nodata
+                found = found.astype(np.float32) * self.info.scale + self.info.offset
+            if valid is not None:
+                found[~valid] = 0
+            if found.size and (found.min() < -0.001 or found.max() > 1.001):
+                raise DataError(
+                    f"{self.info.path}: holds {found.min():g} to {found.max():g}, which are no probabilities; "
+                    "give values from 0 to 1, or a mask of whole numbers"
+                )
+        return found, valid
+
+    def road(self, values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+        """Return the road pixels (h, w), bool, of what `values` returned."""
+        if self.is_probability:
+            road = values >= self._threshold
+        elif self._road_values is None:
+            road = values != 0
+        else:
+            road = np.isin(values, self._road_values)
+        return road if valid is None else road & valid

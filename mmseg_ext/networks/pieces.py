@@ -1,4 +1,4 @@
-"""What counts as a change from one survey of a road network to the next."""
+"""Road networks cut into short pieces, and what each piece is beside the network of another survey."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ from .extraction import check_not_negative
 from .survey import Survey, SurveyFrame
 
 CHANGES = ("new", "removed", "shifted", "widened", "narrowed")
+# besides one of CHANGES: unchanged; off the other survey's lines but on its road; too near a crossing or an end, where
+# a centreline goes its own way, to tell shifts and widths; outside of the ground that is compared
+SAME, BESIDE, BY_NODE, OUTSIDE = "same", "beside", "by node", "outside"
+SPACING_M = 2.0
+_ACROSS_M = 20.0  # how much farther than the median width a road's edges are looked for
+_PARALLEL = np.cos(np.radians(30))
+_WIDTH_SHARE = 0.2
+_CHUNK = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,15 +53,8 @@ class ComparisonSettings:
 
     @property
     def width_span(self) -> float:
-        """Over how many metres a width is told: ragged edges look like widths that change."""
+        """Over how many metres a width is measured: ragged edges look like widths that change."""
         return 2 * self.min_length
-
-
-# -- gis.survey_pieces
-# A surveyed road network cut into short pieces, with the width of the road at each.
-
-SPACING_M = 2.0
-_ACROSS_M = 20.0  # how much farther than the median width a road's edges are looked for
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def survey_pieces(
     Args:
         survey: what to cut.
         frame: to metres.
-        settings: lengths within which centrelines go their own way and widths are told.
+        settings: lengths within which centrelines go their own way and widths are measured.
         ground: polygons in metres outside of which nothing is compared; no piece runs across their border.
         local_widths: take the width of the survey's surface at each piece, not the medians of its lines.
 
@@ -187,10 +188,7 @@ def _parted(line: np.ndarray, border: shapely.Geometry | None) -> tuple[np.ndarr
 def _local_widths(pieces: SurveyPieces, surface: np.ndarray, window: int) -> np.ndarray:
     """Return the width (M,) of the road across each piece, nan where it has no edge near or a node.
 
-    Args:
-        pieces: of the road.
-        surface: its (multi)polygons, in metres.
-        window: the widths are medians over so many pieces along the line; odd.
+    ``surface`` is the road's (multi)polygons in metres; widths are medians over a ``window`` of pieces, odd.
     """
     rings, ring = shapely.get_coordinates(shapely.get_rings(shapely.get_parts(surface)), return_index=True)
     inner = ring[1:] == ring[:-1]
@@ -218,51 +216,15 @@ def _local_widths(pieces: SurveyPieces, surface: np.ndarray, window: int) -> np.
         return np.concatenate([np.nanmedian(sliding_window_view(widths, window), 1) for widths in padded])
 
 
-# -- gis.piece_kinds
-# What each piece of a surveyed road network is beside the network of another survey.
+def piece_kinds(
+    old: SurveyPieces, new: SurveyPieces, settings: ComparisonSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what each piece is: one of `CHANGES`, `SAME`, `BESIDE`, `BY_NODE` or `OUTSIDE`.
 
-# besides one of CHANGES: unchanged; off the other survey's lines but on its road; too near a crossing or an end, where
-# a centreline goes its own way, to tell shifts and widths; outside of the ground that is compared
-SAME, BESIDE, BY_NODE, OUTSIDE = "same", "beside", "by node", "outside"
-_PARALLEL = np.cos(np.radians(30))
-_WIDTH_SHARE = 0.2
-_CHUNK = 20_000
-
-
-@dataclass(frozen=True)
-class PieceKinds:
-    """What the pieces of two surveys are: one of `CHANGES`, `SAME`, `BESIDE`, `BY_NODE` or `OUTSIDE`.
-
-    Attributes:
-        old: of each piece of the old network (M,).
-        new: of each piece of the new one (K,).
-        offset: how far the new pieces that moved are from the old line (K,), metres; nan for others.
-        partner: the old piece that each new one was (K,), -1 without.
+    Returns:
+        the kinds of the old pieces (M,) and of the new ones (K,); how far each new piece that moved is from the old
+        line (K,), metres, nan for others; and the old piece that each new one was (K,), -1 without.
     """
-
-    old: np.ndarray
-    new: np.ndarray
-    offset: np.ndarray
-    partner: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Facing:
-    """What each piece of a network faces in the other one.
-
-    Attributes:
-        distance: from the nearest piece (M,), inf without.
-        partner: that piece (M,), -1 without.
-        mutual: whether the partner has no nearer one, bool (M,).
-    """
-
-    distance: np.ndarray
-    partner: np.ndarray
-    mutual: np.ndarray
-
-
-def piece_kinds(old: SurveyPieces, new: SurveyPieces, settings: ComparisonSettings) -> PieceKinds:
-    """Return what each piece of the old and of the new network is."""
     networks = old, new
     everything = [np.ones(len(network.xy), bool) for network in networks]
     facing = _facing(networks, everything, settings)
@@ -291,7 +253,16 @@ def piece_kinds(old: SurveyPieces, new: SurveyPieces, settings: ComparisonSettin
     for i, network in enumerate(networks):
         kinds[i][network.by_node(*networks) & (same[i] | moved[i].mutual)] = BY_NODE
         kinds[i][~network.inside] = OUTSIDE
-    return PieceKinds(kinds[0], kinds[1], np.where(moved[1].mutual, moved[1].distance, np.nan), partner)
+    return kinds[0], kinds[1], np.where(moved[1].mutual, moved[1].distance, np.nan), partner
+
+
+@dataclass(frozen=True)
+class _Facing:
+    """What each piece of a network faces in the other one."""
+
+    distance: np.ndarray  # from the nearest piece (M,), inf without
+    partner: np.ndarray  # that piece (M,), -1 without
+    mutual: np.ndarray  # whether the partner has no nearer one, bool (M,)
 
 
 def _facing(
@@ -316,13 +287,13 @@ def _nearest(
     reach: float,
     slack: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far the ``chosen`` (M,) pieces' middles are from others that are ``allowed`` (K,), and from which.
+    """Return how far the middles of ``chosen`` (bool, M) pieces are from ``allowed`` (bool, K) others, and from which.
 
     Args:
         pieces: whose middles.
         others: the pieces of the other network.
-        chosen: bool (M,).
-        allowed: bool (K,).
+        chosen: which of the pieces.
+        allowed: which of the others.
         reach: how far to look, metres.
         slack: look at parallel pieces only, which may end by so much before they face the middle; None for all.
 

@@ -16,6 +16,8 @@ from ..errors import DataError, lazy_import
 from ..geo import metric_of
 from ..geo.vector import check_areas, check_degrees, file_and_layer, one_layer, valid_parts
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -36,7 +38,7 @@ class Survey:
         """Return ``width_median``, ``width_p10`` or ``width_p90`` of each edge (N,) in metres, nan where it has none.
 
         Raises:
-            DataError: the column holds no numbers.
+            DataError: the column is not numeric.
         """
         column = next((column for column in (f"{name}_m", f"{name}_px") if column in self.edges), None)
         if column is None:
@@ -44,19 +46,17 @@ class Survey:
         try:
             widths = self.edges[column].to_numpy(float, na_value=np.nan)
         except (TypeError, ValueError):
-            raise DataError(f"{self.name}: the field {column} holds no numbers; correct it or take it out") from None
-        return np.where((widths > 0) & (widths < np.inf), widths, np.nan)  # some formats have 0 for nothing
+            raise DataError(f"{self.name}: the field {column} is not numeric; correct it or take it out") from None
+        return np.where((widths > 0) & (widths < np.inf), widths, np.nan)  # some formats store 0 for unknown
 
 
 def read_survey(source: str) -> Survey:
     """Return the lines of a vector file, each part a row, with its columns, and the surface that belongs to them.
 
-    Lines are the layer ``edges``, else the only layer of lines; points and areas in it are passed over. The surface is
-    the layer ``surface`` beside ``edges``, or the file ``NAME_surface`` beside ``NAME_edges``. Invalid geometries are
-    repaired, those of which nothing is left are left out; the log names both.
-
-    Args:
-        source: GeoPackage, GeoJSON, GeoParquet or any other vector file; ``file:layer`` for another layer.
+    Lines are the layer ``edges``, else the only layer of lines; points and areas in it are skipped. The surface is the
+    layer ``surface`` beside ``edges``, or the file ``NAME_surface`` beside ``NAME_edges``. Invalid geometries are
+    repaired, or left out where nothing remains of them; the log names both. ``source`` is a GeoPackage, GeoJSON,
+    GeoParquet or any other vector file; ``file:layer`` for another layer.
 
     Raises:
         DataError: missing or unreadable, no such layer, several layers and none chosen, or no lines in it.
@@ -84,10 +84,7 @@ def read_survey(source: str) -> Survey:
 
 
 def read_area(source: str) -> gpd.GeoDataFrame:
-    """Return the polygons of a vector file, repaired, each part a row.
-
-    Args:
-        source: as of `read_survey`.
+    """Return the polygons of a vector file, repaired, each part a row; ``source`` as of `read_survey`.
 
     Raises:
         DataError: missing or unreadable, no such layer, several layers and none chosen, or other than polygons in it.
@@ -124,12 +121,6 @@ def _table(source: str, path: str, layer: str) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=parts, crs=table.crs)
 
 
-# -- gis.survey_frame
-# The metres in which two surveys are compared, whatever their maps.
-
-logger = logging.getLogger(__name__)
-
-
 class SurveyFrame:
     """From maps to metres, and back to the map of the old survey.
 
@@ -140,7 +131,7 @@ class SurveyFrame:
         new: the other one.
 
     Raises:
-        DataError: one has a coordinate reference system and the other has none, or it is none for its places.
+        DataError: one has a coordinate reference system and the other has none, or it is wrong for its places.
     """
 
     def __init__(self, old: Survey, new: Survey) -> None:
@@ -149,22 +140,18 @@ class SurveyFrame:
         self._check(old.edges, old.name)
         self._check(new.edges, new.name)
         if self._map is None:
-            logger.warning("both surveys have no coordinate reference system; their units are taken for metres")
+            logger.warning("both surveys have no coordinate reference system; their units are assumed to be metres")
         elif len(some := old.edges if len(old.edges) else new.edges.to_crs(self._map)):
             left, bottom, right, top = some.total_bounds
             place = np.array([left + right, bottom + top]) / 2
             self._metric, self._factor = metric_of(self._map.to_string(), place, old.name)
 
     def to_metres(self, table: gpd.GeoDataFrame, name: str) -> np.ndarray:
-        """Return the geometries (N,) of a table in metres.
-
-        Args:
-            table: in any coordinate reference system.
-            name: for the message.
+        """Return the geometries (N,) of a table, called ``name``, in metres.
 
         Raises:
-            DataError: it has a coordinate reference system and the old survey has none, the other way round, or it is
-                none for these places.
+            DataError: only one of it and the old survey has a coordinate reference system, or it is wrong for these
+                places.
         """
         self._check(table, name)
         shapes = table.geometry if self._map is None else table.geometry.to_crs(self._metric)

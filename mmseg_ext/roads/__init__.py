@@ -1,20 +1,15 @@
-"""Roads as graphs: mask to skeleton to graph; arrays and graphs only, no files, no torch.
-
-`graph` says what a road graph is.
-"""
+"""Roads as graphs: mask to skeleton to graph; arrays and graphs only, no files, no torch. `graph` says what one is."""
 
 from ..errors import require
 
 require(("networkx", "scipy", "skimage"), "roads", "finding road networks")
 
-from .graph import road_graph  # noqa: E402
-from .lines import graph_from_lines, graph_from_nodes, graph_lines, moved  # noqa: E402
+from .graph import graph_from_lines, graph_from_nodes, graph_lines, moved, road_graph  # noqa: E402
 from .polyline import simplify_line  # noqa: E402
-from .skeleton import Centreline, WideArea, half_width, skeleton, tiled_centreline  # noqa: E402
+from .skeleton import Centreline, half_width, skeleton, tiled_centreline  # noqa: E402
 
 __all__ = [
     "Centreline",
-    "WideArea",
     "graph_from_lines",
     "graph_from_nodes",
     "graph_lines",

@@ -1,10 +1,9 @@
-"""Lines of points: length, points along them, parts of them."""
+"""Lines of points: length, points along them, parts of them, fewer points."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-import networkx as nx
 import numpy as np
 from skimage.measure import approximate_polygon
 
@@ -26,14 +25,9 @@ def points_at(line: np.ndarray, distances: np.ndarray) -> np.ndarray:
 
 
 def parts_of(line: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Part ``line`` evenly into the fewest pieces of at most ``spacing``.
+    """Part ``line`` (N, 2) evenly into the fewest pieces of at most ``spacing``; return their middles and lengths (M,).
 
-    Args:
-        line: (N, 2).
-        spacing: largest length of a piece, in the unit of the coordinates.
-
-    Returns:
-        the middle of each piece (M, 2), and the length of each (M,), which sum up to the line's.
+    The middles are (M, 2).
     """
     total = length(line)
     count = max(1, int(np.ceil(total / spacing)))
@@ -59,17 +53,6 @@ def project(line: np.ndarray, point: np.ndarray) -> tuple[float, float]:
     nearest = int(distances.argmin())
     along = stations(line)[nearest] + float(np.hypot(*(feet[nearest] - starts[nearest])))
     return float(distances[nearest]), along
-
-
-# -- roads.simplify
-# Lines with fewer points.
-
-
-def simplify_lines(graph: nx.MultiGraph, tolerance: float) -> None:
-    """Simplify each edge's line and update its length; change ``graph``."""
-    for *_, data in graph.edges(data=True):
-        data["line"] = simplify_line(data["line"], tolerance)
-        data["length"] = length(data["line"])
 
 
 def simplify_line(line: np.ndarray, tolerance: float) -> np.ndarray:

@@ -16,16 +16,17 @@ from scipy.ndimage import label
 from scipy.spatial import KDTree
 from skimage.morphology import skeletonize
 
+_REACH_PX = 2.0
+_THREADS = min(4, os.cpu_count() or 1)  # each holds a tile
+_AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
+
 
 def skeleton(mask: np.ndarray) -> np.ndarray:
     """Return the centrelines of a road mask, one pixel wide.
 
     The image's border is no end of a road: a road that leaves the image has a centreline that runs straight to the
     border. A road that lies along the border keeps a centreline in the middle of what is seen of it. Where all is road,
-    the line is what remains in the middle.
-
-    Args:
-        mask: road pixels, bool or uint8 (H, W), non-zero is road.
+    the line is what remains in the middle. In the mask, bool or uint8 (H, W), non-zero is road.
 
     Returns:
         bool (H, W), 8-connected, inside the mask. Each piece of the mask has a centreline with as many holes as the
@@ -50,9 +51,6 @@ def half_width(mask: np.ndarray) -> np.ndarray:
     odd width; one pixel less for an even width, which has no pixel in its middle; up to two less for an oblique road.
     The image's border is not the road's edge: the distance is to pixels inside the image only, which is the same as
     repeating the outermost pixels beyond it. A mask that is all road ends at the border, and is as wide as the image.
-
-    Args:
-        mask: road pixels, bool or uint8 (H, W), non-zero is road.
     """
     mask = np.asarray(mask, bool)
     if mask.all():
@@ -97,16 +95,8 @@ def _runs_along(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _widens(row: np.ndarray, start: int, end: int) -> bool:
-    """Say whether the road in ``row`` (W,) goes on two pixels to both sides of a run that the image does not end."""
+    """Say whether the road in ``row`` (W,) extends two pixels to both sides of a run that does not reach the border."""
     return 2 <= start and end <= len(row) - 2 and bool(row[start - 2 : end + 2].all())
-
-
-# -- roads.centreline
-# The pixels of centrelines, and how wide the road is around each.
-
-_REACH_PX = 2.0
-_THREADS = min(4, os.cpu_count() or 1)  # each holds a tile
-_AROUND = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
 
 
 @dataclass(frozen=True)
@@ -153,21 +143,6 @@ class Centreline:
         return found
 
 
-@dataclass(frozen=True)
-class WideArea:
-    """A tile with road too wide for what is seen around it.
-
-    Attributes:
-        row: of the tile's first pixel.
-        column: of the tile's first pixel.
-        width_px: of the road at its widest, pixels, as far as it was seen.
-    """
-
-    row: int
-    column: int
-    width_px: float
-
-
 def tiled_centreline(
     read: Callable[[int, int, int, int], np.ndarray],
     shape: tuple[int, int],
@@ -175,7 +150,7 @@ def tiled_centreline(
     tile_px: int = 2048,
     halo_px: int = 256,
     done: Callable[[], object] = lambda: None,
-) -> tuple[Centreline, list[WideArea]]:
+) -> tuple[Centreline, list[tuple[int, int, float]]]:
     """Return the centreline of a mask of any size, of which a few tiles are in memory, each for a thread.
 
     It is that of the mask in one piece wherever the road is not wider than `widest_px` of the halo.
@@ -188,7 +163,7 @@ def tiled_centreline(
         done: called after every tile.
 
     Returns:
-        the centreline, and the tiles where the road is wider.
+        the centreline, and (row, column, width in pixels) of the tiles where the road is wider.
     """
     height, width = shape
     places, halves, wide = [np.empty((0, 2), np.int64)], [np.empty(0)], []
@@ -200,7 +175,7 @@ def tiled_centreline(
         places.append(rc + np.array([row, column]))
         halves.append(half)
         if widest > widest_px(halo_px) and not whole:
-            wide.append(WideArea(row, column, widest))
+            wide.append((row, column, widest))
         done()
 
     with ThreadPoolExecutor(_THREADS) as pool:

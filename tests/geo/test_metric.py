@@ -5,7 +5,7 @@ import pytest
 from rasterio.warp import transform
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import PixelFrame, RasterInfo, metric_of, reprojected
+from mmseg_ext.geo import PixelFrame, RasterInfo, ground_sampling_distance, metric_crs, metric_of, reprojected
 
 LOCAL = 'LOCAL_CS["mine grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
 LONGITUDE, LATITUDE = -111.3, 36.0
@@ -40,16 +40,27 @@ def test_maps_are_measured_where_lengths_are_true(crs, measured_in, unit_m):
 
 
 def test_a_web_map_is_true_nowhere_and_longitudes_may_go_to_360():
-    assert metric_of("EPSG:3857", np.array([-12_390_000.0, 0.0]), "roads").crs == "EPSG:32612"
-    assert metric_of("EPSG:4326", np.array([248.7, 36.0]), "roads").crs == "EPSG:32612"
+    assert metric_of("EPSG:3857", np.array([-12_390_000.0, 0.0]), "roads")[0] == "EPSG:32612"
+    assert metric_of("EPSG:4326", np.array([248.7, 36.0]), "roads")[0] == "EPSG:32612"
 
 
 def test_where_two_zones_meet_it_does_not_matter_which_is_taken():
-    zones = [metric_of("EPSG:4326", np.array([longitude, 36.0]), "roads").crs for longitude in (-108.01, -107.99)]
+    zones = [metric_of("EPSG:4326", np.array([longitude, 36.0]), "roads")[0] for longitude in (-108.01, -107.99)]
     assert zones == ["EPSG:32612", "EPSG:32613"]
     line = np.array([(-108.03, 36.0), (-107.99, 36.02)])  # 4 km of road, 3 km to one side
     lengths = [np.hypot(*np.diff(reprojected([line], "EPSG:4326", zone)[0], axis=0)[0]) for zone in zones]
     assert lengths[0] == pytest.approx(lengths[1], rel=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("longitude", "latitude", "zone"),
+    [
+        (-180, 10, 32601), (179.99, 10, 32660), (180, -10, 32701), (-108, 36, 32613), (9, 0, 32632),
+        (0, -1e-9, 32731), (5, 60, 32631), (15, 78, 32633), (6, 85, 32632), (5, -89, 32731), (248.7, 36, 32612),
+    ],
+)  # fmt: skip
+def test_the_utm_zone_of_a_place_on_a_border_is_the_one_to_the_east_or_north(longitude, latitude, zone):
+    assert metric_crs("EPSG:4326", (longitude, latitude)) == f"EPSG:{zone}"
 
 
 def test_a_place_that_is_not_known_has_the_units_that_are_stated():
@@ -65,3 +76,21 @@ def test_a_place_that_is_not_known_has_the_units_that_are_stated():
 def test_a_place_that_the_coordinates_cannot_be_is_refused(crs, x, y):
     with pytest.raises(DataError, match=f"^roads.tif: lies around .* nowhere in {crs}; correct the coordinate"):
         metric_of(crs, np.array([x, y]), "roads.tif")
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "metres"),
+    [
+        ("EPSG:32632", (0.4, 0, 500_000, 0, -0.9, 5_000_000), 0.6),  # the mean of both sides: sqrt(0.4 * 0.9)
+        ("EPSG:32632", (0.3, 0.4, 0, 0.4, -0.3, 0), 0.5),  # turned: a pixel of 0.5 m
+        ("EPSG:2227", (1, 0, 0, 0, -1, 0), 1200 / 3937),  # US survey feet
+        ("EPSG:4326", (1e-5, 0, 10, 0, -2e-5, 60), 1.1132),  # at 60 N a degree of longitude is half as long
+    ],
+)
+def test_metres_per_pixel(crs, transform, metres):
+    info = RasterInfo("x.tif", 10, 10, 1, "uint8", crs=crs, transform=transform)
+    assert ground_sampling_distance(info) == pytest.approx(metres, rel=1e-4)
+
+
+def test_no_metres_without_a_georeference():
+    assert ground_sampling_distance(RasterInfo("x.png", 10, 10, 1, "uint8")) is None

@@ -208,7 +208,7 @@ def test_an_empty_survey_and_one_without_reference(caplog):
     assert found(survey(ROAD), survey([(0, 90), (400, 90)])) == [("new", 400), ("removed", 400)]
     assert "the new survey lies elsewhere than the old survey; check the coordinate" in caplog.text
     assert found(survey(ROAD, crs=None), survey([(0, 8), (400, 8)], crs=None)) == [("shifted", 400)]
-    assert "no coordinate reference system; their units are taken for metres" in caplog.text
+    assert "no coordinate reference system; their units are assumed to be metres" in caplog.text
     with pytest.raises(
         DataError, match="the new survey: has no coordinate reference system, but the old survey has one"
     ):
@@ -389,7 +389,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     ):
         compare_networks(survey(ROAD), Survey(far))
     unnumbered = Survey(survey(ROAD).edges.assign(width_median_m="wide"))
-    with pytest.raises(DataError, match="survey: the field width_median_m holds no numbers"):
+    with pytest.raises(DataError, match="survey: the field width_median_m is not numeric"):
         compare_networks(survey(ROAD), unnumbered)
     with pytest.raises(ConfigError, match=r"a shift of 2 m is below the tolerance, 3 m"):
         ComparisonSettings(shift=2)

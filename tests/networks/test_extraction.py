@@ -13,6 +13,7 @@ from rasterio.warp import transform as warped
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.networks import NetworkSettings, extract_network
+from mmseg_ext.networks.extraction import RoadRaster
 from mmseg_ext.networks.layer_files import write_layers
 from mmseg_ext.roads import graph_from_lines, road_graph
 
@@ -186,7 +187,7 @@ def test_without_georeference_all_is_in_pixels(raster, crossing, caplog, tmp_pat
         write_layers(str(tmp_path / "pixels.geojson"), layers.named())
     assert not list(tmp_path.glob("pixels*json*"))
     extract_network(raster(crossing, None))
-    assert "no coordinate reference system; its units are taken for metres" in caplog.text
+    assert "no coordinate reference system; its units are assumed to be metres" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
@@ -223,3 +224,31 @@ def test_layers_make_the_graph_again(raster):
     assert nx.number_connected_components(again) == nx.number_connected_components(
         nx.MultiGraph(list(zip(layers.edges["node_from"], layers.edges["node_to"], strict=True)))
     )
+
+
+def stored(path, scale, offset):
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scale,), (offset,)
+    return path
+
+
+def test_probabilities_are_scaled_and_shifted_as_the_file_says(raster):
+    values = np.array([[50, 100, 150], [99, 101, 255]], np.uint8)
+    path = stored(raster(values, nodata=255), 0.01, -0.5)
+    with RoadRaster(path, threshold=0.495) as roads:
+        found, valid = roads.values(0, 0, 2, 3)
+        assert roads.is_probability
+        assert found == pytest.approx(np.array([[0, 0.5, 1], [0.49, 0.51, 0]]), abs=1e-6)
+        assert roads.road(found, valid).tolist() == [[False, True, True], [False, True, False]]
+
+
+def test_an_offset_alone_makes_probabilities(raster):
+    with RoadRaster(stored(raster(np.array([[1, 2]], np.uint8)), 1.0, -1.0)) as roads:
+        found, valid = roads.values(0, 0, 1, 2)
+        assert roads.is_probability and roads.road(found, valid).tolist() == [[False, True]]
+
+
+def test_what_the_offset_takes_out_of_0_to_1_is_refused(raster):
+    with RoadRaster(stored(raster(np.array([[0, 100]], np.uint8), name="low.tif"), 0.01, -0.5)) as roads:
+        with pytest.raises(DataError, match="low.tif: holds -0.5 to 0.5, which are no probabilities"):
+            roads.values(0, 0, 1, 2)

@@ -367,7 +367,7 @@ def test_what_is_no_dem_of_the_place_is_refused(raster, tmp_path, caplog):
         HeightSettings(grade_over_m=0)
     caplog.clear()
     edges = add_heights(lines, raster(np.full((200, 200), np.nan, np.float32), transform=FRAME, name="void.tif")).edges
-    assert "void.tif: knows no height on any of the roads" in caplog.text and edges["height_share"][0] == 0
+    assert "void.tif: is nodata on all of the roads" in caplog.text and edges["height_share"][0] == 0
     for table in (lines.edges, lines.nodes):
         table.set_crs("EPSG:4326", allow_override=True, inplace=True)
     words = "road network: lies around 500100 3.9999e[+]06, which is nowhere in EPSG:4326; correct the"
@@ -379,7 +379,7 @@ def test_a_map_without_known_place_is_as_its_units_say(raster, caplog):
     lines = network([(20, -100), (180, -100)])
     no_crs = raster(surface(plane), None, FRAME, name="no_crs.tif")
     assert add_heights(lines, no_crs).edges["grade_max_percent"][0] == pytest.approx(8, abs=0.01)
-    assert "no_crs.tif: has no coordinate reference system; that of the roads is taken" in caplog.text
+    assert "no_crs.tif: has no coordinate reference system; that of the roads is assumed" in caplog.text
     grid = 'LOCAL_CS["mine grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
     for table in (lines.edges, lines.nodes):
         table.set_crs(grid, allow_override=True, inplace=True)
@@ -508,7 +508,7 @@ def test_an_unknown_unit_of_heights_is_refused_and_a_doubtful_one_named(raster, 
         add_heights(lines, path)
     (x,), (y,) = warped(CRS, "EPSG:2223", [X], [Y])
     add_heights(lines, raster(surface(plane, 250), "EPSG:2223", (3.0, 0, x, 0, -3.0, y), name="feet.tif"))
-    assert "feet.tif: is in feet on the map, of heights it does not say; they are taken for metres" in caplog.text
+    assert "feet.tif: its map is in feet, the unit of its heights is not stated; metres are assumed" in caplog.text
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32613", "EPSG:4326", "EPSG:3857"])

@@ -92,7 +92,7 @@ def test_no_lines_and_a_line_without_length():
     [
         (np.zeros((1, 2)), r"line 1 has shape \(1, 2\)"),
         (np.zeros((4, 3)), r"line 1 has shape \(4, 3\)"),
-        (np.array([[0, 0], [np.nan, 1]]), "line 1 has a coordinate that is no number"),
+        (np.array([[0, 0], [np.nan, 1]]), "line 1 has a coordinate that is not finite"),
     ],
 )
 def test_lines_that_are_none(line, message):

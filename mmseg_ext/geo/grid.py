@@ -1,0 +1,175 @@
+"""Square pixels on the ground that several rasters share, and any raster read on them."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import DataError, LazyModule
+from .metric import ground_sampling_distance, metric_of
+from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
+from .vector import outline
+
+vrt = LazyModule("rasterio.vrt", "geo", "resampling")
+_SAME = 1e-6  # of a pixel
+
+
+@dataclass(frozen=True)
+class GroundGrid:
+    """Square pixels, north up, without end; rows and columns count from the origin and may be negative.
+
+    Attributes:
+        crs: of the map, whose units are true lengths (no degrees).
+        left: map x of the origin, the upper left corner of row 0, column 0.
+        top: map y of the origin.
+        step: side of a pixel in map units.
+        unit_m: metres in a map unit.
+    """
+
+    crs: str
+    left: float
+    top: float
+    step: float
+    unit_m: float
+
+    @property
+    def gsd_m(self) -> float:
+        """Ground sampling distance in metres per pixel."""
+        return self.step * self.unit_m
+
+    def transform(self, row: int = 0, column: int = 0) -> Transform:
+        """Return the transform, as in `RasterInfo`, of a raster that begins at ``row`` and ``column``."""
+        return transform_at((self.step, 0.0, self.left, 0.0, -self.step, self.top), row, column)
+
+    def bounds(self, window: Window) -> tuple[float, float, float, float]:
+        """Return map (left, bottom, right, top) of a ``window`` (row, column, height, width)."""
+        row, column, height, width = window
+        part = rasterio.windows.Window(column, row, width, height)
+        return rasterio.windows.bounds(part, rasterio.Affine(*self.transform()))
+
+    def window_of(self, info: RasterInfo) -> Window:
+        """Return the window (row, column, height, width) that a georeferenced raster covers."""
+        bounds = outline(info, self.crs).bounds
+        part = rasterio.windows.from_bounds(*bounds, transform=rasterio.Affine(*self.transform()))
+        row, column = (math.floor(start + _SAME) for start in (part.row_off, part.col_off))
+        bottom, right = part.row_off + part.height, part.col_off + part.width
+        return row, column, math.ceil(bottom - _SAME) - row, math.ceil(right - _SAME) - column
+
+
+def grid_of(info: RasterInfo, gsd_m: float | None = None) -> GroundGrid:
+    """Return the grid of a raster: its own pixels where they are square and north up.
+
+    The map is the raster's own, or its UTM zone where its units are no true lengths, as `metric_of` says. The raster
+    is georeferenced; None takes its metres per pixel.
+    """
+    assert info.crs is not None
+    own_gsd_m = ground_sampling_distance(info)
+    assert own_gsd_m is not None
+    left, bottom, right, top = outline(info, info.crs).bounds
+    crs, unit_m = metric_of(info.crs, np.array([left + right, bottom + top]) / 2, info.path)
+    assert crs is not None
+    if crs != info.crs:
+        height, width = GroundGrid(crs, 0.0, 0.0, 1.0, 1.0).window_of(info)[2:]
+        own_gsd_m = round(math.sqrt(height * width / (info.height * info.width)), 4) or own_gsd_m
+        left, _, _, top = outline(info, crs).bounds
+    return GroundGrid(crs, left, top, (gsd_m or own_gsd_m) / unit_m, unit_m)
+
+
+class GridSource:
+    """A raster read on a `GroundGrid`: its own pixels where the grids agree, else resampled.
+
+    Resampled values are the average of the valid pixels where the grid is coarser than the raster, else bilinear. A
+    context manager, for one thread at a time.
+
+    Attributes:
+        info: header of the raster.
+        window: (row, column, height, width) of the grid that the raster covers.
+
+    Raises:
+        DataError: missing or unreadable.
+    """
+
+    def __init__(self, path: str, grid: GroundGrid) -> None:
+        with ExitStack() as files:
+            self._source = files.enter_context(RasterSource(path))
+            self.info = self._source.info
+            self.window = grid.window_of(self.info)
+            own = grid.crs == self.info.crs and self._is_own(grid.transform(*self.window[:2]))
+            self._warped = None if own else _warped(self.info, grid, self.window, files)
+            self._files = files.pop_all()
+
+    def _is_own(self, transform: Transform) -> bool:
+        """Return whether a raster of this ``transform`` has the same pixels as the file."""
+        own = self.info.transform
+        if own is None or self.window[2:] != (self.info.height, self.info.width):
+            return False
+        apart = [
+            np.subtract(transform_at(own, *corner), transform_at(transform, *corner))
+            for corner in ((0, 0), self.window[2:])
+        ]
+        return bool(np.abs(apart).max() < _SAME * transform[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Return values (h, w, B) in the file's type, 0 beyond the raster, and valid (h, w) bool.
+
+        The ``window`` (row, column, height, width) of the grid may reach beyond the raster.
+
+        Raises:
+            DataError: the file is truncated or damaged there.
+        """
+        row, column, height, width = window
+        top, left = max(row, self.window[0]), max(column, self.window[1])
+        bottom = min(row + height, self.window[0] + self.window[2])
+        right = min(column + width, self.window[1] + self.window[3])
+        values = np.zeros((height, width, self.info.bands), self.info.dtype)
+        valid = np.zeros((height, width), bool)
+        if top < bottom and left < right:
+            inside = slice(top - row, bottom - row), slice(left - column, right - column)
+            part = top - self.window[0], left - self.window[1], bottom - top, right - left
+            if self._warped is None:
+                values[inside], known = self._source.read(*part)
+                valid[inside] = True if known is None else known
+            else:
+                values[inside], valid[inside] = self._read_warped(self._warped, part)
+        return values, valid
+
+    def _read_warped(self, raster: Any, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        row, column, height, width = window
+        try:
+            layers = raster.read(window=rasterio.windows.Window(column, row, width, height))
+        except rasterio.errors.RasterioError:
+            raise DataError(f"{self.info.path}: is truncated or damaged; replace it or take it out") from None
+        alpha = np.array([role == rasterio.enums.ColorInterp.alpha for role in raster.colorinterp])
+        values, valid = layers[~alpha].transpose(1, 2, 0), (layers[alpha] > 0).all(axis=0)
+        return values, valid & np.isfinite(values).all(axis=2) if values.dtype.kind == "f" else valid
+
+
+def _warped(info: RasterInfo, grid: GroundGrid, window: Window, files: ExitStack) -> Any:
+    """Return the raster ``info`` opened as if it had the pixels of a ``window`` of ``grid``, and alpha."""
+    methods = rasterio.enums.Resampling
+    own_gsd_m = ground_sampling_distance(info)
+    coarser = own_gsd_m is not None and grid.gsd_m > own_gsd_m * (1 + _SAME)
+    # overviews may be of any quality
+    raster = files.enter_context(rasterio.open(info.path, OVERVIEW_LEVEL="NONE"))
+    row, column, height, width = window
+    warped = vrt.WarpedVRT(
+        raster,
+        crs=grid.crs,
+        transform=rasterio.Affine(*grid.transform(row, column)),
+        height=height,
+        width=width,
+        resampling=methods.average if coarser else methods.bilinear,
+        add_alpha=rasterio.enums.ColorInterp.alpha not in raster.colorinterp,
+        UNIFIED_SRC_NODATA="YES",  # a pixel is nodata where every band is, as everywhere here
+    )
+    return files.enter_context(warped)
