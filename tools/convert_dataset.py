@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Turn raw data into a data set that trains: DEST in the VOC layout, complete or not there at all.
 
-The same command again goes on with an interrupted conversion, and does nothing when all is done.
+After an interruption, re-run the command to resume; when all is done, it does nothing.
 
 Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0.1
 """
@@ -10,7 +10,7 @@ import argparse
 import re
 import sys
 
-from mmseg_ext.converters import CATALOGUE, Settings, convert, describe
+from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describe
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import update_blocks
 
@@ -42,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         description=f"{__doc__}\nNAME is one of\n{names}\n\nMore on each: docs/datasets.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = Settings()
+    default = ConversionSettings()
     parser.add_argument("name", metavar="NAME", help="kind of raw data")
     parser.add_argument("source", metavar="SOURCE", help="its folder; not changed")
     parser.add_argument("dest", metavar="DEST", help="folder to create")
@@ -95,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; the same command goes on")
+    run_tool(main, "stopped; re-run the command to resume")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Turn orthomosaics and road layers of a GIS into a data set that trains: tiles with masks, split by blocks of ground.
 
-The same command again goes on with an interrupted conversion, and does nothing when all is done.
+After an interruption, re-run the command to resume; when all is done, it does nothing.
 
 Example: python tools/make_dataset.py mosaic.tif --roads roads.gpkg --width-field width_m --out data/MyMine --test 0.1
 """
@@ -10,7 +10,7 @@ import argparse
 import logging
 import sys
 
-from mmseg_ext.converters import RoadDrawing, Settings, convert_layers
+from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
 from mmseg_ext.datasets import read_metadata
 from mmseg_ext.errors import ConfigError, run_tool
 
@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    default = Settings()
+    default = ConversionSettings()
     add("rasters", metavar="RASTER", nargs="+", help="georeferenced images; those of one depth and number of bands")
     add("--roads", required=True, metavar="FILE[:LAYER]", help="polygons, or centrelines with --width or --width-field")
     add("--out", required=True, metavar="DEST", help="folder to create")
@@ -60,7 +60,7 @@ def main() -> None:
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
     drawing = RoadDrawing(args.roads, args.width, args.width_field, args.class_field, args.area, args.nogo)
-    settings = Settings(
+    settings = ConversionSettings(
         tile=args.tile, overlap=0, bands=band_numbers(args.bands), percentiles=tuple(args.percentiles), gsd=args.gsd,
         workers=args.workers, overwrite=args.overwrite, val=args.val, test=args.test, seed=args.seed,
     )  # fmt: skip
@@ -80,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; the same command goes on")
+    run_tool(main, "stopped; re-run the command to resume")

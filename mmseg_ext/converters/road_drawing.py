@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets.raw_mask import IGNORE
+from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
 from ..geo.raster import Window, rasterio_module
@@ -176,7 +176,7 @@ def _widths(roads: VectorLayer, drawing: RoadDrawing) -> np.ndarray:
     elif drawing.width_m is None and lines.any():
         raise ConfigError(f"{roads.path}: holds lines; say how wide they are: --width or --width-field")
     _refuse(roads, lines & np.isnan(widths), f"no {drawing.width_field}", "give --width for those")
-    _refuse(roads, lines & ~(widths > 0), f"{drawing.width_field} is not above 0", "mend them")
+    _refuse(roads, lines & ~(widths > 0), f"{drawing.width_field} is not above 0", "fix them")
     return widths
 
 
@@ -189,7 +189,7 @@ def _classes(roads: VectorLayer, field: str | None) -> tuple[np.ndarray, Sequenc
     _refuse(roads, empty, f"no {field}", "say their class")
     if values.dtype.kind in "iuf":
         _refuse(
-            roads, (values < 0) | (values > IGNORE) | (values % 1 != 0), f"{field} is no label from 0 to 255", "mend"
+            roads, (values < 0) | (values > IGNORE) | (values % 1 != 0), f"{field} is no label from 0 to 255", "fix it"
         )
         highest = max((int(value) for value in values if value != IGNORE), default=0)
         return values.astype(np.uint8), ["background", *(f"class {label}" for label in range(1, highest + 1))]

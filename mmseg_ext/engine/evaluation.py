@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..checks import check_dataset
-from ..datasets.road_dataset import road_labels
+from ..datasets.voc import road_labels
 from ..errors import ConfigError
 from ..metrics.region import confusion
 from ..report import save_panel

@@ -13,7 +13,7 @@ from PIL import Image
 from rasterio.features import shapes as outlines
 
 from mmseg_ext.checks import examine, splits_of_folder
-from mmseg_ext.converters import RoadDrawing, Settings, VocWriter, convert_layers
+from mmseg_ext.converters import ConversionSettings, RoadDrawing, VocWriter, convert_layers
 from mmseg_ext.datasets import generate_mine, read_metadata, reading_of
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import raster_info, read_raster, reprojected, write_geotiff
@@ -55,7 +55,7 @@ def sources(tmp_path_factory, mine):
 
 def make(sources, roads, dest, rasters=("mine.tif",), block_m=None, gap_m=None, settings=SMALL, **drawing):
     paths = [str(sources / name) for name in rasters]
-    settings = Settings(**{**SMALL, **settings})
+    settings = ConversionSettings(**{**SMALL, **settings})
     return convert_layers(paths, RoadDrawing(str(sources / roads), **drawing), str(dest), settings, block_m, gap_m)
 
 

@@ -87,9 +87,11 @@ def test_deepglobe(tmp_path):
 
 
 def test_deepglobes_usual_split_has_1530_of_6226():
-    from mmseg_ext.converters.scenes import Settings, assign_splits
+    from mmseg_ext.converters.scenes import ConversionSettings, assign_splits
 
-    chosen = list(assign_splits([str(i) for i in range(6226)], Settings(**CATALOGUE["deepglobe"].defaults)).values())
+    chosen = list(
+        assign_splits([str(i) for i in range(6226)], ConversionSettings(**CATALOGUE["deepglobe"].defaults)).values()
+    )
     assert (chosen.count("train"), chosen.count("val"), chosen.count("test")) == (4696, 1530, 0)
 
 
