@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from ..datasets import RoadDataset
 from ..datasets.raw_mask import is_black_and_white, read_grey, repaired_labels
+from ..datasets.reading import read_pixels, rgb_of
 from ..datasets.voc import ROAD_PALETTE, Pair
 from ..errors import DataError
 from ..report.contact_sheet import Cell, Section, write_contact_sheet
 from .findings import Finding, Problem, gather, shown
 from .leakage import leaks, shared_names
-from .pairs import PairFacts, Split, image_as_seen, measure_pair
+from .pairs import PairFacts, Split, as_seen, measure_pair
 from .splits import SplitStatistics, apply_split_rules, count_unlisted, split_of_dataset
 
 _SHOWN_FILES = 3
@@ -58,11 +59,6 @@ class Diagnosis:
         return 2 if "error" in severities else int(bool(severities))
 
     @property
-    def is_fixable(self) -> bool:
-        """Whether any finding has one safe answer."""
-        return any(finding.kind.fixable for finding in self.findings)
-
-    @property
     def root(self) -> str | None:
         """The folder that holds all splits; None for raw folders and for splits in several places."""
         roots = {os.path.dirname(os.path.abspath(split.images_dir)) for split, _ in self.examined}
@@ -93,9 +89,8 @@ class Diagnosis:
                 lines.append(f"    {shown(path)}" + (f": {shown(words)}" if words else ""))
             if len(files) > _SHOWN_FILES:
                 lines.append(f"    ... and {len(files) - _SHOWN_FILES} more")
-            lines.append(
-                "  -> --fix DEST writes a repaired copy" if finding.kind.fixable else f"  -> {finding.kind.remedy}"
-            )
+            remedy = "--fix DEST writes a repaired copy" if finding.kind.fixable else finding.kind.remedy
+            lines.append(f"  -> {remedy}")
         return "\n".join([*lines, "", self._verdict(), ""])
 
     def _verdict(self) -> str:
@@ -120,9 +115,6 @@ def examine(source: str, splits: Sequence[Split], problems: Sequence[Problem] = 
         splits: what `splits_of_config` or `splits_of_folder` found.
         problems: what it found wrong.
         quick: read masks and headers only, not the images.
-
-    Raises:
-        MissingExtraError: there are TIFFs, and rasterio is not installed.
     """
     groups = _same_splits(splits)
     examined = measure_splits([group[0] for group in groups], decode=not quick)
@@ -162,15 +154,11 @@ def defects(examined: Sequence[tuple[Split, list[PairFacts]]], quick: bool) -> l
 
 def _same_splits(splits: Sequence[Split]) -> list[list[Split]]:
     """Return the splits in groups of the same images: the test split may well be the validation split."""
-    groups: list[list[Split]] = []
+    groups: dict[object, list[Split]] = {}
     for split in splits:
-        for group in groups:
-            if not split.trains and not group[0].trains and split.pairs and split.contents() == group[0].contents():
-                group.append(split)
-                break
-        else:
-            groups.append([split])
-    return groups
+        key = split.name if split.trains or not split.pairs else frozenset(split.contents())
+        groups.setdefault(key, []).append(split)
+    return list(groups.values())
 
 
 def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: int = 0) -> None:
@@ -214,10 +202,10 @@ def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: 
 
 def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> Cell:
     try:
-        image, _ = image_as_seen(pair.image, split)
+        image, _ = as_seen(*read_pixels(pair.image), pair.image, split)
     except DataError:
         image = np.full((_UNREADABLE_PX, _UNREADABLE_PX, 3), 128, np.uint8)
-    picture = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+    picture = rgb_of(image)
     labels = _labels(pair, split)
     if labels is not None and labels.shape != picture.shape[:2]:
         note = note or "mask and image differ in size"
@@ -265,12 +253,3 @@ def check_datasets(**datasets: RoadDataset | None) -> None:
         logger.warning(finding.line)
     for split in splits:
         logger.info("%s: %d pairs checked", split.place, len(split.pairs))
-
-
-def check_dataset(dataset: RoadDataset) -> None:
-    """Check one data set that is not trained on, as `check_datasets` does.
-
-    Raises:
-        DataError: names the first file with an error, and how many more there are.
-    """
-    check_datasets(test=dataset)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.loading import check_labels, check_same_size
 from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
-from ..datasets.reading import ImageReading, image_info, read_pixels
+from ..datasets.reading import ImageReading, image_info, read_pixels, rgb_of
 from ..datasets.voc import IGNORE, ROAD_CLASSES, Pair
 from ..errors import DataError
 from ..geo import RasterInfo, disagreement
@@ -60,10 +60,10 @@ class Split:
         """What to name where the whole split is meant."""
         return self.split_file or self.images_dir
 
-    def contents(self) -> frozenset[tuple[str, str]]:
-        """Return what tells the images apart: real folder and file name."""
+    def contents(self) -> dict[tuple[str, str], str]:
+        """Return the images by what tells them apart: real folder and file name."""
         folder = os.path.realpath(self.images_dir)
-        return frozenset((folder, os.path.basename(pair.image)) for pair in self.pairs)
+        return {(folder, os.path.basename(pair.image)): pair.image for pair in self.pairs}
 
 
 def mean_and_std(histograms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,15 +146,12 @@ class PairFacts:
 
 
 def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
-    """Return what the files of ``pair`` say; defects are noted, not raised.
+    """Return what the files of a ``pair`` of ``split`` say; defects are noted, not raised.
 
     Args:
         pair: of ``split``.
-        split: says how the files are to be understood.
+        split: says how the files are read.
         decode: read the image's pixels too, not just its header.
-
-    Raises:
-        MissingExtraError: a TIFF, and rasterio is not installed.
     """
     facts = PairFacts(pair)
     try:
@@ -171,29 +168,25 @@ def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
     return facts
 
 
-def image_as_seen(path: str, split: Split) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the image at ``path`` as uint8 (H, W, B) and its valid pixels, None for all.
+def as_seen(
+    values: np.ndarray, valid: np.ndarray | None, path: str, split: Split
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what `read_pixels` gave of the image at ``path`` as uint8 (H, W, B), and its valid pixels.
 
     Raw images of any depth and bands are shown by their first three bands between their 1st and 99th percentile.
 
     Raises:
-        DataError: unreadable, or bands or depth do not fit.
+        DataError: bands or depth do not fit.
     """
-    return _as_seen(*read_pixels(path), path, split)
-
-
-def _as_seen(
-    values: np.ndarray, valid: np.ndarray | None, path: str, split: Split
-) -> tuple[np.ndarray, np.ndarray | None]:
-    if split.raw:
-        values = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, [0, 0, 0]]
-        if values.dtype != np.uint8:
-            known = values if valid is None else values[valid]
-            low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
-            scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
-            values = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
-        return values, valid
-    return split.reading.as_read(values, valid, path), valid
+    if not split.raw:
+        return split.reading.as_read(values, valid, path), valid
+    values = rgb_of(values)
+    if values.dtype != np.uint8:
+        known = values if valid is None else values[valid]
+        low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
+        scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+        values = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
+    return values, valid
 
 
 def _words(error: Exception, path: str) -> str:
@@ -278,7 +271,7 @@ def _look(facts: PairFacts, split: Split, labels: np.ndarray | None, decode: boo
         facts.add("image-unreadable", path, _words(error, path))
         return
     try:
-        image, valid = _as_seen(values, valid, path, split)
+        image, valid = as_seen(values, valid, path, split)
     except DataError as error:
         facts.add("image-unfit", path, _words(error, path))
         return

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Protocol, TypeVar
@@ -36,7 +36,6 @@ _Array = tuple[np.ndarray, np.ndarray | None]
 _FORMAT = 1
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
-_RUNNING_PER_WORKER = 2
 _NAMED_ERRORS = 5
 
 
@@ -122,23 +121,14 @@ def in_parallel(
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(scenes), desc=title, unit="image", disable=None, leave=False) as shown,
     ):
-        waiting: dict[Future, Scene] = {}
-        todo = iter(scenes)
+        jobs = {pool.submit(function, scene): scene for scene in scenes}
         try:
-            while True:
-                while len(waiting) < workers * _RUNNING_PER_WORKER and (scene := next(todo, None)) is not None:
-                    waiting[pool.submit(function, scene)] = scene
-                if not waiting:
-                    break
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    scene = waiting.pop(future)
-                    shown.update()
-                    try:
-                        result = future.result()
-                    except DataError as error:
-                        errors.append(str(error))
-                    else:
-                        yield scene, result
+            for job in as_completed(jobs):
+                shown.update()
+                try:
+                    yield jobs[job], job.result()
+                except DataError as error:
+                    errors.append(str(error))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     if errors:
@@ -162,7 +152,7 @@ def stamp(path: str) -> list[str | int]:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
+        raise DataError(f"{path}: {str(error.strerror).lower()}; check the path") from None
     return [os.path.basename(path), status.st_size, status.st_mtime_ns]
 
 
@@ -246,7 +236,6 @@ class _ImagesAndMasks:
         self.indices = bool(raw.indices) or settings.num_classes > 2
 
     def about(self) -> dict:
-        """Return what ``dataset.json`` says of the origin."""
         raw = self.raw
         return dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
 
@@ -302,7 +291,6 @@ class _ImagesAndMasks:
         return self.scenes
 
     def reading(self, scenes: Sequence[Scene]) -> ImageReading:
-        """Return how all images are read."""
         images = [found.image for found in self.facts.values()]
         first = self.facts[scenes[0].name].image
         odd = next((image for image in images if image.dtype != first.dtype), None)

@@ -53,14 +53,7 @@ class Blocks:
         block_m: float | None = None,
         gap_m: float | None = None,
     ) -> Blocks:
-        """Return how ground is parted.
-
-        Args:
-            tile: side of a tile in pixels.
-            gsd_m: metres per pixel.
-            shapes: (height, width) of all rasters in pixels.
-            block_m: side of a block in metres; None takes 8 tiles, fewer where that makes less than 16 blocks.
-            gap_m: metres between blocks; None takes an eighth of a tile.
+        """Return the blocks for rasters of ``shapes`` (height, width); other arguments as in `convert_layers`.
 
         Raises:
             ConfigError: a block smaller than a tile, or a gap below 0.
@@ -94,7 +87,7 @@ def block_splits(road_px: Mapping[Place, int], settings: ConversionSettings) -> 
 
     Args:
         road_px: pixels of road in each block, by the name of its map, its row and its column.
-        settings: ``val`` and ``test``, shares or numbers of blocks, and ``seed``.
+        settings: ``val``, ``test`` and ``seed``.
 
     Raises:
         DataError: too few blocks have road for each split to get one.
@@ -209,7 +202,6 @@ class _Tiling:
         self.places: dict[str, tuple[str, int, int]] = {}
 
     def about(self) -> dict:
-        """Return what ``dataset.json`` says of the origin."""
         return dict(
             data_set="layers",
             title="orthomosaics and road layers",
@@ -287,7 +279,6 @@ class _Tiling:
         return self.grids[name].crs, i, j
 
     def reading(self, scenes: Sequence[Scene]) -> ImageReading:
-        """Return how all tiles are read: bands, one scaling for more than 8 bits, ground resolution."""
         reading = ImageReading(bands=self.settings.bands, gsd_m=round(self.gsd_m, 4))
         for info in self.infos.values():
             reading.select(np.zeros((1, 1, info.bands), info.dtype), info.path)
@@ -298,7 +289,6 @@ class _Tiling:
         return scaled(reading, pixels, self.settings, first.path)
 
     def write(self, writer: VocWriter, scene: Scene) -> None:
-        """Write the tiles of a block."""
         name, _, _ = self.places[scene.name]
         grid = self.grids[name]
         top, left = (self.blocks.across(start, 1)[0] * self.blocks.pitch for start in self.windows[name][:2])

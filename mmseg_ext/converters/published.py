@@ -132,19 +132,20 @@ OPM = RawDataSet(
 )
 
 
-def find_chn6_cug(source: str, settings: ConversionSettings) -> list[Scene]:
-    """Return the images of both splits.
-
-    Raises:
-        DataError: train/images is not there.
-    """
-    if not os.path.isdir(os.path.join(source, "train", "images")):
-        raise DataError(f"{source}: holds no train/images; name the folder that holds train/ and val/")
+def _published_splits(source: str, folders: dict[str, tuple[str, str]]) -> list[Scene]:
+    """Return the images of a data set that has a folder of images and one of masks for each split."""
     return [
         Scene(stem, (split,), image, mask=mask)
-        for split in ("train", "val")
-        for stem, image, mask in pair_files(*(os.path.join(source, split, part) for part in ("images", "gt")))
+        for split, pair in folders.items()
+        for stem, image, mask in pair_files(*(os.path.join(source, folder) for folder in pair))
     ]
+
+
+def find_chn6_cug(source: str, settings: ConversionSettings) -> list[Scene]:
+    """Return the images of both splits."""
+    if not os.path.isdir(os.path.join(source, "train", "images")):
+        raise DataError(f"{source}: holds no train/images; name the folder that holds train/ and val/")
+    return _published_splits(source, {split: (f"{split}/images", f"{split}/gt") for split in ("train", "val")})
 
 
 CHN6_CUG = RawDataSet(
@@ -164,11 +165,7 @@ CHN6_CUG = RawDataSet(
 
 
 def find_deepglobe(source: str, settings: ConversionSettings) -> list[Scene]:
-    """Return the labelled images of the download in ``source``; its valid/ and test/ have no masks.
-
-    Raises:
-        DataError: no such folder, or an image without a mask.
-    """
+    """Return the labelled images of the download in ``source``; its valid/ and test/ have no masks."""
     train = os.path.join(source, "train")
     folder = train if os.path.isdir(train) else source
     if not any(name.endswith("_sat.jpg") for name in os.listdir(folder)):
@@ -204,18 +201,10 @@ _MASSACHUSETTS_LAYOUTS = (
 
 
 def find_massachusetts(source: str, settings: ConversionSettings) -> list[Scene]:
-    """Return the images of all three splits, from the publisher's folders or Kaggle's.
-
-    Raises:
-        DataError: neither layout is there.
-    """
+    """Return the images of all three splits, from the publisher's folders or Kaggle's."""
     for layout in _MASSACHUSETTS_LAYOUTS:
         if os.path.isdir(os.path.join(source, layout["train"][0])):
-            return [
-                Scene(stem, (split,), image, mask=mask)
-                for split, (images, masks) in layout.items()
-                for stem, image, mask in pair_files(os.path.join(source, images), os.path.join(source, masks))
-            ]
+            return _published_splits(source, layout)
     raise DataError(
         f"{source}: holds neither train/sat (as published) nor tiff/train (as on Kaggle); name the folder above them"
     )
@@ -261,11 +250,7 @@ def _areas(source: str) -> Iterator[str]:
 
 
 def find_spacenet3(source: str, settings: ConversionSettings) -> list[Scene]:
-    """Return the chips that have both an image and centrelines; a chip without a GeoJSON is left out.
-
-    Raises:
-        DataError: no area with images and centrelines is there.
-    """
+    """Return the chips that have both an image and centrelines; a chip without a GeoJSON is left out."""
     images, lines = {}, {}
     for folder in _areas(source):
         kinds = _MULTISPECTRAL if settings.bands is not None and max(settings.bands) > 3 else _IMAGES

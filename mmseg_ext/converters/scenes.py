@@ -24,20 +24,15 @@ class ConversionSettings:
         percentiles: raw values at these percentiles of the training pixels become 0 and 255 in images of more than
             8 bits.
         gsd: ground sampling distance in metres per pixel; None: as published, or read from the georeference.
-        workers: images converted at the same time.
-        overwrite: replace an existing destination.
         val: share (below 1) or number of scenes for validation.
         test: share or number of scenes for test; 0 makes the validation split the test split too.
-        seed: seed of the random split.
         by_name: split in the order of names instead: the last ones validate and test.
         by_area: split every image instead: its last part along its longer side validates and tests.
-        val_list: file with the names of the validation scenes, one a line.
-        test_list: file with the names of the test scenes.
+        val_list: file with the names of the validation scenes; ``test_list`` with those of the test scenes.
         scene: regular expression whose first group is the scene of an image's name; images of one scene stay in
             one split.
-        images: folder of the images, relative to the source.
-        masks: folder of the masks, relative to the source.
-        num_classes: number of classes; above 2, masks hold class indices.
+        images: folder of the images, relative to the source, as is ``masks``.
+        num_classes: above 2, masks hold class indices.
         road_width: full width in metres at which centrelines are drawn.
         areas: areas of interest to convert, by a part of their names; empty takes all.
     """
@@ -118,11 +113,8 @@ class RawDataSet:
 
     Attributes:
         name: what the command calls it.
-        title: what people call it.
         find_scenes: (source folder, settings) to the scenes in it.
         home: where it is described and downloaded.
-        citation: the publication.
-        licence: terms of its publisher.
         layout: files and folders as published.
         images: size, bands, depth.
         split: which images train, validate and test.

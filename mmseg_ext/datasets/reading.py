@@ -39,6 +39,11 @@ def part_of(array: np.ndarray, window: Window | None) -> np.ndarray:
     return array[row : row + height, column : column + width]
 
 
+def rgb_of(image: np.ndarray) -> np.ndarray:
+    """Return the first three bands of ``image`` (H, W, B) to look at, one band three times."""
+    return np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+
+
 def _unreadable(path: str, error: Exception) -> DataError:
     return DataError(f"{path}: cannot be read as an image ({error}); replace it or take it out of the split")
 

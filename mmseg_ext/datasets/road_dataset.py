@@ -14,7 +14,7 @@ from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
 from .loading import LoadRoadImage, LoadRoadMask, check_same_size
-from .reading import ImageReading, reading_of
+from .reading import ImageReading, reading_of, rgb_of
 from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse
 
 # what computes the same, bit for bit, in less time: configs keep MMSegmentation's names
@@ -170,7 +170,7 @@ class RoadDataset(CustomDataset):
     def picture(self, index: int) -> np.ndarray:
         """Return image ``index`` to look at: RGB uint8 (H, W, 3), the first three of its bands."""
         image, _ = self.image_reading().read(self.image_path(index))
-        return np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+        return rgb_of(image)
 
     def image_path(self, index: int) -> str:
         """Return the path of image ``index``."""

@@ -232,13 +232,14 @@ def unlistable_files(folder: str) -> list[Flaw]:
 
 
 def make_folders(root: str) -> None:
-    """Make the folders of a new data set."""
-    for folder in (IMAGES, MASKS, LISTS):
+    """Make the folders of a new data set; that of the split files comes with them."""
+    for folder in (IMAGES, MASKS):
         os.makedirs(os.path.join(root, folder), exist_ok=True)
 
 
 def write_split(root: str, split: str, stems: Iterable[str]) -> None:
     """Write the split file of ``split``."""
+    os.makedirs(os.path.join(root, LISTS), exist_ok=True)
     with open(split_file(root, split), "w", encoding="utf-8") as file:
         file.writelines(f"{stem}\n" for stem in stems)
 

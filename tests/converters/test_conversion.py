@@ -323,7 +323,7 @@ def test_each_mask_of_a_mixed_set_is_repaired_by_itself(tmp_path):
         mask.save(source / "SegmentationClass" / f"{name}.png")
     sick = examine(str(source), *splits_of_folder(str(source)))
     assert sick.exit_code == 2
-    assert all(finding.fixable for finding in sick.findings)
+    assert all(finding.kind.fixable for finding in sick.findings)
     repair_dataset(str(source), str(tmp_path / "fixed"))
     for name in kinds:
         mask = np.array(Image.open(tmp_path / "fixed" / "SegmentationClass" / f"{name}.png"))

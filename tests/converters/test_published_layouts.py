@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset, examine, splits_of_folder
+from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import CATALOGUE, convert
 from mmseg_ext.datasets import ImageReading, RoadDataset, generate_mine, read_metadata, reading_of
 from mmseg_ext.errors import ConfigError, DataError
@@ -55,7 +55,7 @@ def trains(dest, *warnings):
     assert diagnosis.exit_code == (1 if warnings else 0)
     for split in ("train", "val", "test"):
         dataset = RoadDataset(STEPS, split=f"ImageSets/Segmentation/{split}.txt", data_root=str(dest))
-        check_dataset(dataset)
+        check_datasets(test=dataset)
         sample = dataset[0]
         assert sample["img"].dtype == np.uint8
         assert sample["img"].shape[:2] == sample["gt_semantic_seg"].shape
