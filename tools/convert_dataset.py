@@ -7,10 +7,10 @@ Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0
 """
 
 import argparse
-import re
 import sys
 
 from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describe
+from mmseg_ext.converters.scenes import band_numbers
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import update_blocks
 
@@ -27,12 +27,6 @@ class _List(argparse.Action):
         else:
             update_blocks(str(path), {BLOCK: describe()})
         parser.exit()
-
-
-def _bands(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers like 3,2,1")
-    return tuple(map(int, text.split(",")))
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
     parser.add_argument("--masks", help="pair, epfl: folder of the masks in SOURCE")
     parser.add_argument("--num-classes", type=int, help="above 2: the masks hold class indices")
-    parser.add_argument("--bands", type=_bands, help="bands to read, numbered from 1, red first, as 3,2,1")
+    parser.add_argument("--bands", type=band_numbers, help="bands to read, numbered from 1, red first, as 3,2,1")
     parser.add_argument(
         "--percentiles",
         type=float,
@@ -82,16 +76,8 @@ def main() -> None:
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
     name, source, dest = (settings.pop(key) for key in ("name", "source", "dest"))
     made = convert(name, source, dest, **settings)
-    counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
-    if not made.counts["test"]:
-        counts += ", the validation images are the test too"
-    done = " (was done already)" if made.found_done else ""
     what = "road" if (settings["num_classes"] or 2) == 2 else "not background"
-    order = "" if len(made.mean) == 3 else ", to_rgb=False"
-    sys.stdout.write(
-        f"{dest}: {counts}; {made.road_share:.1%} {what}{done}\n"
-        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order})\n"
-    )
+    sys.stdout.write(f"{dest}: {made.text(what)}\n")
 
 
 if __name__ == "__main__":

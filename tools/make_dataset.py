@@ -11,8 +11,9 @@ import logging
 import sys
 
 from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
+from mmseg_ext.converters.scenes import band_numbers
 from mmseg_ext.datasets import read_metadata
-from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,20 +38,12 @@ def parse_args() -> argparse.Namespace:
     add("--block", type=float, metavar="M", help=text)
     add("--gap", type=float, metavar="M", help="ground left out between blocks (default: an eighth of a tile)")
     add("--seed", type=int, default=0, help="seed of the random split (default: 0)")
-    add("--bands", metavar="3,2,1", help="bands to read, numbered from 1, red first")
+    add("--bands", type=band_numbers, metavar="3,2,1", help="bands to read, numbered from 1, red first")
     text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
     add("--percentiles", type=float, nargs=2, default=default.percentiles, metavar=("LOW", "HIGH"), help=text)
     add("--workers", type=int, default=default.workers, help="blocks at a time (default: the cores, up to 8)")
     add("--overwrite", action="store_true", help="replace an existing DEST")
     return parser.parse_args()
-
-
-def band_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of a list with commas."""
-    try:
-        return None if text is None else tuple(map(int, text.split(",")))
-    except ValueError:
-        raise ConfigError(f"--bands {text}: give numbers with commas, such as 3,2,1") from None
 
 
 def main() -> None:
@@ -61,21 +54,15 @@ def main() -> None:
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
     drawing = RoadDrawing(args.roads, args.width, args.width_field, args.class_field, args.area, args.nogo)
     settings = ConversionSettings(
-        tile=args.tile, overlap=0, bands=band_numbers(args.bands), percentiles=tuple(args.percentiles), gsd=args.gsd,
+        tile=args.tile, overlap=0, bands=args.bands, percentiles=tuple(args.percentiles), gsd=args.gsd,
         workers=args.workers, overwrite=args.overwrite, val=args.val, test=args.test, seed=args.seed,
     )  # fmt: skip
     made = convert_layers(args.rasters, drawing, args.out, settings, args.block, args.gap)
-    counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
-    if not made.counts["test"]:
-        counts += ", the validation tiles are the test too"
     about = read_metadata(args.out)
-    done = " (was done already)" if made.found_done else ""
-    order = "" if len(made.mean) == 3 else ", to_rgb=False"
     sys.stdout.write(
-        f"{args.out}: {counts}; {made.road_share:.1%} not background{done}\n"
+        f"{args.out}: {made.text('not background')}; fine-tuning keeps its weights' own\n"
         f"{about['gsd_m']:g} m per pixel; split by blocks of {about['block_m']:g} m, {about['gap_m']:g} m apart; "
         f"labels: {', '.join(f'{i} {name}' for i, name in enumerate(about['classes']))}\n"
-        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order}); fine-tuning keeps its weights' own\n"
     )
 
 

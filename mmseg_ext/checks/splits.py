@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..datasets import LoadRoadImage, RoadDataset, reading_of, voc
+from ..datasets.augmentation import normalize_setting
 from ..datasets.raw_mask import (
     find_folders,
     first_values,
@@ -244,8 +245,7 @@ class SplitStatistics:
         """Return lines for a config, empty for splits that do not train."""
         lines = []
         if self.mean is not None and self.std is not None:
-            order = "" if len(self.mean) == 3 else ", to_rgb=False"
-            lines.append(f"for the config: Normalize=dict(mean={self.mean}, std={self.std}{order})")
+            lines.append(f"for the config: {normalize_setting(self.mean, self.std)}")
         if self.class_weights is not None:
             lines.append(
                 f"to balance the classes: class_weight={self.class_weights}  (pixels / (classes x pixels of one))"

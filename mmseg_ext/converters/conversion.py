@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..checks import examine, splits_of_folder
 from ..datasets import ImageReading, read_metadata
+from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import holds_indices, labels_of, read_grey, repaired_labels
 from ..datasets.reading import image_info, is_tiff, part_of, read_pixels
@@ -56,6 +57,14 @@ class Conversion:
     std: list[float]
     road_share: float
     found_done: bool = False
+
+    def text(self, what: str) -> str:
+        """Return the images of each split, the share of ``what`` and the config's step that normalises, in words."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.counts.items() if count)
+        test = "" if self.counts["test"] else ", the validation images are the test too"
+        done = " (was done already)" if self.found_done else ""
+        config = normalize_setting(self.mean, self.std)
+        return f"{counts}{test}; {self.road_share:.1%} {what}{done}\nfor the config: {config}"
 
     @classmethod
     def of(cls, metadata: dict, found_done: bool) -> Conversion:

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -72,12 +74,8 @@ class VocWriter:
                 raise DataError(
                     f"{self.dest}: another conversion is writing it; wait for it or choose another folder"
                 ) from None
-            key_file = os.path.join(self.partial, _KEY)
-            kept = None
-            if self._key is not None and os.path.isfile(key_file):
-                with open(key_file, encoding="utf-8") as file:
-                    kept = file.read()
-            if kept is None or kept != self._key:
+            key_file = Path(self.partial, _KEY)
+            if self._key is None or not key_file.is_file() or key_file.read_text(encoding="utf-8") != self._key:
                 for name in os.listdir(self.partial):
                     path = os.path.join(self.partial, name)
                     if os.path.isdir(path):
@@ -87,14 +85,12 @@ class VocWriter:
             voc.make_folders(self.partial)
             os.makedirs(os.path.join(self.partial, _RECORDS), exist_ok=True)
             if self._key is not None:
-                _write_whole(key_file, self._key)
+                _write_whole(str(key_file), self._key)
         except OSError as error:
             raise DataError(f"{self.dest}: cannot be written ({error.strerror}); choose another folder") from None
-        for name in os.listdir(os.path.join(self.partial, _RECORDS)):
-            if name.endswith(".json"):
-                with open(os.path.join(self.partial, _RECORDS, name), encoding="utf-8") as file:
-                    record = json.load(file)
-                self.records[record["name"]] = record
+        for file in Path(self.partial, _RECORDS).glob("*.json"):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            self.records[record["name"]] = record
         return self
 
     def image_path(self, stem: str, suffix: str) -> str:
@@ -134,20 +130,19 @@ class VocWriter:
 
     def metadata(self) -> dict:
         """Return what ``dataset.json`` says: counts, statistics of the training images, how images are read."""
-        labels: dict[str, dict[str, int]] = {split: {} for split in voc.SPLITS}
+        labels: dict[str, Counter[str]] = {split: Counter() for split in voc.SPLITS}
         images = dict.fromkeys(voc.SPLITS, 0)
-        pixels, sums, squares = 0, np.zeros(1), np.zeros(1)
         for record in self.records.values():
             for split in record["splits"]:
                 images[split] += len(record["tiles"])
                 for part in record["statistics"]:
-                    for label, count in part["labels"].items():
-                        labels[split][label] = labels[split].get(label, 0) + count
-            if "train" in record["splits"]:
-                for part in record["statistics"]:
-                    pixels += part["pixels"]
-                    sums = sums + np.array(part["sums"], np.float64)
-                    squares = squares + np.array(part["squares"], np.float64)
+                    labels[split].update(part["labels"])
+        training = [part for r in self.records.values() if "train" in r["splits"] for part in r["statistics"]]
+        pixels = sum(part["pixels"] for part in training)
+        sums, squares = (
+            np.atleast_1d(np.sum([part[key] for part in training], axis=0, dtype=np.float64))
+            for key in ("sums", "squares")
+        )
         mean = sums / max(pixels, 1)
         std = np.sqrt(np.maximum(squares / max(pixels, 1) - mean**2, 0))
         return dict(
@@ -160,13 +155,6 @@ class VocWriter:
             key=self._key,
         )
 
-    def _write_splits(self) -> None:
-        records = [self.records[name] for name in sorted(self.records)]
-        stems = {s: [tile for r in records if s in r["splits"] for tile in r["tiles"]] for s in voc.SPLITS}
-        stems["test"] = stems["test"] or stems["val"]
-        for split in voc.SPLITS:
-            voc.write_split(self.partial, split, stems[split])
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -177,12 +165,15 @@ class VocWriter:
             if self._key is None or not self.records:
                 shutil.rmtree(self.partial, ignore_errors=True)
             return
-        self._write_splits()
+        records = [self.records[name] for name in sorted(self.records)]
+        stems = {s: [tile for r in records if s in r["splits"] for tile in r["tiles"]] for s in voc.SPLITS}
+        stems["test"] = stems["test"] or stems["val"]
+        for split in voc.SPLITS:
+            voc.write_split(self.partial, split, stems[split])
         voc.write_metadata(self.partial, self.metadata())
         shutil.rmtree(os.path.join(self.partial, _RECORDS))
         for name in (_KEY, _LOCK):
-            if os.path.exists(os.path.join(self.partial, name)):
-                os.remove(os.path.join(self.partial, name))
+            Path(self.partial, name).unlink(missing_ok=True)
         if os.path.islink(self.dest) or os.path.isfile(self.dest):
             os.remove(self.dest)
         elif os.path.isdir(self.dest):
@@ -200,29 +191,21 @@ def write_synthetic_mines(
     gsd_m: float = 1.0,
     overwrite: bool = False,
 ) -> None:
-    """Generate mines; training and validation mines are cut into tiles, test mines stay whole.
-
-    All tiles of one mine are in one split.
+    """Write a data set of synthetic mines; those for training and validation are cut into tiles, the others stay whole.
 
     Args:
-        dest: new data set.
-        train_seeds: seeds of the training mines.
+        dest: new data set; see `VocWriter`.
+        train_seeds: seeds of the training mines; all tiles of one mine are in one split.
         val_seeds: seeds of the validation mines.
         test_seeds: seeds of the test mines.
         size_px: rows and columns of a mine.
         tile_px: rows and columns of a tile; what does not fill a tile is left out.
         gsd_m: ground sampling distance, metres per pixel.
         overwrite: replace an existing ``dest``.
-
-    Raises:
-        DataError: ``dest`` exists and is not to be replaced.
     """
     with VocWriter(dest, overwrite) as writer:
-        for split, seeds, side in (
-            ("train", train_seeds, tile_px),
-            ("val", val_seeds, tile_px),
-            ("test", test_seeds, size_px),
-        ):
+        for split, seeds in zip(voc.SPLITS, (train_seeds, val_seeds, test_seeds), strict=True):
+            side = size_px if split == "test" else tile_px
             for seed in seeds:
                 mine = generate_mine(seed, size_px, gsd_m)
                 for row in range(0, size_px - side + 1, side):

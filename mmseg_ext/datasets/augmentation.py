@@ -66,6 +66,12 @@ class BandDistortion(PhotoMetricDistortion):
         return img
 
 
+def normalize_setting(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Return the config's step that normalises bands, red first, of these means and standard deviations."""
+    order = "" if len(mean) == 3 else ", to_rgb=False"
+    return f"Normalize=dict(mean={mean}, std={std}{order})"
+
+
 @PIPELINES.register_module()
 class BandNormalize(Normalize):
     """Subtracts ``mean`` and divides by ``std``, band by band; the result is float32 (H, W, B).

@@ -351,7 +351,7 @@ def test_the_tool_says_what_it_made(sources, tmp_path, run_tool):
     run = run_tool("make_dataset.py", *command, "--tile", 32, "--block", 128, "--gap", 16)
     assert run.returncode == 0, run.stderr
     found = read_metadata(str(out))
-    assert f"{out}: {found['images']['train']} train, {found['images']['val']} val, the validation tiles" in run.stdout
+    assert f"{out}: {found['images']['train']} train, {found['images']['val']} val, the validation images" in run.stdout
     assert "2 m per pixel; split by blocks of 128 m, 16 m apart; labels: 0 background, 1 road" in run.stdout
     assert f"Normalize=dict(mean={found['mean']}" in run.stdout
     for row, column in [place(path.stem) for path in out.glob("SegmentationClass/*")]:
