@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("name", metavar="NAME", help="kind of raw data")
     parser.add_argument("source", metavar="SOURCE", help="its folder; not changed")
     parser.add_argument("dest", metavar="DEST", help="folder to create")
-    parser.add_argument("--list", nargs="?", action=_List, metavar="FILE", help="say more on each, and stop")
+    parser.add_argument("--list", nargs="?", action=_List, metavar="FILE", help="describe every kind of raw data")
     parser.add_argument("--val", type=float, help="share (below 1) or number for validation (default: 0.2)")
     parser.add_argument("--test", type=float, help="share or number for test (default: 0, test is val)")
     parser.add_argument("--seed", type=int, help="seed of the random split (default: 0)")
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--by-area", action="store_true", default=None, help="the last part of every image validates and tests"
     )
-    parser.add_argument("--val-list", help="file with the names of the validation images, one a line")
+    parser.add_argument("--val-list", help="file with the names of the validation images, one per line")
     parser.add_argument("--test-list", help="file with the names of the test images")
     parser.add_argument("--scene", help="regular expression; its group names the scene, which stays in one split")
     parser.add_argument("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
@@ -64,8 +64,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--gsd", type=float, help="metres per pixel (default: as published or georeferenced)")
     parser.add_argument("--road-width", type=float, help="spacenet3: metres (default: 4)")
     parser.add_argument("--areas", nargs="+", help="spacenet3: parts of names, as Vegas Paris")
-    parser.add_argument("--tile", type=int, help=f"cut larger images into tiles of it (default: {default.tile})")
-    parser.add_argument("--overlap", type=int, help=f"of training tiles, pixels (default: {default.overlap})")
+    parser.add_argument("--tile", type=int, help=f"tile size in pixels for larger images (default: {default.tile})")
+    parser.add_argument("--overlap", type=int, help=f"overlap of training tiles in pixels (default: {default.overlap})")
     parser.add_argument("--workers", type=int, help="images at a time (default: the processor's cores, up to 8)")
     parser.add_argument("--overwrite", action="store_true", default=None, help="replace an existing DEST")
     return parser.parse_args()

@@ -214,7 +214,7 @@ def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> Cell:
 
 
 def _labels(pair: Pair, split: Split) -> np.ndarray | None:
-    """Return what can be shown of the mask, also of one that is no good; None where nothing can."""
+    """Return what can be shown of the mask, also of an unusable one; None where nothing can."""
     if pair.mask is None:
         return None
     try:

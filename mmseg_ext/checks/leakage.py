@@ -128,7 +128,7 @@ def _same_scenes(examined: Examined) -> Iterator[Problem]:
 
 
 def _scene(fact: PairFacts) -> str | None:
-    """Return folder and scene of a tile, None for images that are no tiles."""
+    """Return folder and scene of a tile, None for other images."""
     match = _TILE.match(fact.pair.stem)
     return None if match is None else os.path.join(os.path.dirname(fact.pair.image), match["scene"])
 
@@ -139,7 +139,7 @@ def _places(fact: PairFacts) -> Iterator[tuple[str, _Box]]:
     if info is None:
         return
     match = _TILE.match(fact.pair.stem)
-    # an image that is no tile may be the whole scene that tiles were cut from
+    # another image may be the whole scene that tiles were cut from
     scene, row, column = (match["scene"], int(match["row"]), int(match["column"])) if match else (fact.pair.stem, 0, 0)
     folder = os.path.dirname(fact.pair.image)
     yield os.path.join(folder, scene), (column, row, column + info.width, row + info.height)

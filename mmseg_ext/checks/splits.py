@@ -40,7 +40,7 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
     """Return the splits of a config's ``data`` and what is wrong with its folders and lists.
 
     Raises:
-        ConfigError: a split is no `RoadDataset`, or has no split file.
+        ConfigError: a split is not a `RoadDataset`, or has no split file.
         DataError: a ``dataset.json`` cannot be understood.
     """
     splits, problems = [], []
@@ -379,7 +379,7 @@ def _label_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
     classes = pixels[: len(split.classes)]
     labelled = max(int(classes.sum()), 1)
     if not classes[1:].any():
-        # roads that could not be read are no missing roads
+        # masks that could not be read may hold roads
         if len(usable) == len(facts):
             words = f"not one of its {len(facts)} masks holds a road pixel"
             problems.append(Problem("no-road", split.place, words, "error" if split.trains else "warning"))

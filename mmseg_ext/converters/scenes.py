@@ -171,7 +171,7 @@ def _by_list(names: Sequence[str], val_list: str, test_list: str | None) -> dict
         for line in read_names(path) if path else []:
             name = line if line in split_of else os.path.splitext(line)[0]
             if name not in split_of:
-                raise DataError(f"{path}: {line} is no image of this data set; fix the list")
+                raise DataError(f"{path}: {line} is not an image of this data set; fix the list")
             if split_of[name] != "train":
                 raise DataError(f"{path}: {line} is listed twice, or for validation and test; keep one")
             split_of[name] = split
@@ -211,7 +211,7 @@ def area_parts(height: int, width: int, settings: ConversionSettings) -> dict[st
     """Return (row, column, height, width) of the part of an image for each split, along its longer side.
 
     Raises:
-        ConfigError: the shares are no shares, or leave nothing for training.
+        ConfigError: the shares are not below 1, or leave nothing for training.
     """
     if not 0 < settings.val < 1 or not 0 <= settings.test < 1 or settings.val + settings.test >= 1:
         raise ConfigError("--by-area needs --val and --test as shares of an image, below 1 together")

@@ -116,7 +116,7 @@ class VocWriter:
         )
 
     def finish_scene(self, name: str, splits: tuple[str, ...], tiles: list[str], statistics: list[dict]) -> None:
-        """Remember that all ``tiles`` of the scene ``name`` are written; a resumed conversion passes it over."""
+        """Remember that all ``tiles`` of the scene ``name`` are written; a resumed conversion skips it."""
         record = dict(name=name, splits=list(splits), tiles=tiles, statistics=statistics)
         file = hashlib.sha256(name.encode()).hexdigest()[:24]
         _write_whole(os.path.join(self.partial, _RECORDS, f"{file}.json"), json.dumps(record))

@@ -30,7 +30,7 @@ _MASK_FOLDERS = (
     MASKS.lower(),
 )
 
-# In grey masks almost every pixel is near black or near white; more than this share between the two is no road mask.
+# In grey masks almost every pixel is near black or near white; a larger share between the two is not a road mask.
 _MAX_BETWEEN = 0.1
 _BETWEEN = (64, 191)
 _MAX_CHANNEL_DIFFERENCE = 24

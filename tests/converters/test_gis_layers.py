@@ -195,7 +195,7 @@ def test_classes_are_numbers_or_names(sources, mine, tmp_path):
     found = mosaic(tmp_path / "numbers")
     assert (found[:100] == 2).all() and (found[100:150] == 0).all() and (found[150:250] >= 254).all()
     layer(tmp_path / "n.gpkg", boxes, label=[2.0, 1.5])
-    with pytest.raises(DataError, match=r"n.gpkg: label is no label from 0 to 255 \(features 2\)"):
+    with pytest.raises(DataError, match=r"n.gpkg: label is not a label from 0 to 255 \(features 2\)"):
         make(tmp_path, "n.gpkg", tmp_path / "no", class_field="label")
 
 

@@ -79,7 +79,7 @@ def test_deepglobe(tmp_path):
     assert (dest / "JPEGImages" / "104.jpg").read_bytes() == (tmp_path / "raw/train/104_sat.jpg").read_bytes()
     assert reading_of(str(dest)).gsd_m == 0.5
     (tmp_path / "val.txt").write_text("388\n104_sat.jpg\n")
-    with pytest.raises(DataError, match="104_sat.jpg is no image of this data set"):
+    with pytest.raises(DataError, match="104_sat.jpg is not an image of this data set"):
         convert("deepglobe", str(tmp_path / "raw"), str(tmp_path / "d2"), val_list=str(tmp_path / "val.txt"))
     (tmp_path / "val.txt").write_text("388\n104\n")
     convert("deepglobe", str(tmp_path / "raw"), str(tmp_path / "d2"), val_list=str(tmp_path / "val.txt"))
