@@ -12,7 +12,8 @@ import sys
 
 from mmseg_ext.checks import Diagnosis, examine, splits_of_config, splits_of_folder, write_doctor_sheet
 from mmseg_ext.engine import add_config_options, load_config
-from mmseg_ext.errors import ConfigError, DataError, run_tool
+from mmseg_ext.errors import DataError, run_tool
+from mmseg_ext.files import complete_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=6, help="tiles of each finding and split (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random tiles (default: 0)")
     parser.add_argument(
-        "--fix", metavar="DEST", help="write a copy of the data set in which all that has one safe answer is repaired"
+        "--fix", metavar="DEST", help="write a copy of the data set, repaired wherever there is one safe answer"
     )
     add_config_options(parser)
     return parser.parse_args()
@@ -55,24 +56,16 @@ def repair(diagnosis: Diagnosis, dest: str) -> Diagnosis:
     return diagnose(dest)
 
 
-def write_files(diagnosis: Diagnosis, args: argparse.Namespace) -> None:
-    """Write the files that the command line asks for."""
-    if args.json:
-        try:
-            with open(args.json, "w", encoding="utf-8") as file:
-                json.dump(diagnosis.as_dict(), file, indent=1)
-        except OSError as error:
-            raise ConfigError(f"{args.json}: cannot be written ({error.strerror}); choose another place") from None
-    if args.html:
-        write_doctor_sheet(diagnosis, args.html, args.samples, args.seed)
-
-
 def main() -> None:
     """Examine as the command line says."""
     args = parse_args()
     diagnosis = diagnose(args.source, args.quick, args.cfg_options)
     sys.stdout.write(diagnosis.text())
-    write_files(diagnosis, args)
+    if args.json:
+        with complete_file(args.json) as partial, open(partial, "w", encoding="utf-8") as file:
+            json.dump(diagnosis.as_dict(), file, indent=1)
+    if args.html:
+        write_doctor_sheet(diagnosis, args.html, args.samples, args.seed)
     if args.fix:
         diagnosis = repair(diagnosis, args.fix)
         sys.stdout.write(f"\nafter the repair: {diagnosis.text()}")

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
 """Turn raw data into a data set that trains: DEST in the VOC layout, complete or not there at all.
 
-The same command again goes on with an interrupted conversion, and does nothing when all is done.
+After an interruption, re-run the command to resume; when all is done, it does nothing.
 
 Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0.1
 """
 
 import argparse
-import re
 import sys
 
-from mmseg_ext.converters import CATALOGUE, Settings, convert, describe
+from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describe
+from mmseg_ext.converters.scenes import band_numbers
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import update_blocks
 
@@ -29,12 +29,6 @@ class _List(argparse.Action):
         parser.exit()
 
 
-def _bands(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give numbers like 3,2,1")
-    return tuple(map(int, text.split(",")))
-
-
 def parse_args() -> argparse.Namespace:
     """Return the command line; settings that are not given are None."""
     names = "\n".join(f"  {name:14} {raw.title}: {raw.layout}" for name, raw in CATALOGUE.items())
@@ -42,11 +36,11 @@ def parse_args() -> argparse.Namespace:
         description=f"{__doc__}\nNAME is one of\n{names}\n\nMore on each: docs/datasets.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = Settings()
+    default = ConversionSettings()
     parser.add_argument("name", metavar="NAME", help="kind of raw data")
     parser.add_argument("source", metavar="SOURCE", help="its folder; not changed")
     parser.add_argument("dest", metavar="DEST", help="folder to create")
-    parser.add_argument("--list", nargs="?", action=_List, metavar="FILE", help="say more on each, and stop")
+    parser.add_argument("--list", nargs="?", action=_List, metavar="FILE", help="describe every kind of raw data")
     parser.add_argument("--val", type=float, help="share (below 1) or number for validation (default: 0.2)")
     parser.add_argument("--test", type=float, help="share or number for test (default: 0, test is val)")
     parser.add_argument("--seed", type=int, help="seed of the random split (default: 0)")
@@ -54,13 +48,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--by-area", action="store_true", default=None, help="the last part of every image validates and tests"
     )
-    parser.add_argument("--val-list", help="file with the names of the validation images, one a line")
+    parser.add_argument("--val-list", help="file with the names of the validation images, one per line")
     parser.add_argument("--test-list", help="file with the names of the test images")
     parser.add_argument("--scene", help="regular expression; its group names the scene, which stays in one split")
     parser.add_argument("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
     parser.add_argument("--masks", help="pair, epfl: folder of the masks in SOURCE")
     parser.add_argument("--num-classes", type=int, help="above 2: the masks hold class indices")
-    parser.add_argument("--bands", type=_bands, help="bands to read, numbered from 1, red first, as 3,2,1")
+    parser.add_argument("--bands", type=band_numbers, help="bands to read, numbered from 1, red first, as 3,2,1")
     parser.add_argument(
         "--percentiles",
         type=float,
@@ -70,8 +64,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--gsd", type=float, help="metres per pixel (default: as published or georeferenced)")
     parser.add_argument("--road-width", type=float, help="spacenet3: metres (default: 4)")
     parser.add_argument("--areas", nargs="+", help="spacenet3: parts of names, as Vegas Paris")
-    parser.add_argument("--tile", type=int, help=f"cut larger images into tiles of it (default: {default.tile})")
-    parser.add_argument("--overlap", type=int, help=f"of training tiles, pixels (default: {default.overlap})")
+    parser.add_argument("--tile", type=int, help=f"tile size in pixels for larger images (default: {default.tile})")
+    parser.add_argument("--overlap", type=int, help=f"overlap of training tiles in pixels (default: {default.overlap})")
     parser.add_argument("--workers", type=int, help="images at a time (default: the processor's cores, up to 8)")
     parser.add_argument("--overwrite", action="store_true", default=None, help="replace an existing DEST")
     return parser.parse_args()
@@ -82,17 +76,9 @@ def main() -> None:
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
     name, source, dest = (settings.pop(key) for key in ("name", "source", "dest"))
     made = convert(name, source, dest, **settings)
-    counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
-    if not made.counts["test"]:
-        counts += ", the validation images are the test too"
-    done = " (was done already)" if made.found_done else ""
     what = "road" if (settings["num_classes"] or 2) == 2 else "not background"
-    order = "" if len(made.mean) == 3 else ", to_rgb=False"
-    sys.stdout.write(
-        f"{dest}: {counts}; {made.road_share:.1%} {what}{done}\n"
-        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order})\n"
-    )
+    sys.stdout.write(f"{dest}: {made.text(what)}\n")
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; the same command goes on")
+    run_tool(main, "stopped; re-run the command to resume")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Turn orthomosaics and road layers of a GIS into a data set that trains: tiles with masks, split by blocks of ground.
 
-The same command again goes on with an interrupted conversion, and does nothing when all is done.
+After an interruption, re-run the command to resume; when all is done, it does nothing.
 
 Example: python tools/make_dataset.py mosaic.tif --roads roads.gpkg --width-field width_m --out data/MyMine --test 0.1
 """
@@ -10,16 +10,17 @@ import argparse
 import logging
 import sys
 
-from mmseg_ext.converters import RoadDrawing, Settings, convert_layers
+from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
+from mmseg_ext.converters.scenes import band_numbers
 from mmseg_ext.datasets import read_metadata
-from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    default = Settings()
+    default = ConversionSettings()
     add("rasters", metavar="RASTER", nargs="+", help="georeferenced images; those of one depth and number of bands")
     add("--roads", required=True, metavar="FILE[:LAYER]", help="polygons, or centrelines with --width or --width-field")
     add("--out", required=True, metavar="DEST", help="folder to create")
@@ -37,20 +38,12 @@ def parse_args() -> argparse.Namespace:
     add("--block", type=float, metavar="M", help=text)
     add("--gap", type=float, metavar="M", help="ground left out between blocks (default: an eighth of a tile)")
     add("--seed", type=int, default=0, help="seed of the random split (default: 0)")
-    add("--bands", metavar="3,2,1", help="bands to read, numbered from 1, red first")
+    add("--bands", type=band_numbers, metavar="3,2,1", help="bands to read, numbered from 1, red first")
     text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
     add("--percentiles", type=float, nargs=2, default=default.percentiles, metavar=("LOW", "HIGH"), help=text)
     add("--workers", type=int, default=default.workers, help="blocks at a time (default: the cores, up to 8)")
     add("--overwrite", action="store_true", help="replace an existing DEST")
     return parser.parse_args()
-
-
-def band_numbers(text: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of a list with commas."""
-    try:
-        return None if text is None else tuple(map(int, text.split(",")))
-    except ValueError:
-        raise ConfigError(f"--bands {text}: give numbers with commas, such as 3,2,1") from None
 
 
 def main() -> None:
@@ -60,24 +53,18 @@ def main() -> None:
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
     drawing = RoadDrawing(args.roads, args.width, args.width_field, args.class_field, args.area, args.nogo)
-    settings = Settings(
-        tile=args.tile, overlap=0, bands=band_numbers(args.bands), percentiles=tuple(args.percentiles), gsd=args.gsd,
+    settings = ConversionSettings(
+        tile=args.tile, overlap=0, bands=args.bands, percentiles=tuple(args.percentiles), gsd=args.gsd,
         workers=args.workers, overwrite=args.overwrite, val=args.val, test=args.test, seed=args.seed,
     )  # fmt: skip
     made = convert_layers(args.rasters, drawing, args.out, settings, args.block, args.gap)
-    counts = ", ".join(f"{count} {split}" for split, count in made.counts.items() if count)
-    if not made.counts["test"]:
-        counts += ", the validation tiles are the test too"
     about = read_metadata(args.out)
-    done = " (was done already)" if made.found_done else ""
-    order = "" if len(made.mean) == 3 else ", to_rgb=False"
     sys.stdout.write(
-        f"{args.out}: {counts}; {made.road_share:.1%} not background{done}\n"
+        f"{args.out}: {made.text('not background')}; fine-tuning keeps its weights' own\n"
         f"{about['gsd_m']:g} m per pixel; split by blocks of {about['block_m']:g} m, {about['gap_m']:g} m apart; "
         f"labels: {', '.join(f'{i} {name}' for i, name in enumerate(about['classes']))}\n"
-        f"for the config: Normalize=dict(mean={made.mean}, std={made.std}{order}); fine-tuning keeps its weights' own\n"
     )
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; the same command goes on")
+    run_tool(main, "stopped; re-run the command to resume")

@@ -1,4 +1,4 @@
-"""What the label doctor says of a data set."""
+"""The label doctor: finds everything that spoils a data set, and the part of it that every run does first."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ import os
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from tqdm import tqdm
 
 from ..datasets import RoadDataset
 from ..datasets.raw_mask import is_black_and_white, read_grey, repaired_labels
-from ..datasets.road_dataset import ROAD_PALETTE
+from ..datasets.reading import read_pixels, rgb_of
+from ..datasets.voc import ROAD_PALETTE, Pair
 from ..errors import DataError
 from ..report.contact_sheet import Section, SheetCell, write_contact_sheet
 from .findings import Finding, Problem, gather, shown
 from .leakage import leaks, shared_names
-from .pairs import PairFacts, image_as_seen, measure_pair
-from .split_rules import SplitStatistics, apply_split_rules
-from .splits import Pair, Split, split_of_dataset, unlisted_images
+from .pairs import PairFacts, Split, as_seen, measure_pair
+from .splits import SplitStatistics, apply_split_rules, count_unlisted, split_of_dataset
 
 _SHOWN_FILES = 3
+_THREADS = 8
+_UNREADABLE_PX = 64
+_COLOURS = ((0, 0, 0), (255, 0, 60), (0, 160, 255), (255, 200, 0), (0, 200, 90), (200, 0, 255))
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,6 @@ class Diagnosis:
         return 2 if "error" in severities else int(bool(severities))
 
     @property
-    def is_fixable(self) -> bool:
-        """Whether any finding has one safe answer."""
-        return any(finding.fixable for finding in self.findings)
-
-    @property
     def root(self) -> str | None:
         """The folder that holds all splits; None for raw folders and for splits in several places."""
         roots = {os.path.dirname(os.path.abspath(split.images_dir)) for split, _ in self.examined}
@@ -72,7 +71,7 @@ class Diagnosis:
             exit_code=self.exit_code,
             quick=self.quick,
             findings=[finding.as_dict() for finding in self.findings],
-            splits=[statistics.as_dict() for statistics in self.statistics],
+            splits=[asdict(statistics) for statistics in self.statistics],
             unlisted_images=self.unlisted,
         )
 
@@ -84,18 +83,15 @@ class Diagnosis:
         if self.unlisted:
             lines.append(f"images that no split lists: {self.unlisted}")
         for finding in self.findings:
-            lines += ["", f"{finding.severity}: {finding.message} [{finding.code}]"]
+            lines += ["", f"{finding.severity}: {finding.kind.message} [{finding.code}]"]
             files = list(finding.files.items())
             for path, words in files[:_SHOWN_FILES]:
                 lines.append(f"    {shown(path)}" + (f": {shown(words)}" if words else ""))
             if len(files) > _SHOWN_FILES:
                 lines.append(f"    ... and {len(files) - _SHOWN_FILES} more")
-            lines.append("  -> --fix DEST writes a repaired copy" if finding.fixable else f"  -> {finding.remedy}")
+            remedy = "--fix DEST writes a repaired copy" if finding.kind.fixable else finding.kind.remedy
+            lines.append(f"  -> {remedy}")
         return "\n".join([*lines, "", self._verdict(), ""])
-
-    def summary_html(self) -> str:
-        """Return the report as HTML."""
-        return f"<pre>{html.escape(self.text())}</pre>"
 
     def _verdict(self) -> str:
         if not self.findings:
@@ -111,12 +107,6 @@ def _table(statistics: Sequence[SplitStatistics]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-# -- checks.doctor
-# The label doctor: looks for everything that spoils a data set, and goes on after a defect.
-
-_THREADS = 8
-
-
 def examine(source: str, splits: Sequence[Split], problems: Sequence[Problem] = (), quick: bool = False) -> Diagnosis:
     """Return everything that is wrong with ``splits``.
 
@@ -125,12 +115,9 @@ def examine(source: str, splits: Sequence[Split], problems: Sequence[Problem] = 
         splits: what `splits_of_config` or `splits_of_folder` found.
         problems: what it found wrong.
         quick: read masks and headers only, not the images.
-
-    Raises:
-        MissingExtraError: there are TIFFs, and rasterio is not installed.
     """
     groups = _same_splits(splits)
-    examined = survey([group[0] for group in groups], decode=not quick)
+    examined = measure_splits([group[0] for group in groups], decode=not quick)
     found = [*problems, *defects(examined, quick)]
     return Diagnosis(
         source=source,
@@ -139,23 +126,18 @@ def examine(source: str, splits: Sequence[Split], problems: Sequence[Problem] = 
             SplitStatistics.of([split.name for split in group], split, facts)
             for group, (split, facts) in zip(groups, examined, strict=True)
         ),
-        unlisted=len(unlisted_images(splits)),
+        unlisted=count_unlisted(splits),
         quick=quick,
         examined=examined,
     )
 
 
-def survey(splits: Sequence[Split], decode: bool) -> list[tuple[Split, list[PairFacts]]]:
-    """Return every split with the facts of its pairs, read in parallel.
-
-    Args:
-        splits: what to read.
-        decode: read the images' pixels too.
-    """
+def measure_splits(splits: Sequence[Split], decode: bool) -> list[tuple[Split, list[PairFacts]]]:
+    """Return every split with the facts of its pairs, read in parallel; ``decode`` reads the images' pixels too."""
     work = [(pair, split) for split in splits for pair in split.pairs]
     threads = min(_THREADS, os.cpu_count() or 1) if decode else _THREADS
     with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(partial(_measure, decode=decode), work)
+        found = pool.map(lambda job: measure_pair(job[0], job[1], decode), work)
         title, unit = ("examining", "pair") if decode else ("checking masks", "mask")
         facts = iter(tqdm(found, desc=title, total=len(work), unit=unit, disable=None, leave=False))
         return [(split, [next(facts) for _ in split.pairs]) for split in splits]
@@ -170,37 +152,22 @@ def defects(examined: Sequence[tuple[Split, list[PairFacts]]], quick: bool) -> l
     return [*of_pairs, *of_splits, *between]
 
 
-def _measure(work: tuple[Pair, Split], decode: bool) -> PairFacts:
-    return measure_pair(*work, decode=decode)
-
-
 def _same_splits(splits: Sequence[Split]) -> list[list[Split]]:
     """Return the splits in groups of the same images: the test split may well be the validation split."""
-    groups: list[list[Split]] = []
+    groups: dict[object, list[Split]] = {}
     for split in splits:
-        for group in groups:
-            if not split.trains and not group[0].trains and split.pairs and split.contents() == group[0].contents():
-                group.append(split)
-                break
-        else:
-            groups.append([split])
-    return groups
-
-
-# -- checks.doctor_sheet
-# The label doctor's contact sheet: suspicious tiles first, then random ones of every split.
-
-_UNREADABLE_PX = 64
-_COLOURS = ((0, 0, 0), (255, 0, 60), (0, 160, 255), (255, 200, 0), (0, 200, 90), (200, 0, 255))
+        key = split.name if split.trains or not split.pairs else frozenset(split.contents())
+        groups.setdefault(key, []).append(split)
+    return list(groups.values())
 
 
 def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: int = 0) -> None:
-    """Write findings and tiles of ``diagnosis`` as one page (.html) or picture (.png, .jpg).
+    """Write a contact sheet, one page (.html) or picture (.png, .jpg): suspicious tiles, then random ones.
 
     Args:
         diagnosis: what `examine` returned.
         path: file to write.
-        samples: most tiles shown of each finding and each split.
+        samples: largest number of tiles shown of each finding and each split.
         seed: seed of the random tiles.
 
     Raises:
@@ -221,24 +188,24 @@ def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: 
             if (other := finding.others.get(file)) in pairs:
                 cells.append(_cell(*pairs[other], shown(other)))
         if cells:
-            text = f"{len(finding.files)} file(s). {finding.remedy[:1].upper()}{finding.remedy[1:]}."
-            sections.append(Section(f"{finding.severity}: {finding.message} [{finding.code}]", cells, text))
+            text = f"{len(finding.files)} file(s). {finding.kind.remedy[:1].upper()}{finding.kind.remedy[1:]}."
+            sections.append(Section(f"{finding.severity}: {finding.kind.message} [{finding.code}]", cells, text))
     for split, facts in diagnosis.examined:
         some = random.Random(seed).sample([fact.pair for fact in facts], min(samples, len(facts)))
         cells = [_cell(pair, split, shown(pair.stem)) for pair in some]
         sections.append(Section(f"{split.name}: {len(cells)} of {len(facts)} at random", cells))
     classes = diagnosis.examined[0][0].classes if diagnosis.examined else ()
     palette = [_COLOURS[i % len(_COLOURS)] for i in range(max(len(classes), len(ROAD_PALETTE)))]
-    title = f"Label doctor: {shown(diagnosis.source)}"
-    write_contact_sheet(path, title, sections, palette[: len(classes)], diagnosis.summary_html(), classes=classes)
+    title, summary = f"Label doctor: {shown(diagnosis.source)}", f"<pre>{html.escape(diagnosis.text())}</pre>"
+    write_contact_sheet(path, title, sections, palette[: len(classes)], summary, classes=classes)
 
 
 def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> SheetCell:
     try:
-        image, _ = image_as_seen(pair.image, split)
+        image, _ = as_seen(*read_pixels(pair.image), pair.image, split)
     except DataError:
         image = np.full((_UNREADABLE_PX, _UNREADABLE_PX, 3), 128, np.uint8)
-    picture = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+    picture = rgb_of(image)
     labels = _labels(pair, split)
     if labels is not None and labels.shape != picture.shape[:2]:
         note = note or "mask and image differ in size"
@@ -247,7 +214,7 @@ def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> SheetCell:
 
 
 def _labels(pair: Pair, split: Split) -> np.ndarray | None:
-    """Return what can be shown of the mask, also of one that is no good; None where nothing can."""
+    """Return what can be shown of the mask, also of an unusable one; None where nothing can."""
     if pair.mask is None:
         return None
     try:
@@ -259,12 +226,6 @@ def _labels(pair: Pair, split: Split) -> np.ndarray | None:
     return (grey >= 128).astype(np.uint8) if is_black_and_white(np.bincount(grey.ravel(), minlength=256)) else grey
 
 
-# -- checks.dataset
-# What must hold for a data set before anything is trained or measured on it.
-
-logger = logging.getLogger(__name__)
-
-
 def check_datasets(**datasets: RoadDataset | None) -> None:
     """Read every mask and every image's header once and refuse what would spoil a run; log what looks odd.
 
@@ -272,7 +233,7 @@ def check_datasets(**datasets: RoadDataset | None) -> None:
 
     Args:
         datasets: by what they are for: ``train``, ``val``, ``test``. Those of another kind, or without masks, are
-            passed over.
+            skipped.
 
     Raises:
         DataError: names the first file with an error, and how many more there are.
@@ -282,7 +243,7 @@ def check_datasets(**datasets: RoadDataset | None) -> None:
         for name, dataset in datasets.items()
         if isinstance(dataset, RoadDataset) and dataset.ann_dir is not None
     ]
-    findings = gather(defects(survey(splits, decode=False), quick=True))
+    findings = gather(defects(measure_splits(splits, decode=False), quick=True))
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         more = sum(len(finding.files) for finding in errors) - 1
@@ -292,12 +253,3 @@ def check_datasets(**datasets: RoadDataset | None) -> None:
         logger.warning(finding.line)
     for split in splits:
         logger.info("%s: %d pairs checked", split.place, len(split.pairs))
-
-
-def check_dataset(dataset: RoadDataset) -> None:
-    """Check one data set that is not trained on, as `check_datasets` does.
-
-    Raises:
-        DataError: names the first file with an error, and how many more there are.
-    """
-    check_datasets(test=dataset)

@@ -1,4 +1,7 @@
-"""Finding pictures that occur twice, re-encoded or turned, by a perceptual hash."""
+"""What training and evaluation share: pictures, also re-encoded or turned, ground, and scenes.
+
+Pictures are found by a perceptual hash of their thumbnails and compared by their fine structure.
+"""
 
 from __future__ import annotations
 
@@ -10,139 +13,33 @@ import cv2
 import numpy as np
 
 from .findings import Problem
-from .pairs import PairFacts
-from .splits import Split
+from .pairs import PairFacts, Split
+from .splits import Examined
 
 _HASH_CELLS = 16
 _MAX_BITS = 48  # of 256 that may differ; pictures that have nothing to do with each other differ in about 128
 _MIN_CORRELATION = 0.9
 _MIN_DETAIL = 1.0  # grey levels; below it only the noise of encoding is left
 _BLOCK = 128
-
-
-def difference_hash(thumbnails: np.ndarray) -> np.ndarray:
-    """Return 256 bits for each of ``thumbnails`` (N, H, W), as uint64 (N, 4).
-
-    A bit tells whether one of 16 x 16 cells is darker than its right neighbour; the last column's is the first.
-    """
-    count, height, width = thumbnails.shape
-    cells = thumbnails.reshape(count, _HASH_CELLS, height // _HASH_CELLS, _HASH_CELLS, width // _HASH_CELLS)
-    means = cells.mean(axis=(2, 4))
-    bits = means < np.roll(means, -1, axis=2)
-    return np.packbits(bits.reshape(count, -1), axis=1).view(np.uint64)
-
-
-def find_copies(thumbnails: np.ndarray) -> list[tuple[int, int]]:
-    """Return (index, earlier index) of each picture that is, but for encoding and contrast, one before it.
-
-    Args:
-        thumbnails: grey float32 (N, 32, 32). Those without features are left out.
-    """
-    details, featured = _details(thumbnails)
-    hashes = difference_hash(details.reshape(thumbnails.shape))
-    found: dict[int, int] = {}
-    originals = featured[:0]  # a copy is a copy of its original only, however many there are
-    for start in range(0, len(featured), _BLOCK):
-        block = featured[start : start + _BLOCK]
-        others = np.concatenate([originals, block])
-        before = others[None, :] < block[:, None]
-        found |= _matches(hashes, details, hashes, details, block, others, before)
-        originals = np.concatenate([originals, np.array([i for i in block if i not in found], originals.dtype)])
-    return sorted(found.items())
-
-
-def find_turned_copies(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
-    """Return (index into ``second``, index into ``first``) of pictures that are another, turned or mirrored.
-
-    Args:
-        first: grey float32 (N, 32, 32).
-        second: grey float32 (M, 32, 32).
-    """
-    if not len(first) or not len(second):
-        return []
-    details, featured = _details(second)
-    hashes = difference_hash(details.reshape(second.shape))
-    found: dict[int, int] = {}
-    for turned in _turned(first):
-        other_details, other_featured = _details(turned)
-        other_hashes = difference_hash(other_details.reshape(turned.shape))
-        for start in range(0, len(featured), _BLOCK):
-            block = featured[start : start + _BLOCK]
-            found |= _matches(hashes, details, other_hashes, other_details, block, other_featured)
-    return sorted(found.items())
-
-
-def _turned(thumbnails: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield ``thumbnails`` in the seven other positions that a square has."""
-    for mirrored in (False, True):
-        for quarter in range(4):
-            if mirrored or quarter:
-                stack = thumbnails[:, :, ::-1] if mirrored else thumbnails
-                yield np.ascontiguousarray(np.rot90(stack, quarter, axes=(1, 2)))
-
-
-def _details(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fine structure of each thumbnail, of unit length (N, H * W), and the indices of those that have any.
-
-    What changes slowly over a picture, as light and colour of the ground, makes different pictures alike.
-    """
-    fine = np.stack([thumbnail - cv2.blur(thumbnail, (7, 7)) for thumbnail in thumbnails])
-    flat = fine.reshape(len(fine), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    strength = flat.std(axis=1)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6), np.flatnonzero(strength >= _MIN_DETAIL)
-
-
-def _matches(
-    hashes: np.ndarray,
-    details: np.ndarray,
-    other_hashes: np.ndarray,
-    other_details: np.ndarray,
-    indices: np.ndarray,
-    other_indices: np.ndarray,
-    allowed: np.ndarray | None = None,
-) -> dict[int, int]:
-    """Return the first of ``other_indices`` whose hash is near and whose fine structure agrees, by index."""
-    bits = np.zeros((len(indices), len(other_indices)), np.uint16)
-    for word in range(hashes.shape[1]):
-        bits += np.bitwise_count(hashes[indices, word][:, None] ^ other_hashes[other_indices, word])
-    near = bits <= _MAX_BITS if allowed is None else (bits <= _MAX_BITS) & allowed
-    found = {}
-    for row in np.flatnonzero(near.any(axis=1)):
-        candidates = other_indices[near[row]]
-        same = candidates[other_details[candidates] @ details[indices[row]] >= _MIN_CORRELATION]
-        if len(same):
-            found[int(indices[row])] = int(same[0])
-    return found
-
-
-# -- checks.leakage
-# Pictures, ground and scenes that training and measuring share.
-
-Examined = Sequence[tuple[Split, Sequence[PairFacts]]]
-
 _TILE = re.compile(r"(?P<scene>.+)_r(?P<row>\d{5,})_c(?P<column>\d{5,})$")  # the converters' names, pixels of a scene
 _MIN_OVERLAP = 0.01  # of the smaller tile
 _Box = tuple[float, float, float, float]
 
 
 def shared_names(splits: Sequence[Split]) -> list[Problem]:
-    """Return the images that are listed both for training and for measuring."""
+    """Return the images that are listed both for training and for evaluation."""
     training = {image for split in splits if split.trains for image in split.contents()}
-    problems = []
-    for split in splits:
-        if not split.trains:
-            common = split.contents() & training
-            problems += [
-                Problem("same-name", pair.image, f"listed in {split.place} and for training")
-                for pair in split.pairs
-                if common and (os.path.realpath(split.images_dir), os.path.basename(pair.image)) in common
-            ]
-    return problems
+    return [
+        Problem("same-name", image, f"listed in {split.place} and for training")
+        for split in splits
+        if not split.trains
+        for key, image in split.contents().items()
+        if key in training
+    ]
 
 
 def leaks(examined: Examined) -> list[Problem]:
-    """Return what training shares with validation or test, each image under its worst name, and pictures doubled."""
+    """Return what training shares with validation or test, each image once, the worst first, and doubled pictures."""
     problems = shared_names([split for split, _ in examined])
     flagged = {problem.path for problem in problems}
     for find in (_same_pictures, _same_ground, _same_scenes):
@@ -154,7 +51,7 @@ def leaks(examined: Examined) -> list[Problem]:
 
 
 def _same_pictures(examined: Examined) -> Iterator[Problem]:
-    """Yield copies across training and measuring, and within a split."""
+    """Yield copies across training and evaluation, and within a split."""
     known: dict[str, tuple[Split, PairFacts]] = {}
     for split, facts in examined:
         for fact in facts:
@@ -189,7 +86,7 @@ def _same_pictures(examined: Examined) -> Iterator[Problem]:
 
 
 def _same_ground(examined: Examined) -> Iterator[Problem]:
-    """Yield the measured tiles that overlap a training tile, by their georeference or their names."""
+    """Yield the evaluation tiles that overlap a training tile, by their georeference or their names."""
     training: dict[str, list[tuple[_Box, str]]] = {}
     for split, facts in examined:
         if split.trains:
@@ -212,7 +109,7 @@ def _same_ground(examined: Examined) -> Iterator[Problem]:
 
 
 def _same_scenes(examined: Examined) -> Iterator[Problem]:
-    """Yield the first measured tile of each scene that training has tiles of, too."""
+    """Yield the first evaluation tile of each scene that training has tiles of, too."""
     training = {
         scene: fact.pair.image
         for split, facts in examined
@@ -231,7 +128,7 @@ def _same_scenes(examined: Examined) -> Iterator[Problem]:
 
 
 def _scene(fact: PairFacts) -> str | None:
-    """Return folder and scene of a tile, None for images that are no tiles."""
+    """Return folder and scene of a tile, None for other images."""
     match = _TILE.match(fact.pair.stem)
     return None if match is None else os.path.join(os.path.dirname(fact.pair.image), match["scene"])
 
@@ -242,7 +139,7 @@ def _places(fact: PairFacts) -> Iterator[tuple[str, _Box]]:
     if info is None:
         return
     match = _TILE.match(fact.pair.stem)
-    # an image that is no tile may be the whole scene that tiles were cut from
+    # another image may be the whole scene that tiles were cut from
     scene, row, column = (match["scene"], int(match["row"]), int(match["column"])) if match else (fact.pair.stem, 0, 0)
     folder = os.path.dirname(fact.pair.image)
     yield os.path.join(folder, scene), (column, row, column + info.width, row + info.height)
@@ -260,3 +157,85 @@ def _overlaps(boxes: np.ndarray, box: _Box) -> np.ndarray:
     height = np.minimum(bottom, box[3]) - np.maximum(top, box[1])
     areas = np.minimum((right - left) * (bottom - top), (box[2] - box[0]) * (box[3] - box[1]))
     return np.maximum(width, 0) * np.maximum(height, 0) / areas
+
+
+def difference_hash(thumbnails: np.ndarray) -> np.ndarray:
+    """Return 256 bits for each of ``thumbnails`` (N, H, W), as uint64 (N, 4).
+
+    A bit tells whether one of 16 x 16 cells is darker than its right neighbour; the last column's is the first.
+    """
+    count, height, width = thumbnails.shape
+    cells = thumbnails.reshape(count, _HASH_CELLS, height // _HASH_CELLS, _HASH_CELLS, width // _HASH_CELLS)
+    means = cells.mean(axis=(2, 4))
+    bits = means < np.roll(means, -1, axis=2)
+    return np.packbits(bits.reshape(count, -1), axis=1).view(np.uint64)
+
+
+class _Prints:
+    """What thumbnails (N, H, W) are compared by: fine structure of unit length (N, H * W), its hash, and who has any.
+
+    What changes slowly over a picture, as light and colour of the ground, makes different pictures alike.
+    """
+
+    def __init__(self, thumbnails: np.ndarray) -> None:
+        fine = np.stack([thumbnail - cv2.blur(thumbnail, (7, 7)) for thumbnail in thumbnails])
+        flat = fine.reshape(len(fine), -1)
+        flat = flat - flat.mean(axis=1, keepdims=True)
+        self.details = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+        self.hashes = difference_hash(self.details.reshape(thumbnails.shape))
+        self.featured = np.flatnonzero(flat.std(axis=1) >= _MIN_DETAIL)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the indices of thumbnails with features, some at a time."""
+        return (self.featured[start : start + _BLOCK] for start in range(0, len(self.featured), _BLOCK))
+
+    def matches(
+        self, indices: np.ndarray, other: _Prints, others: np.ndarray, allowed: np.ndarray | bool = True
+    ) -> dict[int, int]:
+        """Return the first of ``others`` whose hash is near and whose fine structure agrees, by index."""
+        bits = np.zeros((len(indices), len(others)), np.uint16)
+        for word in range(self.hashes.shape[1]):
+            bits += np.bitwise_count(self.hashes[indices, word][:, None] ^ other.hashes[others, word])
+        near = (bits <= _MAX_BITS) & allowed
+        found = {}
+        for row in np.flatnonzero(near.any(axis=1)):
+            candidates = others[near[row]]
+            same = candidates[other.details[candidates] @ self.details[indices[row]] >= _MIN_CORRELATION]
+            if len(same):
+                found[int(indices[row])] = int(same[0])
+        return found
+
+
+def find_copies(thumbnails: np.ndarray) -> list[tuple[int, int]]:
+    """Return (index, earlier index) of each picture that is, but for encoding and contrast, one before it.
+
+    Args:
+        thumbnails: grey float32 (N, 32, 32). Those without features are left out.
+    """
+    prints = _Prints(thumbnails)
+    found: dict[int, int] = {}
+    originals = prints.featured[:0]  # a copy is a copy of its original only, however many there are
+    for block in prints.blocks():
+        others = np.concatenate([originals, block])
+        found |= prints.matches(block, prints, others, others[None, :] < block[:, None])
+        originals = np.concatenate([originals, np.array([i for i in block if i not in found], originals.dtype)])
+    return sorted(found.items())
+
+
+def find_turned_copies(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
+    """Return (index into ``second``, index into ``first``) of pictures that are another, turned or mirrored.
+
+    Args:
+        first: grey float32 (N, 32, 32).
+        second: grey float32 (M, 32, 32).
+    """
+    if not len(first) or not len(second):
+        return []
+    prints = _Prints(second)
+    found: dict[int, int] = {}
+    for turn in range(1, 8):  # the other positions that a square has
+        stack = first[:, :, ::-1] if turn >= 4 else first
+        turned = _Prints(np.ascontiguousarray(np.rot90(stack, turn % 4, axes=(1, 2))))
+        for block in prints.blocks():
+            found |= prints.matches(block, turned, turned.featured)
+    return sorted(found.items())

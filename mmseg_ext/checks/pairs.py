@@ -1,8 +1,9 @@
-"""What the pixels of an image boil down to."""
+"""A split, and what each of its images and masks says on its own."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 
 import cv2
@@ -10,15 +11,66 @@ import numpy as np
 
 from ..datasets.loading import check_labels, check_same_size
 from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
-from ..datasets.reading import image_info, read_pixels
+from ..datasets.reading import ImageReading, image_info, read_pixels, rgb_of
+from ..datasets.voc import IGNORE, ROAD_CLASSES, Pair
 from ..errors import DataError
 from ..geo import RasterInfo, disagreement
 from .findings import Problem
-from .splits import Pair, Split
 
 THUMBNAIL_PX = 32
 _MIN_TEXTURE = 2.0  # standard deviation in grey levels
 _BLANK = 0.5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pairs that train, validate or test together.
+
+    Attributes:
+        name: ``train``, ``val``, ``test``, or ``pairs`` for folders without splits.
+        pairs: in the order of the split file; what is missing is left out.
+        images_dir: folder of the images.
+        masks_dir: folder of the masks, None without masks.
+        reading: how the images become what a network sees.
+        classes: class names in the order of their labels.
+        ignore_index: label that is left out of everything.
+        split_file: file that lists the pairs, None without one.
+        normalize: mean and standard deviation (0 to 255) in the order of the read bands, None where no config says.
+        raw: masks may be of any kind that the converters understand.
+    """
+
+    name: str
+    pairs: tuple[Pair, ...]
+    images_dir: str
+    masks_dir: str | None
+    reading: ImageReading = field(default_factory=ImageReading)
+    classes: tuple[str, ...] = ROAD_CLASSES
+    ignore_index: int = IGNORE
+    split_file: str | None = None
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    raw: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether a network learns from it."""
+        return self.name == "train"
+
+    @property
+    def place(self) -> str:
+        """What to name where the whole split is meant."""
+        return self.split_file or self.images_dir
+
+    def contents(self) -> dict[tuple[str, str], str]:
+        """Return the images by what tells them apart: real folder and file name."""
+        folder = os.path.realpath(self.images_dir)
+        return {(folder, os.path.basename(pair.image)): pair.image for pair in self.pairs}
+
+
+def mean_and_std(histograms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation (B,) of the values whose counts are ``histograms`` (B, 256)."""
+    counts = np.maximum(histograms.sum(axis=1), 1)
+    mean, mean_of_squares = (histograms @ np.arange(256.0) ** power / counts for power in (1, 2))
+    return mean, np.sqrt(np.maximum(mean_of_squares - mean**2, 0))
 
 
 @dataclass(frozen=True)
@@ -37,6 +89,21 @@ class ImageLook:
     digest: bytes
     road_on_nothing: float
 
+    @classmethod
+    def of(cls, image: np.ndarray, valid: np.ndarray | None, road_on_nothing: float) -> ImageLook:
+        """Return what is remembered of an image uint8 (H, W, B) and its valid pixels (H, W), None for all."""
+        image = np.ascontiguousarray(image)
+        where = None if valid is None else valid.astype(np.uint8)
+        bands = [cv2.calcHist([image], [band], where, [256], [0, 256]).ravel() for band in range(image.shape[2])]
+        picture, size = np.ascontiguousarray(image[:, :, :3]), (THUMBNAIL_PX, THUMBNAIL_PX)
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).reshape(*size, -1)
+        return cls(
+            histograms=np.stack(bands).astype(np.int64),
+            thumbnail=small.mean(axis=2, dtype=np.float32),
+            digest=hashlib.blake2b(image.data, digest_size=16).digest(),
+            road_on_nothing=road_on_nothing,
+        )
+
     @property
     def levels(self) -> int:
         """Number of values that occur, of the band with most."""
@@ -45,47 +112,7 @@ class ImageLook:
     @property
     def is_blank(self) -> bool:
         """Whether all valid pixels are of one colour, as far as JPEG lets them."""
-        counts = self.histograms.sum(axis=1)
-        if not counts.all():
-            return True
-        mean, mean_of_squares = (self.histograms @ np.arange(256.0) ** power / counts for power in (1, 2))
-        return bool(np.sqrt(np.maximum(mean_of_squares - mean**2, 0)).max() < _BLANK)
-
-
-def shows_something(image: np.ndarray, valid: np.ndarray | None, where: np.ndarray) -> bool:
-    """Return whether an image uint8 (H, W, B) has texture at the valid pixels of ``where`` (H, W)."""
-    seen = where if valid is None else where & valid
-    return bool(seen.any() and image[seen].std(axis=0).max() > _MIN_TEXTURE)
-
-
-def look_at(image: np.ndarray, valid: np.ndarray | None, labels: np.ndarray | None, ignore_index: int) -> ImageLook:
-    """Return what is remembered of an image.
-
-    Args:
-        image: uint8 (H, W, B), as a network sees it.
-        valid: bool (H, W), None for all.
-        labels: of its mask, uint8; None, or of another size, where there are none to compare with.
-        ignore_index: label that counts nowhere.
-    """
-    image = np.ascontiguousarray(image)
-    where = None if valid is None else valid.astype(np.uint8)
-    bands = [cv2.calcHist([image], [band], where, [256], [0, 256]).ravel() for band in range(image.shape[2])]
-    small = cv2.resize(
-        np.ascontiguousarray(image[:, :, :3]), (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA
-    )
-    on_nothing = 0.0
-    if labels is not None and labels.shape == image.shape[:2] and valid is not None:
-        on_nothing = float(((labels > 0) & (labels != ignore_index))[~valid].mean())
-    return ImageLook(
-        histograms=np.stack(bands).astype(np.int64),
-        thumbnail=small.reshape(THUMBNAIL_PX, THUMBNAIL_PX, -1).mean(axis=2, dtype=np.float32),
-        digest=hashlib.blake2b(image.data, digest_size=16).digest(),
-        road_on_nothing=on_nothing,
-    )
-
-
-# -- checks.pair_facts
-# What one image and its mask say of themselves.
+        return bool(not self.histograms.any(axis=1).all() or mean_and_std(self.histograms)[1].max() < _BLANK)
 
 
 @dataclass
@@ -119,15 +146,12 @@ class PairFacts:
 
 
 def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
-    """Return what the files of ``pair`` say; defects are noted, not raised.
+    """Return what the files of a ``pair`` of ``split`` say; defects are noted, not raised.
 
     Args:
-        pair: image and mask.
-        split: how they are to be understood.
+        pair: of ``split``.
+        split: says how the files are read.
         decode: read the image's pixels too, not just its header.
-
-    Raises:
-        MissingExtraError: a TIFF, and rasterio is not installed.
     """
     facts = PairFacts(pair)
     try:
@@ -144,29 +168,25 @@ def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
     return facts
 
 
-def image_as_seen(path: str, split: Split) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the image at ``path`` as uint8 (H, W, B) and its valid pixels, None for all.
+def as_seen(
+    values: np.ndarray, valid: np.ndarray | None, path: str, split: Split
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what `read_pixels` gave of the image at ``path`` as uint8 (H, W, B), and its valid pixels.
 
     Raw images of any depth and bands are shown by their first three bands between their 1st and 99th percentile.
 
     Raises:
-        DataError: unreadable, or bands or depth do not fit.
+        DataError: bands or depth do not fit.
     """
-    return _as_seen(*read_pixels(path), path, split)
-
-
-def _as_seen(
-    values: np.ndarray, valid: np.ndarray | None, path: str, split: Split
-) -> tuple[np.ndarray, np.ndarray | None]:
-    if split.raw:
-        values = values[:, :, :3] if values.shape[2] >= 3 else values[:, :, [0, 0, 0]]
-        if values.dtype != np.uint8:
-            known = values if valid is None else values[valid]
-            low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
-            scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
-            values = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
-        return values, valid
-    return split.reading.as_read(values, valid, path), valid
+    if not split.raw:
+        return split.reading.as_read(values, valid, path), valid
+    values = rgb_of(values)
+    if values.dtype != np.uint8:
+        known = values if valid is None else values[valid]
+        low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
+        scaled = (values.astype(np.float32) - low) * (255 / max(high - low, 1e-12))
+        values = np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
+    return values, valid
 
 
 def _words(error: Exception, path: str) -> str:
@@ -251,11 +271,18 @@ def _look(facts: PairFacts, split: Split, labels: np.ndarray | None, decode: boo
         facts.add("image-unreadable", path, _words(error, path))
         return
     try:
-        image, valid = _as_seen(values, valid, path, split)
+        image, valid = as_seen(values, valid, path, split)
     except DataError as error:
         facts.add("image-unfit", path, _words(error, path))
         return
-    if suspect and labels is not None and labels.shape == image.shape[:2]:
-        facts.textured_ignore = shows_something(image, valid, labels == split.ignore_index)
+    if labels is not None and labels.shape != image.shape[:2]:
+        labels = None
+    if suspect and labels is not None:
+        ignored = labels == split.ignore_index
+        seen = ignored if valid is None else ignored & valid
+        facts.textured_ignore = bool(seen.any() and image[seen].std(axis=0).max() > _MIN_TEXTURE)
     if decode:
-        facts.look = look_at(image, valid, labels, split.ignore_index)
+        on_nothing = 0.0
+        if labels is not None and valid is not None:
+            on_nothing = float(((labels > 0) & (labels != split.ignore_index))[~valid].mean())
+        facts.look = ImageLook.of(image, valid, on_nothing)

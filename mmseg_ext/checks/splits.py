@@ -1,111 +1,67 @@
-"""An image and its mask."""
+"""Splits: finding those of a config or a folder, their figures, and what only all pairs of a split together tell."""
 
 from __future__ import annotations
 
-import codecs
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from ..datasets import ImageReading, LoadRoadImage, RoadDataset, reading_of
-from ..datasets.raw_mask import RAW_MASK_SUFFIXES, find_folders, match_files
-from ..datasets.reading import IMAGE_SUFFIXES, MASK_SUFFIXES
-from ..datasets.road_dataset import ROAD_CLASSES
+import numpy as np
+
+from ..datasets import LoadRoadImage, RoadDataset, reading_of, voc
+from ..datasets.augmentation import normalize_setting
+from ..datasets.raw_mask import (
+    find_folders,
+    first_values,
+    holds_indices,
+    is_black_and_white,
+    match_files,
+    read_stored,
+    shows_scene,
+)
 from ..errors import ConfigError, DataError
 from .findings import Problem
+from .pairs import PairFacts, Split, mean_and_std
 
+Examined = Sequence[tuple[Split, Sequence[PairFacts]]]
 
-class Pair(NamedTuple):
-    """Paths of an image and its mask; no mask is None."""
-
-    stem: str
-    image: str
-    mask: str | None
-
-
-# -- checks.split
-# A split of a data set, as the checks see it.
-
-
-@dataclass(frozen=True)
-class Split:
-    """Pairs that train, validate or test together.
-
-    Attributes:
-        name: ``train``, ``val``, ``test``, or ``pairs`` for folders without splits.
-        pairs: in the order of the split file; what is missing is left out.
-        images_dir: folder of the images.
-        masks_dir: folder of the masks, None without masks.
-        reading: how the images become what a network sees.
-        classes: class names in the order of their labels.
-        ignore_index: label that counts nowhere.
-        split_file: file that lists the pairs, None without one.
-        normalize: mean and standard deviation (0 to 255) in the order of the read bands, None where no config says.
-        raw: masks may be of any kind that the converters understand.
-    """
-
-    name: str
-    pairs: tuple[Pair, ...]
-    images_dir: str
-    masks_dir: str | None
-    reading: ImageReading = field(default_factory=ImageReading)
-    classes: tuple[str, ...] = ROAD_CLASSES
-    ignore_index: int = 255
-    split_file: str | None = None
-    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    raw: bool = False
-
-    @property
-    def trains(self) -> bool:
-        """Whether a network learns from it."""
-        return self.name == "train"
-
-    @property
-    def place(self) -> str:
-        """What to name where the whole split is meant."""
-        return self.split_file or self.images_dir
-
-    def contents(self) -> frozenset[tuple[str, str]]:
-        """Return what tells the images apart: real folder and file name."""
-        folder = os.path.realpath(self.images_dir)
-        return frozenset((folder, os.path.basename(pair.image)) for pair in self.pairs)
-
-
-# -- checks.split_files
-# Finding the splits of a config or a folder, going on where something is missing.
-
-NAMES = ("train", "val", "test")
-_IMAGES, _MASKS, _LISTS = "JPEGImages", "SegmentationClass", os.path.join("ImageSets", "Segmentation")
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_MAX_LEVELS = 16
+_ALL_ROAD = 0.95
+_MOSTLY_ROAD = 0.5
+_MOSTLY_EMPTY = 0.9
+_RARE = 0.001
+_ON_NOTHING = 0.1
+_IMAGES_LOOKED_AT = 20
 
 
 def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem]]:
     """Return the splits of a config's ``data`` and what is wrong with its folders and lists.
 
     Raises:
-        ConfigError: a split is no `RoadDataset`, or has no split file.
+        ConfigError: a split is not a `RoadDataset`, or has no split file.
         DataError: a ``dataset.json`` cannot be understood.
     """
     splits, problems = [], []
-    for name in NAMES:
+    for name in voc.SPLITS:
         settings = data.get(name)
         if settings is None:
             continue
         if settings.get("type", "RoadDataset") != "RoadDataset":
             raise ConfigError(f"data.{name} is of type {settings['type']}; only RoadDataset can be examined")
         if not settings.get("split"):
-            raise ConfigError(f"data.{name} names no split file; set split='ImageSets/Segmentation/{name}.txt'")
+            raise ConfigError(f"data.{name} names no split file; set split={voc.split_file('', name)!r}")
         root = settings.get("data_root") or ""
-        masks = settings.get("ann_dir", _MASKS)
+        masks = settings.get("ann_dir", voc.MASKS)
         found, wrong = _listed_split(
             name,
-            os.path.join(root, settings.get("img_dir", _IMAGES)),
-            None if masks is None else os.path.join(root, masks),
             os.path.join(root, settings["split"]),
+            os.path.join(root, settings.get("img_dir", voc.IMAGES)),
+            None if masks is None else os.path.join(root, masks),
             reading=reading_of(root or None).with_settings(**_image_settings(settings)),
-            classes=tuple(settings.get("classes") or ROAD_CLASSES),
-            ignore_index=settings.get("ignore_index", 255),
+            classes=tuple(settings.get("classes") or voc.ROAD_CLASSES),
+            ignore_index=settings.get("ignore_index", voc.IGNORE),
             normalize=_normalize(settings),
         )
         splits.append(found)
@@ -121,15 +77,15 @@ def splits_of_folder(folder: str) -> tuple[list[Split], list[Problem]]:
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder or config")
-    images, lists = os.path.join(folder, _IMAGES), os.path.join(folder, _LISTS)
-    if not os.path.isdir(lists):
+    if not os.path.isdir(os.path.join(folder, voc.LISTS)):
         return _raw_split(*find_folders(folder))
     splits, problems = [], []
-    for name in NAMES:
-        split_file = os.path.join(lists, f"{name}.txt")
-        if name == "test" and not os.path.isfile(split_file):
+    for name in voc.SPLITS:
+        path = voc.split_file(folder, name)
+        if name == "test" and not os.path.isfile(path):
             continue
-        found, wrong = _listed_split(name, images, os.path.join(folder, _MASKS), split_file, reading=reading_of(folder))
+        images, masks = os.path.join(folder, voc.IMAGES), os.path.join(folder, voc.MASKS)
+        found, wrong = _listed_split(name, path, images, masks, reading=reading_of(folder))
         splits.append(found)
         problems += wrong
     return splits, problems + _unlistable(splits)
@@ -142,7 +98,7 @@ def split_of_dataset(name: str, dataset: RoadDataset) -> Split:
     for index in range(len(dataset)):
         image = dataset.image_path(index)
         stem = os.path.splitext(os.path.basename(image))[0]
-        pairs.append(Pair(stem, image, dataset.mask_path(index) if masked else None))
+        pairs.append(voc.Pair(stem, image, dataset.mask_path(index) if masked else None))
     return Split(
         name,
         tuple(pairs),
@@ -155,122 +111,26 @@ def split_of_dataset(name: str, dataset: RoadDataset) -> Split:
     )
 
 
-def unlisted_images(splits: Sequence[Split]) -> list[str]:
-    """Return the paths of images beside the listed ones that no split lists."""
-    listed: set[str] = set()
+def _problems(flaws: Iterable[voc.Flaw]) -> list[Problem]:
+    return [Problem(flaw.code, flaw.path, flaw.words) for flaw in flaws]
+
+
+def count_unlisted(splits: Sequence[Split]) -> int:
+    """Return the number of images beside the listed ones that no split lists."""
+    lists: dict[str, list[str]] = {}
     for split in splits:
-        if split.split_file is not None and os.path.isfile(split.split_file):
-            listed.update(os.path.join(split.images_dir, line.strip()) for line in _lines(split.split_file)[0])
-    folders = dict.fromkeys(split.images_dir for split in splits if not split.raw)
-    paths = [os.path.join(folder, name) for folder in folders for name in _files(folder, IMAGE_SUFFIXES)]
-    return [path for path in paths if os.path.splitext(path)[0] not in listed]
-
-
-def _files(folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name for name in names if os.path.splitext(name)[1].lower() in suffixes)
-
-
-def _by_stem(folder: str, suffixes: tuple[str, ...]) -> tuple[dict[str, str], list[Problem]]:
-    """Return the file of every stem, and where a second one has the same."""
-    found: dict[str, str] = {}
-    problems = []
-    for name in _files(folder, suffixes):
-        stem = os.path.splitext(name)[0]
-        if stem in found:
-            problems.append(Problem("two-files", os.path.join(folder, name), f"shares its name with {found[stem]}"))
-        else:
-            found[stem] = name
-    return found, problems
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _lines(path: str) -> tuple[list[str], list[Problem]]:
-    """Return the lines of a split file that are not blank, bytes that are no UTF-8 escaped as file names have them."""
-    with open(path, "rb") as file:
-        content = file.read()
-    problems = []
-    for mark, encoding in _BYTE_ORDER_MARKS.items():
-        if content.startswith(mark):
-            problems.append(Problem("split-encoding", path, f"begins with a byte-order mark ({encoding})"))
-            text = content.decode(encoding, "replace")
-            break
-    else:
-        text = content.decode("utf-8", "surrogateescape")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [line for line in lines if line.strip()], problems
+        if split.split_file is not None:
+            lists.setdefault(split.images_dir, []).append(split.split_file)
+    return sum(len(voc.unlisted_images(folder, files)) for folder, files in lists.items())
 
 
 def _listed_split(
-    name: str, images_dir: str, masks_dir: str | None, split_file: str, **settings: Any
+    name: str, path: str, images_dir: str, masks_dir: str | None, **settings: Any
 ) -> tuple[Split, list[Problem]]:
-    """Return the pairs that ``split_file`` lists, and what is missing."""
-    problems = []
-    lines: list[str] = []
-    for folder in filter(None, (images_dir, masks_dir)):
-        if not os.path.isdir(folder):
-            problems.append(Problem("no-folder", folder))
-    if os.path.isfile(split_file):
-        lines, problems_of_file = _lines(split_file)
-        problems += problems_of_file
-        if not lines:
-            problems.append(Problem("empty-split", split_file))
-    else:
-        problems.append(Problem("no-split-file", split_file))
-    pairs = []
-    if not any(problem.code == "no-folder" for problem in problems):
-        found, wrong = _pairs(lines, images_dir, masks_dir, split_file)
-        pairs += found
-        problems += wrong
-    split = Split(name, tuple(pairs), images_dir, masks_dir, split_file=split_file, **settings)
-    return split, problems
-
-
-def _pairs(
-    lines: Sequence[str], images_dir: str, masks_dir: str | None, split_file: str
-) -> tuple[list[Pair], list[Problem]]:
-    images, problems = _by_stem(images_dir, IMAGE_SUFFIXES)
-    masks: dict[str, str] = {}
-    other_masks: dict[str, str] = {}
-    if masks_dir is not None:
-        masks, twins = _by_stem(masks_dir, MASK_SUFFIXES)
-        problems += twins
-        other_masks, _ = _by_stem(masks_dir, RAW_MASK_SUFFIXES)
-    pairs: dict[str, Pair] = {}
-    for line in lines:
-        stem = line if line in images else line.strip()
-        if stem in pairs:
-            problems.append(Problem("line-twice", split_file, f"lists {stem} twice"))
-            continue
-        if stem not in images:
-            if _is_utf8(stem):
-                hint = ", with its suffix" if os.path.splitext(stem)[0] in images else ""
-                problems.append(
-                    Problem("no-image", os.path.join(images_dir, f"{stem}.*"), f"{split_file} lists it{hint}")
-                )
-            else:
-                problems.append(Problem("split-encoding", split_file, f"the name {stem!r} is no UTF-8"))
-            continue
-        if not _is_utf8(stem):
-            continue  # `_unlistable` tells; no decoder opens such files
-        image = os.path.join(images_dir, images[stem])
-        if stem != stem.strip():
-            problems.append(Problem("name-spaces", image))
-        mask = masks.get(stem) or other_masks.get(stem)
-        if masks_dir is not None and stem not in masks:
-            near = f"; {mask} is no {' or '.join(s[1:] for s in MASK_SUFFIXES[:2])}" if mask else ""
-            problems.append(Problem("no-mask", image, f"there is no {os.path.join(masks_dir, stem)}.png{near}"))
-            if mask is None:
-                continue
-        pairs[stem] = Pair(stem, image, None if mask is None or masks_dir is None else os.path.join(masks_dir, mask))
-    return list(pairs.values()), problems
+    """Return the pairs that the split file at ``path`` lists, each once, and what is missing."""
+    pairs, flaws = voc.listed_pairs(path, images_dir, masks_dir)
+    split = Split(name, tuple(dict.fromkeys(pairs)), images_dir, masks_dir, split_file=path, **settings)
+    return split, _problems(flaws)
 
 
 def _raw_split(images_dir: str, masks_dir: str) -> tuple[list[Split], list[Problem]]:
@@ -278,23 +138,16 @@ def _raw_split(images_dir: str, masks_dir: str) -> tuple[list[Split], list[Probl
     problems = [Problem("no-mask", path, f"no file named like it in {masks_dir}") for path in matching.lone_images]
     for stem, path, other in matching.clashes:
         problems.append(Problem("two-files", other, f"stands for {stem}, as {os.path.basename(path)} does"))
-    pairs = [Pair(*pair) for pair in matching.pairs if all(_is_utf8(os.path.basename(path)) for path in pair[1:])]
+    pairs = [pair for pair in matching.pairs if all(voc.is_utf8(os.path.basename(path or "")) for path in pair[1:])]
     problems += [Problem("name-spaces", pair.image) for pair in pairs if pair.stem != pair.stem.strip()]
     split = Split("pairs", tuple(pairs), images_dir, masks_dir, raw=True)
     return [split], problems + _unlistable([split])
 
 
 def _unlistable(splits: Sequence[Split]) -> list[Problem]:
-    """Return the image and mask files whose names no split file can hold, listed or not."""
-    folders = dict.fromkeys(
-        folder for split in splits for folder in (split.images_dir, split.masks_dir) if folder is not None
-    )
-    return [
-        Problem("name-encoding", os.path.join(folder, name))
-        for folder in folders
-        for name in _files(folder, RAW_MASK_SUFFIXES)
-        if not _is_utf8(name)
-    ]
+    """Return the files whose names no split file can hold, listed or not."""
+    folders = dict.fromkeys(folder for split in splits for folder in (split.images_dir, split.masks_dir) if folder)
+    return [problem for folder in folders for problem in _problems(voc.unlistable_files(folder))]
 
 
 def _steps(settings: Mapping[str, Any]) -> Iterator[dict]:
@@ -322,3 +175,256 @@ def _normalize(settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[fl
                 mean, std = mean[::-1], std[::-1]
             return mean, std
     return None
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """What a split consists of.
+
+    Attributes:
+        names: the split, and others that list the same images.
+        pairs: number of pairs.
+        sizes: number of images of each size, as ``WIDTHxHEIGHT``.
+        bands: number of images of each number of bands and type of values.
+        label_pixels: mask pixels of each class by name, and ``ignored``.
+        without_road: number of masks without a pixel above 0.
+        mean: of each band of the training images as a network reads them, RGB, 0 to 255.
+        std: standard deviation of each band.
+        class_weights: pixels / (classes * pixels of the class) of training; so each class weighs the same in sum.
+    """
+
+    names: tuple[str, ...]
+    pairs: int
+    sizes: dict[str, int]
+    bands: dict[str, int]
+    label_pixels: dict[str, int]
+    without_road: int
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    class_weights: list[float] | None = None
+
+    @classmethod
+    def of(cls, names: Sequence[str], split: Split, facts: Sequence[PairFacts]) -> SplitStatistics:
+        """Return the figures of ``split``, which stands under ``names``."""
+        infos = [fact.image for fact in facts if fact.image is not None]
+        pixels = label_pixels(split, facts)
+        classes = pixels[: len(split.classes)]
+        measured = training_statistics(split, facts) if split.trains else None
+        weights = None
+        if split.trains and classes.all():
+            weights = [round(float(classes.sum() / (len(classes) * count)), 3) for count in classes]
+        return cls(
+            names=tuple(names),
+            pairs=len(facts),
+            sizes=_counted(f"{info.width}x{info.height}" for info in infos),
+            bands=_counted(f"{info.bands} {info.dtype}{' + alpha' * info.has_alpha}" for info in infos),
+            label_pixels={
+                **{name: int(count) for name, count in zip(split.classes, classes, strict=True)},
+                "ignored": int(pixels[split.ignore_index]),
+            },
+            without_road=sum(fact.counts is not None and not fact.labelled(split) for fact in facts),
+            mean=None if measured is None else np.round(measured[0], 2).tolist(),
+            std=None if measured is None else np.round(measured[1], 2).tolist(),
+            class_weights=weights,
+        )
+
+    def row(self) -> list[str]:
+        """Return the cells of the report's table."""
+        total = max(sum(self.label_pixels.values()), 1)
+        shares = [f"{count / total:.1%} {name}" for name, count in self.label_pixels.items() if count]
+        return [
+            ", ".join(self.names),
+            str(self.pairs),
+            _most(self.sizes),
+            _most(self.bands),
+            ", ".join(shares) or "-",
+            str(self.without_road),
+        ]
+
+    def advice(self) -> list[str]:
+        """Return lines for a config, empty for splits that do not train."""
+        lines = []
+        if self.mean is not None and self.std is not None:
+            lines.append(f"for the config: {normalize_setting(self.mean, self.std)}")
+        if self.class_weights is not None:
+            lines.append(
+                f"to balance the classes: class_weight={self.class_weights}  (pixels / (classes x pixels of one))"
+            )
+        return ["", *lines] if lines else []
+
+
+def _counted(values: object) -> dict[str, int]:
+    return dict(Counter(values).most_common())  # type: ignore[call-overload]
+
+
+def _most(counts: dict[str, int]) -> str:
+    """Return the most frequent value, and how many others there are."""
+    if not counts:
+        return "-"
+    first = next(iter(counts))
+    return first if len(counts) == 1 else f"{first} and {len(counts) - 1} other{'s' * (len(counts) > 2)}"
+
+
+def apply_split_rules(examined: Examined) -> list[Problem]:
+    """Return the defects of whole splits, and correct what their pairs' facts say in the light of all."""
+    problems = []
+    for split, facts in examined:
+        problems += _exchanged_folders(facts)
+        if split.raw:
+            problems += _understand_raw_masks(split, facts)
+    problems += _ignored_roads(examined)
+    for split, facts in examined:
+        problems += [*_label_rules(split, facts), *_image_rules(split, facts)]
+    return problems
+
+
+def training_statistics(split: Split, facts: Sequence[PairFacts]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return mean and standard deviation of each band over all valid pixels, None where no image was read."""
+    looks = [fact.look.histograms for fact in facts if fact.look is not None]
+    if not looks or split.raw or len({look.shape for look in looks}) > 1:
+        return None
+    return mean_and_std(np.sum(looks, axis=0))
+
+
+def label_pixels(split: Split, facts: Sequence[PairFacts]) -> np.ndarray:
+    """Return the pixels of each of the 256 labels in the masks that could be used."""
+    return np.sum([fact.counts for fact in facts if fact.counts is not None], axis=0, initial=0) + np.zeros(256, int)
+
+
+def _shows_labels(path: str) -> bool:
+    try:
+        values, _ = read_stored(path)
+    except DataError:
+        return False
+    return not shows_scene(values)
+
+
+def _exchanged_folders(facts: Sequence[PairFacts]) -> list[Problem]:
+    """Return the masks that are photographs where the images are labels; their other defects follow from that."""
+    suspects = [fact for fact in facts if any(problem.code == "mask-photograph" for problem in fact.problems)]
+    if 2 * len(suspects) < len(facts):
+        return []
+    some = suspects[:_IMAGES_LOOKED_AT]
+    if not some or 2 * sum(_shows_labels(fact.pair.image) for fact in some) < len(some):
+        return []
+    problems = []
+    for fact in suspects:
+        words = f"shows a photograph, and {fact.pair.image} holds labels"
+        problems.append(Problem("folders-exchanged", fact.pair.mask or "", words))
+        fact.problems.clear()
+        fact.look = None
+    return problems
+
+
+def _understand_raw_masks(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
+    """Turn counts of grey values into counts of labels, as the converters will; return the masks that resist."""
+    usable = [fact for fact in facts if fact.counts is not None]
+    classes = len(split.classes)
+    if holds_indices(np.flatnonzero(label_pixels(split, usable)), classes):
+        return []
+    problems = []
+    for fact in usable:
+        counts = fact.counts
+        assert counts is not None
+        if is_black_and_white(counts):
+            fact.counts = np.zeros(256, int)
+            fact.counts[:2] = counts[:128].sum(), counts[128:].sum()
+        else:
+            words = f"values {first_values(np.flatnonzero(counts))} are neither labels nor black and white"
+            problems.append(Problem("mask-labels", fact.pair.mask or "", words))
+            fact.counts = None
+    return problems
+
+
+def _ignored_roads(examined: Examined) -> list[Problem]:
+    """Return the masks in which 255 must mean road.
+
+    That is so in a split without any class above 0; and in single masks where no mask of the data set holds both a
+    class above 0 and 255, and what they ignore may be road.
+    """
+    problems = []
+    both = any(
+        fact.labelled(split) and fact.counts is not None and fact.counts[split.ignore_index]
+        for split, facts in examined
+        for fact in facts
+    )
+    for split, facts in examined:
+        suspects = [
+            fact
+            for fact in facts
+            if fact.counts is not None and fact.counts[split.ignore_index] and not fact.labelled(split)
+        ]
+        if any(fact.labelled(split) for fact in facts):
+            suspects = [fact for fact in suspects if not both and _may_hide_road(fact, split)]
+        for fact in suspects:
+            words = f"values 0 and {split.ignore_index} but no class above 0, so every road would be ignored"
+            problems.append(Problem("mask-0-255", fact.pair.mask or "", words))
+            fact.counts = None
+    return problems
+
+
+def _may_hide_road(fact: PairFacts, split: Split) -> bool:
+    """Return whether what is ignored may be road: the image shows something there, and it is not most of the tile."""
+    if fact.counts is None:
+        return False
+    return fact.textured_ignore and 2 * int(fact.counts[split.ignore_index]) < int(fact.counts.sum())
+
+
+def _label_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
+    usable = [fact for fact in facts if fact.counts is not None]
+    if not usable:
+        return []
+    problems = []
+    pixels = label_pixels(split, facts)
+    classes = pixels[: len(split.classes)]
+    labelled = max(int(classes.sum()), 1)
+    if not classes[1:].any():
+        # masks that could not be read may hold roads
+        if len(usable) == len(facts):
+            words = f"not one of its {len(facts)} masks holds a road pixel"
+            problems.append(Problem("no-road", split.place, words, "error" if split.trains else "warning"))
+        return problems
+    if classes[1:].sum() > _MOSTLY_ROAD * labelled and len(split.classes) == 2:
+        problems.append(Problem("inverted", split.place, f"{classes[1] / labelled:.0%} of its pixels are road"))
+    for fact in usable:
+        own = fact.counts[: len(split.classes)] if fact.counts is not None else np.zeros(2)
+        if len(split.classes) == 2 and own[1] > _ALL_ROAD * own.sum():
+            problems.append(Problem("all-road", fact.pair.mask or "", f"{own[1] / own.sum():.0%} of it is road"))
+    empty = sum(not fact.labelled(split) for fact in usable)
+    if empty > _MOSTLY_EMPTY * len(usable):
+        problems.append(Problem("mostly-empty", split.place, f"{empty} of its {len(usable)} tiles have no road"))
+    for name, count in zip(split.classes, classes, strict=True):
+        if not count:
+            problems.append(Problem("class-absent", split.place, f"no pixel of {name}"))
+        elif split.trains and count < _RARE * labelled:
+            problems.append(Problem("rare-class", split.place, f"{name} is {count / labelled:.3%} of its pixels"))
+    return problems
+
+
+def _image_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
+    looks = [(fact, fact.look) for fact in facts if fact.look is not None]
+    problems = []
+    poor = [(fact, look) for fact, look in looks if not look.is_blank and look.levels <= _MAX_LEVELS]
+    # a hazy or even tile may have few levels; where most have, the depth was lost
+    severity = "error" if 2 * len(poor) >= len(looks) else "warning"
+    for fact, look in poor:
+        problems.append(Problem("few-grey-levels", fact.pair.image, f"{look.levels} grey levels", severity))
+    for fact, look in looks:
+        if look.is_blank:
+            problems.append(Problem("blank-image", fact.pair.image))
+        if look.road_on_nothing > _ON_NOTHING:
+            words = f"road covers {look.road_on_nothing:.0%} of what its image leaves transparent or without data"
+            problems.append(Problem("road-on-nothing", fact.pair.mask or "", words))
+    statistics = training_statistics(split, facts) if split.trains else None
+    if statistics is not None and split.normalize is not None:
+        (mean, std), (wanted_mean, wanted_std) = statistics, split.normalize
+        if len(wanted_mean) != len(mean):
+            words = f"it has {len(wanted_mean)} bands, the images have {len(mean)}"
+            problems.append(Problem("normalize", split.place, words))
+        else:
+            shift = np.abs(mean - wanted_mean) / wanted_std
+            spread = std / wanted_std
+            if shift.max() > 1 or spread.max() > 2 or spread.min() < 0.5:
+                words = f"images get mean {shift.max():.1f} and deviation {spread.min():.1f} instead of 0 and 1"
+                problems.append(Problem("normalize", split.place, words))
+    return problems

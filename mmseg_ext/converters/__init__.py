@@ -1,18 +1,17 @@
-"""Raw data into the VOC layout that `mmseg_ext.datasets.RoadDataset` reads."""
+"""Raw data into the VOC layout that `mmseg_ext.datasets.RoadDataset` reads; a new kind is an entry in `published`."""
 
-from .conversion import Conversion
+from .conversion import Conversion, convert, repair_dataset
 from .gis_layers import convert_layers
-from .published import CATALOGUE, convert, describe, repair_dataset
+from .published import CATALOGUE, describe
 from .road_drawing import RoadDrawing
-from .scenes import Settings
-from .synthetic_mines import write_synthetic_mines
-from .voc_writer import VocWriter
+from .scenes import ConversionSettings
+from .voc_writer import VocWriter, write_synthetic_mines
 
 __all__ = [
     "CATALOGUE",
     "Conversion",
+    "ConversionSettings",
     "RoadDrawing",
-    "Settings",
     "VocWriter",
     "convert",
     "convert_layers",

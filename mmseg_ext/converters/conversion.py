@@ -1,4 +1,4 @@
-"""Scenes of any raw data set into the VOC layout: checked, tiled, in parallel, resumable."""
+"""Raw data into a data set in the VOC layout: checked, tiled, in parallel, resumable."""
 
 from __future__ import annotations
 
@@ -7,31 +7,36 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..checks import examine, splits_of_folder
+from ..datasets import ImageReading, read_metadata
+from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import IGNORE, holds_indices, labels_of, read_grey
-from ..datasets.reading import IMAGE_SUFFIXES, ImageReading, image_info, read_metadata, read_pixels
-from ..errors import DataError
+from ..datasets.raw_mask import holds_indices, labels_of, read_grey, repaired_labels
+from ..datasets.reading import image_info, is_tiff, part_of, read_pixels
+from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
+from ..errors import ConfigError, DataError
 from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, write_geotiff
 from ..geo.raster import Window, transform_at
 from ..tiling import windows
-from .scenes import RawDataSet, Scene, Settings
+from .published import CATALOGUE, OPM
+from .scenes import COMMON, NAMES, ConversionSettings, RawDataSet, Scene
 from .voc_writer import VocWriter
 
 _Found = TypeVar("_Found")
+_Array = tuple[np.ndarray, np.ndarray | None]
 _FORMAT = 1
-_RASTERS = (".tif", ".tiff")
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
-_RUNNING_PER_WORKER = 2
 _NAMED_ERRORS = 5
 
 
@@ -53,27 +58,63 @@ class Conversion:
     road_share: float
     found_done: bool = False
 
+    def text(self, what: str) -> str:
+        """Return the images of each split, the share of ``what`` and the config's step that normalises, in words."""
+        counts = ", ".join(f"{count} {split}" for split, count in self.counts.items() if count)
+        test = "" if self.counts["test"] else ", the validation images are the test too"
+        done = " (was done already)" if self.found_done else ""
+        config = normalize_setting(self.mean, self.std)
+        return f"{counts}{test}; {self.road_share:.1%} {what}{done}\nfor the config: {config}"
 
-@dataclass(frozen=True)
-class _Survey:
-    """What was learned of one scene before anything is written."""
+    @classmethod
+    def of(cls, metadata: dict, found_done: bool) -> Conversion:
+        """Return what ``metadata``, that of a data set, says of its conversion."""
+        labels = [(int(label), n) for split in metadata["label_pixels"].values() for label, n in split.items()]
+        labelled = sum(count for label, count in labels if label != IGNORE)
+        road = sum(count for label, count in labels if label not in (0, IGNORE))
+        return cls(metadata["images"], metadata["mean"], metadata["std"], road / max(labelled, 1), found_done)
 
-    image: RasterInfo
-    values: np.ndarray
-    indices_apply: bool
+
+class Work(Protocol):
+    """One kind of conversion; the calls come in this order."""
+
+    def about(self) -> dict:
+        """Return what ``dataset.json`` says of the origin."""
+
+    def look(self) -> list[Scene]:
+        """Return all scenes, each in its split; refuse what cannot be converted before anything is written."""
+
+    def reading(self, scenes: Sequence[Scene]) -> ImageReading:
+        """Return how all images are read: bands, one scaling for images of more than 8 bits, ground resolution."""
+
+    def write(self, writer: VocWriter, scene: Scene) -> None:
+        """Write the tiles of one scene."""
 
 
-def summary(metadata: dict, found_done: bool) -> Conversion:
-    """Return what ``metadata``, that of a data set, says of its conversion."""
-    total: dict[int, int] = {}
-    for labels in metadata["label_pixels"].values():
-        for label, count in labels.items():
-            total[int(label)] = total.get(int(label), 0) + count
-    labelled = sum(count for label, count in total.items() if label != IGNORE)
-    road = sum(count for label, count in total.items() if label not in (0, IGNORE))
-    return Conversion(
-        metadata["images"], metadata["mean"], metadata["std"], road / max(labelled, 1), found_done=found_done
-    )
+def carry_out(begin: Callable[[], Work], dest: str, settings: ConversionSettings, key: str) -> Conversion:
+    """Make the data set ``dest``, or finish it; do nothing if it stands there, made under the same ``key``.
+
+    Raises:
+        DataError: names the files that could not be understood.
+    """
+    if not settings.overwrite and os.path.isdir(dest) and read_metadata(dest).get("key") == key:
+        return Conversion.of(read_metadata(dest), found_done=True)
+    with VocWriter(dest, settings.overwrite, key) as writer:
+        work = begin()
+        writer.about = work.about()
+        scenes = work.look()
+        writer.reading = work.reading(scenes)
+        todo = [scene for scene in scenes if scene.name not in writer.records]
+        try:
+            for _ in in_parallel(lambda scene: work.write(writer, scene), todo, settings.workers, "converting"):
+                pass
+        except DataError as error:
+            if writer.records:
+                raise DataError(f"{error} [{len(writer.records)} done; re-run the command to resume]") from None
+            raise
+        if not any("train" in record["splits"] and record["tiles"] for record in writer.records.values()):
+            raise DataError(f"{dest}: no training image holds a valid pixel; check the sources")
+    return Conversion.of(read_metadata(dest), found_done=False)
 
 
 def in_parallel(
@@ -89,23 +130,14 @@ def in_parallel(
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(scenes), desc=title, unit="image", disable=None, leave=False) as shown,
     ):
-        waiting: dict[Future, Scene] = {}
-        todo = iter(scenes)
+        jobs = {pool.submit(function, scene): scene for scene in scenes}
         try:
-            while True:
-                while len(waiting) < workers * _RUNNING_PER_WORKER and (scene := next(todo, None)) is not None:
-                    waiting[pool.submit(function, scene)] = scene
-                if not waiting:
-                    break
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    scene = waiting.pop(future)
-                    shown.update()
-                    try:
-                        result = future.result()
-                    except DataError as error:
-                        errors.append(str(error))
-                    else:
-                        yield scene, result
+            for job in as_completed(jobs):
+                shown.update()
+                try:
+                    yield jobs[job], job.result()
+                except DataError as error:
+                    errors.append(str(error))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     if errors:
@@ -114,7 +146,43 @@ def in_parallel(
         raise DataError(" | ".join(errors[:_NAMED_ERRORS]) + more)
 
 
-def _holes(values: np.ndarray, valid: np.ndarray | None, hole_value: int | None) -> np.ndarray | None:
+def key_of(*parts: object) -> str:
+    """Return what names sources and settings, so that equal conversions are known."""
+    text = json.dumps([_FORMAT, *parts], default=list)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def stamp(path: str) -> list[str | int]:
+    """Return name, size and time of a file, which tell whether it is the same.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: {str(error.strerror).lower()}; check the path") from None
+    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
+
+
+def scaled(reading: ImageReading, pixels: np.ndarray, settings: ConversionSettings, path: str) -> ImageReading:
+    """Return ``reading`` with the scaling to 8 bits that fits training ``pixels`` (N, B); ``path`` is named in errors.
+
+    Raises:
+        DataError: there are none, or a band of them is constant.
+    """
+    if not len(pixels):
+        raise DataError(f"{path}: the training images hold no valid pixel; take them out")
+    low, high = np.percentile(pixels, settings.percentiles, axis=0)
+    if (high <= low).any():
+        raise DataError(
+            f"{path}: band {int(np.argmax(high <= low)) + 1} of the training images holds one value ({low.min():g}) "
+            "nearly everywhere, so it cannot be scaled; choose other --bands or --percentiles"
+        )
+    return replace(reading, low=tuple(map(float, low)), high=tuple(map(float, high)))
+
+
+def _without_holes(values: np.ndarray, valid: np.ndarray | None, hole_value: int | None) -> np.ndarray | None:
     """Return the valid pixels, less connected areas that have ``hole_value`` in every band; None where all are."""
     if hole_value is None:
         return valid
@@ -129,58 +197,56 @@ def _holes(values: np.ndarray, valid: np.ndarray | None, hole_value: int | None)
     return None if combined.all() else combined
 
 
-def _mask_info(path: str) -> RasterInfo:
-    try:
-        return image_info(path)
-    except DataError as error:
-        raise DataError(str(error).replace("cannot be read as an image", "cannot be read as a mask")) from None
+def _read_grey(path: str, window: Window | None = None) -> _Array:
+    return read_grey(path, window), None
 
 
-def _pixels_of(path: str, wins: Sequence[Window]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yield values and valid pixels of each window; a file that cannot be read in part is read once."""
-    if len(wins) == 1 or path.lower().endswith(_RASTERS):
-        for window in wins:
-            yield read_pixels(path, window)
+def _parts(path: str, wins: Sequence[Window], read: Callable[..., _Array]) -> Iterator[_Array]:
+    """Yield what ``read`` returns of each window; a file that cannot be read in part is read once."""
+    if len(wins) == 1 or is_tiff(path):
+        yield from (read(path, window) for window in wins)
         return
-    values, valid = read_pixels(path)
-    for row, column, height, width in wins:
-        part = (slice(row, row + height), slice(column, column + width))
-        yield values[part], None if valid is None or valid[part].all() else valid[part]
-
-
-def _grey_of(path: str, wins: Sequence[Window]) -> Iterator[np.ndarray]:
-    """Yield the one-channel mask of each window; a file that cannot be read in part is read once."""
-    if len(wins) == 1 or path.lower().endswith(_RASTERS):
-        for window in wins:
-            yield read_grey(path, window)
-        return
-    grey = read_grey(path)
-    for row, column, height, width in wins:
-        yield grey[row : row + height, column : column + width]
+    values, valid = read(path)
+    for window in wins:
+        own = None if valid is None else part_of(valid, window)
+        yield part_of(values, window), None if own is None or own.all() else own
 
 
 def _is_chromatic(path: str) -> bool:
-    """Return whether the mask at ``path`` shows roads in a colour on black, so that its values are no labels."""
+    """Return whether the mask at ``path`` shows roads in a colour on black, so that its values are not labels."""
     if image_info(path).bands != 3 or read_grey(path).max() != IGNORE:
         return False
     values, _ = read_pixels(path)
     return values.shape[2] == 3 and bool(np.ptp(values.astype(np.int16), axis=2).max() > 0)
 
 
-class _Converter:
-    """One conversion: its scenes and what all of them share."""
+@dataclass(frozen=True)
+class _SceneFacts:
+    """What was learned of one scene before anything is written: its header, the values that its mask has."""
+
+    image: RasterInfo
+    values: np.ndarray
+    indices_apply: bool
+
+
+class _ImagesAndMasks:
+    """One conversion of images with masks or centrelines: its scenes and what all of them share."""
 
     def __init__(
         self,
         raw: RawDataSet,
-        scenes: Sequence[Scene],
-        settings: Settings,
+        scenes: list[Scene],
+        settings: ConversionSettings,
         read_labels: Callable[[str], np.ndarray] | None,
     ) -> None:
         self.raw, self.scenes, self.settings = raw, scenes, settings
         self.read_labels = read_labels
-        self.surveys: dict[str, _Survey] = {}
+        self.facts: dict[str, _SceneFacts] = {}
         self.indices = bool(raw.indices) or settings.num_classes > 2
+
+    def about(self) -> dict:
+        raw = self.raw
+        return dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
 
     def tiles(self, scene: Scene, image: RasterInfo, overlapping: bool = False) -> list[Window]:
         """Return the windows of ``scene``: for training they may overlap, for scores no pixel must count twice."""
@@ -189,123 +255,111 @@ class _Converter:
         overlap = self.settings.overlap if overlapping and scene.splits == ("train",) else None
         return [(top + r, left + c, h, w) for r, c, h, w in windows(height, width, tile, overlap)]
 
-    def survey(self, scene: Scene) -> _Survey:
-        """Return what the files of ``scene`` hold; refuse what cannot be converted before anything is written."""
+    def inspect(self, scene: Scene) -> _SceneFacts:
+        """Return what the files of ``scene`` hold."""
         image = image_info(scene.image)
         values = np.zeros(256, bool)
         chromatic = False
         if scene.mask is not None:
-            mask = _mask_info(scene.mask)
+            try:
+                mask = image_info(scene.mask)
+            except DataError as error:
+                raise DataError(str(error).replace("read as an image", "read as a mask")) from None
             check_same_size((mask.height, mask.width), (image.height, image.width), scene.mask, scene.image)
             shifted = disagreement(image, mask)
             if shifted:
                 raise DataError(f"{scene.mask}: {shifted}, {scene.image}; export both on the same grid")
             if self.read_labels is not None:
                 self.read_labels(scene.mask)
-                return _Survey(image, values, True)
-            for grey in _grey_of(scene.mask, self.tiles(scene, image)):
+                return _SceneFacts(image, values, True)
+            for grey, _ in _parts(scene.mask, self.tiles(scene, image), _read_grey):
                 labels_of(grey, self._could_be_indices(grey), self.settings.num_classes, scene.mask)
                 values |= np.bincount(grey.ravel(), minlength=256) > 0
             chromatic = not self.raw.indices and _is_chromatic(scene.mask)
         elif scene.lines is not None:
             burn_lines(scene.lines, image, self.settings.road_width, (0, 0, 1, 1))
-        return _Survey(image, values, not chromatic)
+        return _SceneFacts(image, values, not chromatic)
 
     def _could_be_indices(self, grey: np.ndarray) -> bool:
         if self.indices or self.raw.indices is not None:
             return self.indices
-        return bool(grey.max() < self.settings.num_classes) or (
-            holds_indices(np.unique(grey), self.settings.num_classes)
-        )
+        classes = self.settings.num_classes
+        return bool(grey.max() < classes) or holds_indices(np.unique(grey), classes)
 
-    def look(self) -> None:
-        """Survey all scenes, and decide from all masks together what their values mean."""
-        for scene, found in in_parallel(self.survey, self.scenes, self.settings.workers, "looking"):
-            self.surveys[scene.name] = found
+    def look(self) -> list[Scene]:
+        """Inspect all scenes, and decide from all masks together what their values mean."""
+        for scene, found in in_parallel(self.inspect, self.scenes, self.settings.workers, "looking"):
+            self.facts[scene.name] = found
         if self.raw.indices is None and not self.indices:
             # 255 is road in 0/255 masks and ignore in 0/1 masks: all masks together tell which
             seen = np.zeros(256, bool)
-            for found in self.surveys.values():
+            for found in self.facts.values():
                 if found.indices_apply:
                     seen |= found.values
             self.indices = holds_indices(np.flatnonzero(seen), self.settings.num_classes)
+        return self.scenes
 
-    def reading(self) -> ImageReading:
-        """Return how all images are read: bands, one scaling for images of more than 8 bits, ground resolution."""
-        bands = None if self.settings.bands is None else tuple(self.settings.bands)
-        first = self.surveys[self.scenes[0].name].image
-        kinds = {found.image.dtype for found in self.surveys.values()}
-        if len(kinds) > 1:
-            odd = next(f.image for f in self.surveys.values() if f.image.dtype != first.dtype)
+    def reading(self, scenes: Sequence[Scene]) -> ImageReading:
+        images = [found.image for found in self.facts.values()]
+        first = self.facts[scenes[0].name].image
+        odd = next((image for image in images if image.dtype != first.dtype), None)
+        if odd is not None:
             raise DataError(
                 f"{odd.path}: {odd.dtype} pixels, but {first.path} has {first.dtype}; one scaling cannot fit both"
             )
-        reading = ImageReading(bands=bands, gsd_m=self.settings.gsd or self.raw.gsd_m or _gsd_m(self.surveys))
+        gsd_m = self.settings.gsd or self.raw.gsd_m or _median_gsd_m(images)
+        reading = ImageReading(bands=None if self.settings.bands is None else tuple(self.settings.bands), gsd_m=gsd_m)
         reading.select(np.zeros((1, 1, first.bands), first.dtype), first.path)
         if first.dtype == "uint8":
             return reading
-        low, high = self._percentiles(reading)
-        return replace(reading, low=low, high=high)
+        training = [scene for scene in scenes if "train" in scene.splits]
+        samples = in_parallel(
+            lambda scene: self._sample(scene, reading), training, self.settings.workers, "measuring values"
+        )
+        return scaled(reading, np.concatenate([part for _, part in samples]), self.settings, training[0].image)
 
-    def _percentiles(self, reading: ImageReading) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        training = [scene for scene in self.scenes if "train" in scene.splits]
-
-        def sample(scene: Scene) -> np.ndarray:
-            parts = []
-            wins = self.tiles(scene, self.surveys[scene.name].image)
-            for values, valid in _pixels_of(scene.image, wins):
-                valid = _holes(values, valid, self.raw.hole_value)
-                chosen = reading.select(values, scene.image)
-                flat = chosen.reshape(-1, chosen.shape[2]) if valid is None else chosen[valid]
-                parts.append(flat[:: max(1, len(flat) * len(wins) // _SAMPLE_PX)])
-            return np.concatenate(parts)
-
-        workers = self.settings.workers
-        samples = [part for _, part in in_parallel(sample, training, workers, "measuring values")]
-        pixels = np.concatenate(samples)
-        if not len(pixels):
-            raise DataError(f"{training[0].image}: the training images hold no valid pixel; take them out")
-        low, high = np.percentile(pixels, self.settings.percentiles, axis=0)
-        if (high <= low).any():
-            raise DataError(
-                f"{training[0].image}: band {int(np.argmax(high <= low)) + 1} of the training images holds one value "
-                f"({low.min():g}) nearly everywhere, so it cannot be scaled; choose other --bands or --percentiles"
-            )
-        return tuple(float(v) for v in low), tuple(float(v) for v in high)
+    def _sample(self, scene: Scene, reading: ImageReading) -> np.ndarray:
+        """Return some valid pixels (N, B) of a scene."""
+        parts = []
+        wins = self.tiles(scene, self.facts[scene.name].image)
+        for values, valid in _parts(scene.image, wins, read_pixels):
+            valid = _without_holes(values, valid, self.raw.hole_value)
+            chosen = reading.select(values, scene.image)
+            flat = chosen.reshape(-1, chosen.shape[2]) if valid is None else chosen[valid]
+            parts.append(flat[:: max(1, len(flat) * len(wins) // _SAMPLE_PX)])
+        return np.concatenate(parts)
 
     def labels(self, scene: Scene, wins: Sequence[Window]) -> Iterator[np.ndarray]:
         """Yield the labels (H, W) of each window."""
-        found = self.surveys[scene.name]
+        found = self.facts[scene.name]
         if scene.lines is not None:
-            for window in wins:
-                yield burn_lines(scene.lines, found.image, self.settings.road_width, window)
+            yield from (burn_lines(scene.lines, found.image, self.settings.road_width, window) for window in wins)
             return
         assert scene.mask is not None
         if self.read_labels is not None:
             labels = self.read_labels(scene.mask)
-            for row, column, height, width in wins:
-                yield labels[row : row + height, column : column + width].copy()
+            yield from (part_of(labels, window).copy() for window in wins)
             return
         indices = self.indices and found.indices_apply
-        for grey in _grey_of(scene.mask, wins):
+        for grey, _ in _parts(scene.mask, wins, _read_grey):
             yield labels_of(grey, indices, self.settings.num_classes, scene.mask).copy()
 
     def write(self, writer: VocWriter, scene: Scene) -> None:
         """Write the tiles of ``scene``; a tile without any image is left out."""
-        image = self.surveys[scene.name].image
+        image = self.facts[scene.name].image
         wins = self.tiles(scene, image, overlapping=True)
         whole = scene.part is None and len(wins) == 1
         stems, statistics = [], []
-        parts = zip(wins, _pixels_of(scene.image, wins), self.labels(scene, wins), strict=True)
+        parts = zip(wins, _parts(scene.image, wins, read_pixels), self.labels(scene, wins), strict=True)
         for window, (values, own), mask in parts:
             stem = scene.name if whole else f"{scene.name}_r{window[0]:05d}_c{window[1]:05d}"
-            valid = _holes(values, own, self.raw.hole_value)
+            valid = _without_holes(values, own, self.raw.hole_value)
             if valid is not None and not valid.any():
                 continue
             if valid is not None:
                 mask[~valid] = IGNORE
-            suffix = os.path.splitext(scene.image)[1].lower()
             if whole and valid is own and _stands_alone(image):
+                suffix = os.path.splitext(scene.image)[1].lower()
                 shutil.copyfile(scene.image, writer.image_path(stem, suffix))
             else:
                 _write_image(writer, stem, values, valid, image, window)
@@ -317,10 +371,9 @@ class _Converter:
 
 def _stands_alone(image: RasterInfo) -> bool:
     """Return whether a copy of the image's one file tells all that is known of it."""
-    path = image.path.lower()
-    if path.endswith(_RASTERS):
+    if is_tiff(image.path):
         return not os.path.exists(f"{image.path}.msk")
-    return path.endswith(IMAGE_SUFFIXES) and image.transform is None
+    return image.path.lower().endswith(IMAGE_SUFFIXES) and image.transform is None
 
 
 def _write_image(
@@ -341,76 +394,87 @@ def _write_image(
     write_geotiff(writer.image_path(stem, ".tif"), values, image.crs, transform, valid, nodata)
 
 
-def _gsd_m(surveys: dict[str, _Survey]) -> float | None:
+def _median_gsd_m(images: Sequence[RasterInfo]) -> float | None:
     """Return the median ground sampling distance in metres that the georeferences tell, None where none does."""
-    each = [ground_sampling_distance(survey.image) for survey in surveys.values()]
-    found = [gsd_m for gsd_m in each if gsd_m is not None]
+    found = [gsd_m for gsd_m in map(ground_sampling_distance, images) if gsd_m is not None]
     return round(float(np.median(found)), 4) if found else None
 
 
-def _key(raw: RawDataSet, scenes: Sequence[Scene], settings: Settings) -> str:
-    """Return what names the sources and the settings, so that equal conversions are known."""
-    files = []
-    for scene in scenes:
-        for path in filter(None, (scene.image, scene.mask, scene.lines)):
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
-            files.append(
-                [scene.name, scene.splits, scene.part, os.path.basename(path), status.st_size, status.st_mtime_ns]
-            )
-    chosen = {k: v for k, v in asdict(settings).items() if k not in ("workers", "overwrite")}
-    text = json.dumps([_FORMAT, raw.name, chosen, files], default=list)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+def convert(name: str, source: str, dest: str, **settings: object) -> Conversion:
+    """Convert the raw data in ``source`` into a data set at ``dest``; the source is not changed.
 
-
-def convert_scenes(
-    raw: RawDataSet,
-    scenes: Sequence[Scene],
-    dest: str,
-    settings: Settings,
-    read_labels: Callable[[str], np.ndarray] | None = None,
-) -> Conversion:
-    """Convert ``scenes`` into the VOC layout at ``dest``; the sources are not changed.
-
-    Done already, from the same files with the same settings: nothing happens. Interrupted before: it goes on. Only a
-    finished conversion stands at ``dest``.
+    If it is done already, from the same files with the same settings, nothing happens; if it was interrupted, it
+    resumes. Only a finished conversion stands at ``dest``.
 
     Args:
-        raw: what the scenes are.
-        scenes: each in its split.
+        name: one of `CATALOGUE`.
+        source: folder of the raw data.
         dest: folder to create.
-        settings: tiling, bands, scaling and the like.
-        read_labels: path of a mask to its labels (H, W), where each mask is judged by itself; otherwise all masks
-            together tell what their values mean.
+        settings: attributes of `ConversionSettings`; those left out, or None, take the data set's defaults.
 
     Raises:
+        ConfigError: no such converter, or a setting that it does not take.
         DataError: names the files that could not be understood.
     """
+    if name not in CATALOGUE:
+        near = get_close_matches(name, CATALOGUE, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CATALOGUE)}"
+        raise ConfigError(f"{name}: no converter has this name; {hint}")
+    raw = CATALOGUE[name]
+    given = {key: value for key, value in settings.items() if value is not None}
+    for key in given:
+        if key not in NAMES:
+            raise ConfigError(f"{key}: a conversion has no such setting")
+        if key not in (*COMMON, *raw.options):
+            raise ConfigError(f"--{key.replace('_', '-')} does not apply to {name} ({raw.title}); leave it out")
+    source = os.path.normpath(source)
+    if not os.path.isdir(source):
+        raise DataError(f"{source}: no such folder")
+    if os.path.commonpath([os.path.realpath(dest), os.path.realpath(source)]) == os.path.realpath(dest):
+        raise DataError(f"{dest}: holds the source {source}, which must not be replaced; choose another folder")
+    chosen = ConversionSettings(**{**raw.defaults, **given})
+    return _convert(raw, source, dest, chosen, _single_masks(source, chosen) if raw is OPM else None)
+
+
+def repair_dataset(source: str, dest: str, num_classes: int = 2) -> Conversion:
+    """Write the VOC folder ``source`` anew at ``dest``, its masks turned into labels; images and splits stay.
+
+    Raises:
+        DataError: names the masks that have no one safe answer.
+    """
+    raw = replace(OPM, name="voc", title="repaired", home="", citation="", licence="")
+    settings = ConversionSettings(tile=0, num_classes=num_classes)
+    source = os.path.normpath(source)
+    return _convert(raw, source, dest, settings, _single_masks(source, settings))
+
+
+def _single_masks(source: str, settings: ConversionSettings) -> Callable[[str], np.ndarray]:
+    """Return how masks of a VOC folder are read, each judged by itself and by what the label doctor says of it."""
+    road_is_ignore: set[str] = set()
+    if settings.num_classes == 2:
+        for finding in examine(source, *splits_of_folder(source)).findings:
+            if finding.code == "mask-0-255":
+                road_is_ignore.update(map(os.path.realpath, finding.files))
+    return lambda path: repaired_labels(path, settings.num_classes, os.path.realpath(path) in road_is_ignore)
+
+
+def _convert(
+    raw: RawDataSet,
+    source: str,
+    dest: str,
+    settings: ConversionSettings,
+    read_labels: Callable[[str], np.ndarray] | None,
+) -> Conversion:
+    """Convert the scenes of ``raw``; without ``read_labels`` all masks together tell what their values mean."""
+    scenes = raw.find_scenes(source, settings)
     for scene in scenes:
-        try:
-            scene.name.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{scene.image!a}: the file's name is not UTF-8; rename it") from None
-    key = _key(raw, scenes, settings)
-    if not settings.overwrite and os.path.isdir(dest):
-        metadata = read_metadata(dest)
-        if metadata.get("key") == key:
-            return summary(metadata, found_done=True)
-    about = dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
-    with VocWriter(dest, settings.overwrite, key, about=about) as writer:
-        work = _Converter(raw, scenes, settings, read_labels)
-        work.look()
-        writer.reading = work.reading()
-        todo = [scene for scene in scenes if scene.name not in writer.records]
-        try:
-            for _ in in_parallel(lambda scene: work.write(writer, scene), todo, settings.workers, "converting"):
-                pass
-        except DataError as error:
-            if writer.records:
-                raise DataError(f"{error} [{len(writer.records)} images are done; the same command goes on]") from None
-            raise
-        if not any("train" in record["splits"] and record["tiles"] for record in writer.records.values()):
-            raise DataError(f"{dest}: no training image holds a valid pixel; check the sources")
-    return summary(read_metadata(dest), found_done=False)
+        if not is_utf8(scene.name):
+            raise DataError(f"{scene.image!a}: the file's name is not UTF-8; rename it")
+    files = [
+        [scene.name, scene.splits, scene.part, *stamp(path)]
+        for scene in scenes
+        for path in (scene.image, scene.mask, scene.lines)
+        if path is not None
+    ]
+    key = key_of(raw.name, settings.decisive(), files)
+    return carry_out(lambda: _ImagesAndMasks(raw, scenes, settings, read_labels), dest, settings, key)

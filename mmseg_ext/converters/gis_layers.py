@@ -1,9 +1,7 @@
-"""Blocks of ground, and which of them train, validate and test."""
+"""Orthomosaics and road layers of a GIS into a data set: tiles with masks, split by blocks of ground."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import random
@@ -14,19 +12,20 @@ from itertools import combinations
 
 import numpy as np
 
-from ..datasets.raw_mask import IGNORE
-from ..datasets.reading import ImageReading, read_metadata
+from ..datasets import ImageReading
+from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import GridSource, GroundGrid, RasterInfo, grid_of, raster_info, write_geotiff
 from ..geo.raster import Window
-from .conversion import Conversion, in_parallel, summary
+from .conversion import Conversion, carry_out, in_parallel, key_of, scaled, stamp
 from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
-from .scenes import Scene, Settings
+from .scenes import ConversionSettings, Scene
 from .voc_writer import VocWriter
 
 Place = tuple[str, int, int]
 _TILES = 8
 _BLOCKS = 16
+_SAMPLE_PX = 20_000
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,7 @@ class Blocks:
         block_m: float | None = None,
         gap_m: float | None = None,
     ) -> Blocks:
-        """Return how ground is parted.
-
-        Args:
-            tile: side of a tile in pixels.
-            gsd_m: metres per pixel.
-            shapes: (height, width) of all rasters in pixels.
-            block_m: side of a block in metres; None takes 8 tiles, fewer where that makes less than 16 blocks.
-            gap_m: metres between blocks; None takes an eighth of a tile.
+        """Return the blocks for rasters of ``shapes`` (height, width); other arguments as in `convert_layers`.
 
         Raises:
             ConfigError: a block smaller than a tile, or a gap below 0.
@@ -90,12 +82,12 @@ class Blocks:
                 yield row * self.pitch + i * self.tile, column * self.pitch + j * self.tile, self.tile, self.tile
 
 
-def block_splits(road_px: Mapping[Place, int], settings: Settings) -> dict[Place, str]:
+def block_splits(road_px: Mapping[Place, int], settings: ConversionSettings) -> dict[Place, str]:
     """Return the split of each block of ground, at random; those with road and those without have the same shares.
 
     Args:
         road_px: pixels of road in each block, by the name of its map, its row and its column.
-        settings: ``val`` and ``test``, shares or numbers of blocks, and ``seed``.
+        settings: ``val``, ``test`` and ``seed``.
 
     Raises:
         DataError: too few blocks have road for each split to get one.
@@ -127,15 +119,8 @@ def _number(part: float, places: int, total: int, at_least_one: bool) -> int:
     return max(number, 1) if at_least_one else number
 
 
-# -- converters.gis_layers
-# Orthomosaics and road layers of a GIS into a data set: tiles with masks, split by blocks of ground.
-
-_FORMAT = 1
-_SAMPLE_PX = 20_000
-
-
 @dataclass(frozen=True)
-class _Survey:
+class _BlockFacts:
     """What was learned of one block of one raster: its tiles with known ground, road pixels, a sample of values."""
 
     windows: list[Window]
@@ -147,7 +132,7 @@ def convert_layers(
     rasters: Sequence[str],
     drawing: RoadDrawing,
     dest: str,
-    settings: Settings,
+    settings: ConversionSettings,
     block_m: float | None = None,
     gap_m: float | None = None,
 ) -> Conversion:
@@ -155,8 +140,8 @@ def convert_layers(
 
     Tiles are GeoTIFFs ``<raster>_r<row>_c<column>``, pixels of the raster's grid. All rasters on one map share one
     grid. The ground is split by square blocks, so that rasters of the same ground, such as those of several years, have
-    it in the same split. Done already, from the same files with the same settings: nothing happens. Interrupted before:
-    it goes on.
+    it in the same split. If it is done already, from the same files with the same settings, nothing happens; if it was
+    interrupted, it resumes.
 
     Args:
         rasters: georeferenced images of any format, depth and map.
@@ -174,18 +159,16 @@ def convert_layers(
     if not settings.tile:
         raise ConfigError("--tile 0: give the pixels of a tile's side")
     names = _names(rasters)
-    key = _key(rasters, drawing, settings, block_m, gap_m)
-    if not settings.overwrite and os.path.isdir(dest) and read_metadata(dest).get("key") == key:
-        return summary(read_metadata(dest), found_done=True)
-    with VocWriter(dest, settings.overwrite, key) as writer:
-        work = _Tiling(names, drawing, settings, block_m, gap_m)
-        writer.about = work.about()
-        scenes = work.look()
-        writer.reading = work.reading(scenes)
-        todo = [scene for scene in scenes if scene.name not in writer.records]
-        for _ in in_parallel(lambda scene: work.write(writer, scene), todo, settings.workers, "converting"):
-            pass
-    return summary(read_metadata(dest), found_done=False)
+    how = {k: v and os.path.basename(v) if k in ("roads", "area", "nogo") else v for k, v in asdict(drawing).items()}
+    files = [_stamp(source) for source in (*rasters, *drawing.sources)]
+    key = key_of("layers", files, how, settings.decisive(), block_m, gap_m)
+    return carry_out(lambda: _Tiling(names, drawing, settings, block_m, gap_m), dest, settings, key)
+
+
+def _stamp(source: str) -> list[str | int]:
+    """Return what tells whether a raster or a layer (``file:layer``) is the same."""
+    found = stamp(source if os.path.exists(source) else source.rpartition(":")[0] or source)
+    return [os.path.basename(source), *found[1:]]
 
 
 class _Tiling:
@@ -195,7 +178,7 @@ class _Tiling:
         self,
         names: dict[str, str],
         drawing: RoadDrawing,
-        settings: Settings,
+        settings: ConversionSettings,
         block_m: float | None,
         gap_m: float | None,
     ) -> None:
@@ -215,11 +198,10 @@ class _Tiling:
             if grid.crs not in self.labels:
                 same = [name for name in names if self.grids[name].crs == grid.crs]
                 self.labels[grid.crs] = layers.on(grid, [self.windows[name] for name in same])
-        self.surveys: dict[str, _Survey] = {}
+        self.facts: dict[str, _BlockFacts] = {}
         self.places: dict[str, tuple[str, int, int]] = {}
 
     def about(self) -> dict:
-        """Return what ``dataset.json`` says of the origin."""
         return dict(
             data_set="layers",
             title="orthomosaics and road layers",
@@ -249,7 +231,7 @@ class _Tiling:
                 labels[~valid] = IGNORE
                 yield values, valid, labels
 
-    def survey(self, scene: Scene) -> _Survey:
+    def inspect(self, scene: Scene) -> _BlockFacts:
         """Return which tiles of a block show known ground."""
         name, i, j = self.places[scene.name]
         bands = ImageReading(bands=self.settings.bands)
@@ -269,13 +251,13 @@ class _Tiling:
             if values.dtype != np.uint8:
                 pixels = bands.select(values, scene.image)[valid]
                 samples.append(pixels[:: max(1, len(pixels) * len(near) // _SAMPLE_PX)])
-        return _Survey(windows, road_px, np.concatenate(samples) if samples else np.zeros((0, 3)))
+        return _BlockFacts(windows, road_px, np.concatenate(samples) if samples else np.zeros((0, 3)))
 
     def look(self) -> list[Scene]:
-        """Survey all blocks and return those that show known ground, each in its split."""
+        """Inspect all blocks and return those that show known ground, each in its split."""
         scenes = list(self._scenes())
         found = {
-            scene.name: survey for scene, survey in in_parallel(self.survey, scenes, self.settings.workers, "looking")
+            scene.name: facts for scene, facts in in_parallel(self.inspect, scenes, self.settings.workers, "looking")
         }
         scenes = [scene for scene in scenes if found[scene.name].windows]
         road_px: dict[Place, int] = defaultdict(int)
@@ -289,7 +271,7 @@ class _Tiling:
         if not any(road_px.values()):
             raise DataError(f"{self.drawing.roads}: no road lies on the images{inside}; check its coordinates")
         splits = block_splits(road_px, self.settings)
-        self.surveys = found
+        self.facts = found
         return [replace(scene, splits=(splits[self._place(scene)],)) for scene in scenes]
 
     def _place(self, scene: Scene) -> Place:
@@ -297,28 +279,20 @@ class _Tiling:
         return self.grids[name].crs, i, j
 
     def reading(self, scenes: Sequence[Scene]) -> ImageReading:
-        """Return how all tiles are read: bands, one scaling for more than 8 bits, ground resolution."""
         reading = ImageReading(bands=self.settings.bands, gsd_m=round(self.gsd_m, 4))
         for info in self.infos.values():
             reading.select(np.zeros((1, 1, info.bands), info.dtype), info.path)
         first = next(iter(self.infos.values()))
         if first.dtype == "uint8":
             return reading
-        pixels = np.concatenate([self.surveys[s.name].sample for s in scenes if s.splits == ("train",)])
-        low, high = np.percentile(pixels, self.settings.percentiles, axis=0)
-        if (high <= low).any():
-            raise DataError(
-                f"{first.path}: band {int(np.argmax(high <= low)) + 1} of the training tiles holds one value nearly "
-                "everywhere, so it cannot be scaled; choose other --bands or --percentiles"
-            )
-        return replace(reading, low=tuple(map(float, low)), high=tuple(map(float, high)))
+        pixels = np.concatenate([self.facts[s.name].sample for s in scenes if s.splits == ("train",)])
+        return scaled(reading, pixels, self.settings, first.path)
 
     def write(self, writer: VocWriter, scene: Scene) -> None:
-        """Write the tiles of a block."""
         name, _, _ = self.places[scene.name]
         grid = self.grids[name]
         top, left = (self.blocks.across(start, 1)[0] * self.blocks.pitch for start in self.windows[name][:2])
-        windows = self.surveys[scene.name].windows
+        windows = self.facts[scene.name].windows
         stems, statistics = [], []
         for window, (values, valid, labels) in zip(windows, self._tiles(scene, windows), strict=True):
             stem = f"{name}_r{window[0] - top:05d}_c{window[1] - left:05d}"
@@ -341,23 +315,6 @@ def _names(rasters: Sequence[str]) -> dict[str, str]:
     if twice:
         raise DataError(f"{rasters[unique.index(twice[0])]}: given twice, or another raster has its name; rename one")
     return dict(zip(unique, rasters, strict=True))
-
-
-def _key(
-    rasters: Sequence[str], drawing: RoadDrawing, settings: Settings, block_m: float | None, gap_m: float | None
-) -> str:
-    """Return what names the sources and the settings, so that equal conversions are known."""
-    files = []
-    for source in (*rasters, *drawing.sources):
-        path = source if os.path.exists(source) else source.rpartition(":")[0]
-        if not os.path.exists(path):
-            raise DataError(f"{source}: no such file")
-        status = os.stat(path)
-        files.append([os.path.basename(source), status.st_size, status.st_mtime_ns])
-    how = {k: v and os.path.basename(v) if k in ("roads", "area", "nogo") else v for k, v in asdict(drawing).items()}
-    chosen = {k: v for k, v in asdict(settings).items() if k not in ("workers", "overwrite")}
-    text = json.dumps([_FORMAT, "layers", files, how, chosen, block_m, gap_m], default=list)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _placed_info(path: str) -> RasterInfo:

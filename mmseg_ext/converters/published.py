@@ -1,33 +1,31 @@
-"""A folder of images and a folder of masks, as most data comes."""
+"""Every kind of raw data that can be converted: for each, how its files are found, and its entry in `CATALOGUE`.
+
+For a new data set, write a function from (source folder, settings) to `Scene`s, describe the data in a `RawDataSet`,
+and name that in `CATALOGUE`; the command line and docs/datasets.md follow.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from difflib import get_close_matches
 
-import numpy as np
-
-from ..checks import examine, splits_of_folder
-from ..datasets.raw_mask import RAW_MASK_SUFFIXES, find_folders, pair_files, repaired_labels
-from ..datasets.reading import IMAGE_SUFFIXES, image_info
-from ..datasets.road_dataset import files_by_stem
+from ..datasets import voc
+from ..datasets.raw_mask import find_folders, pair_files
+from ..datasets.reading import image_info
 from ..errors import ConfigError, DataError
-from .conversion import Conversion, convert_scenes
-from .scenes import COMMON, NAMES, SPLITS, SPLITTING, RawDataSet, Scene, Settings, area_parts, assign_splits, read_names
+from .scenes import COMMON, SPLITTING, ConversionSettings, RawDataSet, Scene, area_parts, assign_splits
 
 
-def scenes_of_pairs(pairs: list[tuple[str, str, str]], settings: Settings) -> list[Scene]:
-    """Return a scene for every (stem, image path, mask path), each in the split that the settings give it."""
+def scenes_of_pairs(pairs: list[voc.Pair], settings: ConversionSettings) -> list[Scene]:
+    """Return a scene for every pair, each in the split that the settings give it."""
     if settings.by_area:
         return _by_area(pairs, settings)
     split_of = assign_splits([stem for stem, _, _ in pairs], settings)
     return [Scene(stem, (split_of[stem],), image, mask=mask) for stem, image, mask in pairs]
 
 
-def _by_area(pairs: list[tuple[str, str, str]], settings: Settings) -> list[Scene]:
+def _by_area(pairs: list[voc.Pair], settings: ConversionSettings) -> list[Scene]:
     if settings.val_list or settings.scene or settings.by_name:
         raise ConfigError("--by-area splits every image; leave out --val-list, --by-name and --scene")
     scenes = []
@@ -38,7 +36,7 @@ def _by_area(pairs: list[tuple[str, str, str]], settings: Settings) -> list[Scen
     return scenes
 
 
-def find_pairs(source: str, settings: Settings) -> list[Scene]:
+def find_pairs(source: str, settings: ConversionSettings) -> list[Scene]:
     """Return the pairs in ``source``: the folders that the settings name, or those with the usual names.
 
     Raises:
@@ -79,38 +77,29 @@ EPFL = RawDataSet(
 )
 
 
-# -- converters.voc
-# Data that is in the VOC layout already: verified, and repaired where one answer is safe.
-
-
-def find_voc(source: str, settings: Settings) -> list[Scene]:
+def find_voc(source: str, settings: ConversionSettings) -> list[Scene]:
     """Return the listed images of a VOC folder, in the splits of its lists; a list ``test`` may be missing.
 
     Raises:
         DataError: a folder or a list is missing, a listed file is not there, or a training image is listed twice.
     """
-    images, masks = os.path.join(source, "JPEGImages"), os.path.join(source, "SegmentationClass")
-    lists = os.path.join(source, "ImageSets", "Segmentation")
+    images, masks, lists = (os.path.join(source, folder) for folder in (voc.IMAGES, voc.MASKS, voc.LISTS))
     for needed in (images, masks, lists):
         if not os.path.isdir(needed):
             raise DataError(
-                f"{needed}: no such folder; {source} is no VOC layout (JPEGImages, SegmentationClass, ImageSets); "
-                "images and masks in other folders: convert_dataset.py pair"
+                f"{needed}: no such folder; {source} is no VOC layout ({voc.IMAGES}, {voc.MASKS}, {voc.LISTS}); "
+                "for images and masks in other folders use: convert_dataset.py pair"
             )
-    image_of, mask_of = files_by_stem(images, IMAGE_SUFFIXES), files_by_stem(masks, RAW_MASK_SUFFIXES)
-    found = {
-        stem: (os.path.join(images, name), os.path.join(masks, mask_of[stem]))
-        for stem, name in image_of.items()
-        if stem in mask_of
-    }
+    image_of = voc.files_by_stem(images, voc.IMAGE_SUFFIXES)
+    mask_of = voc.files_by_stem(masks, voc.RAW_MASK_SUFFIXES)
     splits: dict[str, list[str]] = {}
-    for split in SPLITS:
-        path = os.path.join(lists, f"{split}.txt")
+    for split in voc.SPLITS:
+        path = voc.split_file(source, split)
         if split == "test" and not os.path.isfile(path):
             continue
-        for name in dict.fromkeys(read_names(path)):
-            stem = name if name in found else os.path.splitext(name)[0]
-            if stem not in found:
+        for name in dict.fromkeys(voc.read_names(path)):
+            stem = name if name in image_of else os.path.splitext(name)[0]
+            if stem not in image_of or stem not in mask_of:
                 raise DataError(
                     f"{path}: lists {name}, but {images} and {masks} do not both hold it; add it or remove the line"
                 )
@@ -121,9 +110,10 @@ def find_voc(source: str, settings: Settings) -> list[Scene]:
                 f"{lists}: {stem} is listed for {' and '.join(listed)}, so the scores would be of images trained on; "
                 "keep it in one list"
             )
-    if not any("train" in listed for listed in splits.values()):
-        raise DataError(f"{os.path.join(lists, 'train.txt')}: lists no image; name the training images in it")
-    return [Scene(stem, tuple(listed), *found[stem]) for stem, listed in splits.items()]
+    return [
+        Scene(stem, tuple(listed), os.path.join(images, image_of[stem]), os.path.join(masks, mask_of[stem]))
+        for stem, listed in splits.items()
+    ]
 
 
 OPM = RawDataSet(
@@ -134,31 +124,28 @@ OPM = RawDataSet(
     citation="Cui, Meng, Zhang, Road Extraction From High-Resolution Remote Sensing Images of Open-Pit Mine Using "
     "D-SegNeXt, IEEE GRSL 2024",
     licence="none stated; ask the authors for commercial use",
-    layout="JPEGImages/<name>.png, SegmentationClass/<name>.png, ImageSets/Segmentation/{train,val,test}.txt; any "
-    "folder in this layout will do",
+    layout=f"{voc.IMAGES}/<name>.png, {voc.MASKS}/<name>.png, {voc.LISTS}/{{train,val,test}}.txt; any folder in this "
+    "layout will do",
     images="RGB 8 bit from drones; masks 0/1 with palette; 0/255, colour and 3-channel masks are repaired",
     split="as listed",
     options=("num_classes",),
 )
 
 
-# -- converters.chn6_cug
-# CHN6-CUG roads.
-
-
-def find_chn6_cug(source: str, settings: Settings) -> list[Scene]:
-    """Return the images of both splits.
-
-    Raises:
-        DataError: train/images is not there.
-    """
-    if not os.path.isdir(os.path.join(source, "train", "images")):
-        raise DataError(f"{source}: holds no train/images; name the folder that holds train/ and val/")
+def _published_splits(source: str, folders: dict[str, tuple[str, str]]) -> list[Scene]:
+    """Return the images of a data set that has a folder of images and one of masks for each split."""
     return [
         Scene(stem, (split,), image, mask=mask)
-        for split in ("train", "val")
-        for stem, image, mask in pair_files(*(os.path.join(source, split, part) for part in ("images", "gt")))
+        for split, pair in folders.items()
+        for stem, image, mask in pair_files(*(os.path.join(source, folder) for folder in pair))
     ]
+
+
+def find_chn6_cug(source: str, settings: ConversionSettings) -> list[Scene]:
+    """Return the images of both splits."""
+    if not os.path.isdir(os.path.join(source, "train", "images")):
+        raise DataError(f"{source}: holds no train/images; name the folder that holds train/ and val/")
+    return _published_splits(source, {split: (f"{split}/images", f"{split}/gt") for split in ("train", "val")})
 
 
 CHN6_CUG = RawDataSet(
@@ -177,18 +164,8 @@ CHN6_CUG = RawDataSet(
 )
 
 
-# -- converters.deepglobe
-# DeepGlobe roads.
-
-_PAIRS, _VALIDATION = 6226, 1530
-
-
-def find_deepglobe(source: str, settings: Settings) -> list[Scene]:
-    """Return the labelled images of the download in ``source``; its valid/ and test/ have no masks.
-
-    Raises:
-        DataError: no such folder, or an image without a mask.
-    """
+def find_deepglobe(source: str, settings: ConversionSettings) -> list[Scene]:
+    """Return the labelled images of the download in ``source``; its valid/ and test/ have no masks."""
     train = os.path.join(source, "train")
     folder = train if os.path.isdir(train) else source
     if not any(name.endswith("_sat.jpg") for name in os.listdir(folder)):
@@ -207,16 +184,13 @@ DEEPGLOBE = RawDataSet(
     images="6,226 labelled, 1024x1024, RGB JPEG 8 bit; masks RGB PNG, not purely 0 and 255: road from 128 up",
     split="none published; the usual 4,696 / 1,530 by --seed, or by a list with --val-list",
     gsd_m=0.5,
-    defaults=dict(val=_VALIDATION / _PAIRS),
+    defaults=dict(val=1530 / 6226),
     options=SPLITTING,
     indices=False,
 )
 
 
-# -- converters.massachusetts
-# Massachusetts roads.
-
-_LAYOUTS = (
+_MASSACHUSETTS_LAYOUTS = (
     {"train": ("train/sat", "train/map"), "val": ("valid/sat", "valid/map"), "test": ("test/sat", "test/map")},
     {
         "train": ("tiff/train", "tiff/train_labels"),
@@ -226,19 +200,11 @@ _LAYOUTS = (
 )
 
 
-def find_massachusetts(source: str, settings: Settings) -> list[Scene]:
-    """Return the images of all three splits, from the publisher's folders or Kaggle's.
-
-    Raises:
-        DataError: neither layout is there.
-    """
-    for layout in _LAYOUTS:
+def find_massachusetts(source: str, settings: ConversionSettings) -> list[Scene]:
+    """Return the images of all three splits, from the publisher's folders or Kaggle's."""
+    for layout in _MASSACHUSETTS_LAYOUTS:
         if os.path.isdir(os.path.join(source, layout["train"][0])):
-            return [
-                Scene(stem, (split,), image, mask=mask)
-                for split, (images, masks) in layout.items()
-                for stem, image, mask in pair_files(os.path.join(source, images), os.path.join(source, masks))
-            ]
+            return _published_splits(source, layout)
     raise DataError(
         f"{source}: holds neither train/sat (as published) nor tiff/train (as on Kaggle); name the folder above them"
     )
@@ -260,9 +226,6 @@ MASSACHUSETTS = RawDataSet(
 )
 
 
-# -- converters.spacenet3
-# SpaceNet 3 roads.
-
 _IMAGES = {"PS-RGB": "geojson_roads", "RGB-PanSharpen": os.path.join("geojson", "spacenetroads")}
 _MULTISPECTRAL = {"PS-MS": "geojson_roads", "MUL-PanSharpen": os.path.join("geojson", "spacenetroads")}
 
@@ -278,7 +241,7 @@ def _chips_in(folder: str) -> dict[str, str]:
 
 
 def _areas(source: str) -> Iterator[str]:
-    """Yield every folder in ``source``, itself included, three floors deep."""
+    """Yield every folder in ``source``, itself included, three levels deep."""
     for folder, below, _ in os.walk(source):
         yield folder
         if folder[len(source) :].count(os.sep) >= 2:
@@ -286,12 +249,8 @@ def _areas(source: str) -> Iterator[str]:
         below.sort()
 
 
-def find_spacenet3(source: str, settings: Settings) -> list[Scene]:
-    """Return the chips that have both an image and centrelines; a chip without a GeoJSON is left out.
-
-    Raises:
-        DataError: no area with images and centrelines is there.
-    """
+def find_spacenet3(source: str, settings: ConversionSettings) -> list[Scene]:
+    """Return the chips that have both an image and centrelines; a chip without a GeoJSON is left out."""
     images, lines = {}, {}
     for folder in _areas(source):
         kinds = _MULTISPECTRAL if settings.bands is not None and max(settings.bands) > 3 else _IMAGES
@@ -331,9 +290,6 @@ SPACENET3 = RawDataSet(
 )
 
 
-# -- converters.catalogue
-# Every converter by its name.
-
 CATALOGUE: dict[str, RawDataSet] = {
     raw.name: raw for raw in (PAIR, OPM, DEEPGLOBE, MASSACHUSETTS, CHN6_CUG, SPACENET3, EPFL)
 }
@@ -357,69 +313,3 @@ def describe() -> str:
         sections.append(f"**`{raw.name}`**: {raw.title}\n\n{lines}")
     common = ", ".join(f"`--{name.replace('_', '-')}`" for name in COMMON)
     return "\n\n".join([*sections, f"All take {common}."])
-
-
-def _inside(folder: str, other: str) -> bool:
-    folder, other = os.path.realpath(folder), os.path.realpath(other)
-    return os.path.commonpath([folder, other]) == folder
-
-
-def convert(name: str, source: str, dest: str, **settings: object) -> Conversion:
-    """Convert the raw data in ``source`` into a data set at ``dest``; the source is not changed.
-
-    Args:
-        name: one of `CATALOGUE`.
-        source: folder of the raw data.
-        dest: folder to create.
-        settings: attributes of `Settings`; those left out, or None, take the data set's defaults.
-
-    Raises:
-        ConfigError: no such converter, or a setting that it does not take.
-        DataError: names the files that could not be understood.
-    """
-    if name not in CATALOGUE:
-        near = get_close_matches(name, CATALOGUE, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CATALOGUE)}"
-        raise ConfigError(f"{name}: no converter has this name; {hint}")
-    raw = CATALOGUE[name]
-    given = {key: value for key, value in settings.items() if value is not None}
-    for key in given:
-        if key not in NAMES:
-            raise ConfigError(f"{key}: a conversion has no such setting")
-        if key not in (*COMMON, *raw.options):
-            raise ConfigError(f"--{key.replace('_', '-')} does not apply to {name} ({raw.title}); leave it out")
-    source = os.path.normpath(source)
-    if not os.path.isdir(source):
-        raise DataError(f"{source}: no such folder")
-    chosen = Settings(**{**raw.defaults, **given})
-    if _inside(dest, source):
-        raise DataError(f"{dest}: holds the source {source}, which must not be replaced; choose another folder")
-    if raw is OPM:
-        return _verified(raw, source, dest, chosen)
-    return convert_scenes(raw, raw.find_scenes(source, chosen), dest, chosen)
-
-
-def repair_dataset(source: str, dest: str, num_classes: int = 2, overwrite: bool = False) -> Conversion:
-    """Write the VOC folder ``source`` anew at ``dest``, its masks brought to labels; images and splits stay.
-
-    Raises:
-        DataError: what has no one safe answer is named.
-    """
-    raw = replace(OPM, name="voc", title="repaired", home="", citation="", licence="")
-    settings = Settings(tile=0, num_classes=num_classes, overwrite=overwrite)
-    return _verified(raw, os.path.normpath(source), dest, settings)
-
-
-def _verified(raw: RawDataSet, source: str, dest: str, settings: Settings) -> Conversion:
-    """Convert a folder in the VOC layout, each mask judged by itself and by what the label doctor says of it."""
-    scenes = raw.find_scenes(source, settings)
-    road_is_ignore: set[str] = set()
-    if settings.num_classes == 2:
-        for finding in examine(source, *splits_of_folder(source)).findings:
-            if finding.code == "mask-0-255":
-                road_is_ignore.update(map(os.path.realpath, finding.files))
-
-    def read_labels(path: str) -> np.ndarray:
-        return repaired_labels(path, settings.num_classes, os.path.realpath(path) in road_is_ignore)
-
-    return convert_scenes(raw, scenes, dest, settings, read_labels)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets.raw_mask import IGNORE
+from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
 from ..geo.raster import Window, rasterio
@@ -53,15 +53,11 @@ class RoadDrawing:
 
 
 class RoadLabels:
-    """The layers of a drawing, read and checked.
-
-    Attributes:
-        classes: names of the classes by their labels, the background first.
+    """The layers of a drawing, read and checked; ``classes`` names the labels, the background first.
 
     Raises:
         ConfigError: lines without a width.
         DataError: see `read_layer`; a width or class that is none; areas without polygons.
-        MissingExtraError: pyogrio, rasterio or shapely is not installed.
     """
 
     def __init__(self, drawing: RoadDrawing) -> None:
@@ -81,8 +77,9 @@ class RoadLabels:
         shapes, which = _placed(self._roads, grid, extent)
         lines = self._roads.are_lines[which]
         shapes[lines] = shapely.buffer(shapes[lines], self._widths[which][lines] / 2 / grid.unit_m, quad_segs=16)
-        area = None if self._area is None else _Areas(_placed(self._area, grid, extent)[0])
-        nogo = None if self._nogo is None else _Areas(_placed(self._nogo, grid, extent)[0])
+        area, nogo = (
+            None if layer is None else _Areas(_placed(layer, grid, extent)[0]) for layer in (self._area, self._nogo)
+        )
         return LabelGrid(grid, _Areas(shapes, self._labels[which]), area, nogo)
 
 
@@ -90,21 +87,24 @@ class _Areas:
     """Polygons (N,) on a map, found by place, each with a label (N,); 1 for all without."""
 
     def __init__(self, shapes: np.ndarray, labels: np.ndarray | None = None) -> None:
-        shapely = lazy_import("shapely", "geo", _PURPOSE)
         self._shapes, self._labels = shapes, np.ones(len(shapes), np.uint8) if labels is None else labels
-        self._tree = shapely.STRtree(shapes)
+        self._tree = lazy_import("shapely", "geo", _PURPOSE).STRtree(shapes)
 
     def burn(self, grid: GroundGrid, window: Window) -> np.ndarray:
         """Return the label of each pixel (H, W) by its centre, 0 outside; the last polygon counts."""
-        shapely = lazy_import("shapely", "geo", _PURPOSE)
-        features = lazy_import("rasterio.features", "geo", _PURPOSE)
-        found = np.sort(self._tree.query(shapely.box(*grid.bounds(window))))
+        found = np.sort(self._tree.query(lazy_import("shapely", "geo", _PURPOSE).box(*grid.bounds(window))))
         burnt = np.zeros(window[2:], np.uint8)
         if len(found):
+<<<<<<< HEAD
             transform = rasterio.Affine(*grid.transform(*window[:2]))
             features.rasterize(
                 zip(self._shapes[found], self._labels[found], strict=True), out=burnt, transform=transform
             )
+=======
+            transform = rasterio_module().Affine(*grid.transform(*window[:2]))
+            shapes = zip(self._shapes[found], self._labels[found], strict=True)
+            lazy_import("rasterio.features", "geo", _PURPOSE).rasterize(shapes, out=burnt, transform=transform)
+>>>>>>> data
         return burnt
 
 
@@ -176,7 +176,7 @@ def _widths(roads: VectorLayer, drawing: RoadDrawing) -> np.ndarray:
     elif drawing.width_m is None and lines.any():
         raise ConfigError(f"{roads.path}: holds lines; say how wide they are: --width or --width-field")
     _refuse(roads, lines & np.isnan(widths), f"no {drawing.width_field}", "give --width for those")
-    _refuse(roads, lines & ~(widths > 0), f"{drawing.width_field} is not above 0", "mend them")
+    _refuse(roads, lines & ~(widths > 0), f"{drawing.width_field} is not above 0", "fix them")
     return widths
 
 
@@ -189,7 +189,10 @@ def _classes(roads: VectorLayer, field: str | None) -> tuple[np.ndarray, Sequenc
     _refuse(roads, empty, f"no {field}", "say their class")
     if values.dtype.kind in "iuf":
         _refuse(
-            roads, (values < 0) | (values > IGNORE) | (values % 1 != 0), f"{field} is no label from 0 to 255", "mend"
+            roads,
+            (values < 0) | (values > IGNORE) | (values % 1 != 0),
+            f"{field} is not a label from 0 to 255",
+            "fix it",
         )
         highest = max((int(value) for value in values if value != IGNORE), default=0)
         return values.astype(np.uint8), ["background", *(f"class {label}" for label in range(1, highest + 1))]

@@ -1,4 +1,4 @@
-"""Settings of a conversion."""
+"""What a conversion works on: settings, raw data sets and their scenes, and the split of each scene."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 
+from ..datasets.voc import SPLITS, read_names
 from ..errors import ConfigError, DataError
 from ..geo.raster import Window
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConversionSettings:
     """What a user can choose; a data set takes the common ones and those it names in its ``options``.
 
     Attributes:
@@ -23,20 +24,15 @@ class Settings:
         percentiles: raw values at these percentiles of the training pixels become 0 and 255 in images of more than
             8 bits.
         gsd: ground sampling distance in metres per pixel; None: as published, or read from the georeference.
-        workers: images converted at the same time.
-        overwrite: replace an existing destination.
         val: share (below 1) or number of scenes for validation.
         test: share or number of scenes for test; 0 makes the validation split the test split too.
-        seed: seed of the random split.
         by_name: split in the order of names instead: the last ones validate and test.
         by_area: split every image instead: its last part along its longer side validates and tests.
-        val_list: file with the names of the validation scenes, one a line.
-        test_list: file with the names of the test scenes.
+        val_list: file with the names of the validation scenes; ``test_list`` with those of the test scenes.
         scene: regular expression whose first group is the scene of an image's name; images of one scene stay in
             one split.
-        images: folder of the images, relative to the source.
-        masks: folder of the masks, relative to the source.
-        num_classes: number of classes; above 2, masks hold class indices.
+        images: folder of the images, relative to the source, as is ``masks``.
+        num_classes: above 2, masks hold class indices.
         road_width: full width in metres at which centrelines are drawn.
         areas: areas of interest to convert, by a part of their names; empty takes all.
     """
@@ -80,14 +76,21 @@ class Settings:
             if value is not None and value <= 0:
                 raise ConfigError(f"{name.replace('_', ' ')} {value:g} must be above 0")
 
+    def decisive(self) -> dict:
+        """Return the settings that decide over the result."""
+        return {k: v for k, v in asdict(self).items() if k not in ("workers", "overwrite")}
+
+
+def band_numbers(text: str) -> tuple[int, ...]:
+    """Return the band numbers of an option such as ``3,2,1``."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ConfigError(f"--bands {text}: give numbers with commas, such as 3,2,1")
+    return tuple(map(int, text.split(",")))
+
 
 COMMON = ("tile", "overlap", "bands", "percentiles", "gsd", "workers", "overwrite")
 SPLITTING = ("val", "test", "seed", "by_name", "by_area", "val_list", "test_list")
-NAMES = tuple(field.name for field in fields(Settings))
-
-
-# -- converters.scene
-# What a converter finds in raw data: scenes, each one image with its roads.
+NAMES = tuple(field.name for field in fields(ConversionSettings))
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,8 @@ class RawDataSet:
 
     Attributes:
         name: what the command calls it.
-        title: what people call it.
         find_scenes: (source folder, settings) to the scenes in it.
         home: where it is described and downloaded.
-        citation: the publication.
-        licence: terms of its publisher.
         layout: files and folders as published.
         images: size, bands, depth.
         split: which images train, validate and test.
@@ -134,7 +134,7 @@ class RawDataSet:
 
     name: str
     title: str
-    find_scenes: Callable[[str, Settings], list[Scene]]
+    find_scenes: Callable[[str, ConversionSettings], list[Scene]]
     home: str
     citation: str
     licence: str
@@ -148,28 +148,6 @@ class RawDataSet:
     hole_value: int | None = None
 
 
-# -- converters.splits
-# Which scene trains, validates and tests.
-
-SPLITS = ("train", "val", "test")
-
-
-def read_names(path: str) -> list[str]:
-    """Return the names in a list file, one a line, without suffix.
-
-    Raises:
-        DataError: missing, empty or no UTF-8 text.
-    """
-    try:
-        with open(path, encoding="utf-8") as lines:
-            names = [line.strip() for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of names ({error}); give one name a line") from None
-    if not names:
-        raise DataError(f"{path}: the list is empty; give one name a line")
-    return names
-
-
 def _groups(names: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
     """Return the names of each scene; without a pattern every name is a scene of its own."""
     if pattern is None:
@@ -177,7 +155,7 @@ def _groups(names: Sequence[str], pattern: str | None) -> dict[str, list[str]]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"--scene {pattern!r} is no regular expression ({error})") from None
+        raise ConfigError(f"--scene {pattern!r} is not a regular expression ({error})") from None
     groups: dict[str, list[str]] = {}
     for name in names:
         match = compiled.search(name)
@@ -193,7 +171,7 @@ def _by_list(names: Sequence[str], val_list: str, test_list: str | None) -> dict
         for line in read_names(path) if path else []:
             name = line if line in split_of else os.path.splitext(line)[0]
             if name not in split_of:
-                raise DataError(f"{path}: {line} is no image of this data set; mend the list")
+                raise DataError(f"{path}: {line} is not an image of this data set; fix the list")
             if split_of[name] != "train":
                 raise DataError(f"{path}: {line} is listed twice, or for validation and test; keep one")
             split_of[name] = split
@@ -202,7 +180,7 @@ def _by_list(names: Sequence[str], val_list: str, test_list: str | None) -> dict
     return split_of
 
 
-def assign_splits(names: Sequence[str], settings: Settings) -> dict[str, str]:
+def assign_splits(names: Sequence[str], settings: ConversionSettings) -> dict[str, str]:
     """Return the split of every name, by lists, at random or in the order of names; scenes stay together.
 
     Raises:
@@ -229,11 +207,11 @@ def assign_splits(names: Sequence[str], settings: Settings) -> dict[str, str]:
     return {name: split for group, split in zip(order, splits, strict=True) for name in groups[group]}
 
 
-def area_parts(height: int, width: int, settings: Settings) -> dict[str, tuple[int, int, int, int]]:
+def area_parts(height: int, width: int, settings: ConversionSettings) -> dict[str, tuple[int, int, int, int]]:
     """Return (row, column, height, width) of the part of an image for each split, along its longer side.
 
     Raises:
-        ConfigError: the shares are no shares, or leave nothing for training.
+        ConfigError: the shares are not below 1, or leave nothing for training.
     """
     if not 0 < settings.val < 1 or not 0 <= settings.test < 1 or settings.val + settings.test >= 1:
         raise ConfigError("--by-area needs --val and --test as shares of an image, below 1 together")

@@ -1,4 +1,4 @@
-"""Writes the VOC layout, complete or not at all."""
+"""Writes a data set in the VOC layout, complete or not at all; the simplest one is of synthetic mines."""
 
 from __future__ import annotations
 
@@ -7,52 +7,49 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 import numpy as np
 from PIL import Image
 
-from ..datasets.reading import METADATA_FILE, ImageReading
+from ..datasets import ImageReading, generate_mine, voc
 from ..errors import DataError
-from .scenes import SPLITS
+from ..files import complete_file
 
-_RECORDS = ".scenes"
-_KEY = ".key"
+_RECORDS, _KEY, _LOCK = ".scenes", ".key", ".lock"
 
 
 def _write_whole(path: str, text: str) -> None:
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
+    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(text)
-    os.replace(f"{path}.new", path)
 
 
 class VocWriter:
     """Collects image and mask pairs in the folder ``<dest>.partial``, which takes its place when all are written.
 
     Use as a context manager. An error before the first scene is finished leaves nothing behind; an interruption
-    afterwards leaves ``<dest>.partial``, and the same conversion goes on with it. An existing ``dest`` is untouched
+    afterwards leaves ``<dest>.partial``, with which the same conversion resumes. An existing ``dest`` is untouched
     until the end.
 
     Args:
         dest: root folder of the new data set.
         overwrite: replace an existing ``dest``.
-        key: names sources and settings; unfinished work under the same key is taken up again. None starts anew.
+        key: names sources and settings; unfinished work under the same key is resumed. None starts anew.
+
+    Attributes:
         reading: how the images are read, for the statistics and for ``dataset.json``.
-        about: more that ``dataset.json`` shall say.
+        about: what else ``dataset.json`` says.
+        records: the finished scenes by name.
 
     Raises:
         DataError: ``dest`` exists and is not to be replaced, cannot be written, or is being written already.
     """
 
-    def __init__(
-        self,
-        dest: str,
-        overwrite: bool = False,
-        key: str | None = None,
-        reading: ImageReading | None = None,
-        about: dict | None = None,
-    ) -> None:
+    def __init__(self, dest: str, overwrite: bool = False, key: str | None = None) -> None:
         self.dest = os.path.abspath(dest)
         if os.path.lexists(self.dest) and not overwrite:
             raise DataError(
@@ -60,8 +57,8 @@ class VocWriter:
                 "--overwrite"
             )
         self.partial = f"{self.dest}.partial"
-        self.reading = reading or ImageReading()
-        self.about = about or {}
+        self.reading = ImageReading()
+        self.about: dict = {}
         self.records: dict[str, dict] = {}
         self._key = key
         self._lock: IO | None = None
@@ -70,45 +67,39 @@ class VocWriter:
         """Create the folders, or find what an interrupted conversion left."""
         try:
             os.makedirs(self.partial, exist_ok=True)
-            self._lock = open(os.path.join(self.partial, ".lock"), "w")
+            self._lock = open(os.path.join(self.partial, _LOCK), "w")
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataError(
                     f"{self.dest}: another conversion is writing it; wait for it or choose another folder"
                 ) from None
-            key_file = os.path.join(self.partial, _KEY)
-            kept = None
-            if self._key is not None and os.path.isfile(key_file):
-                with open(key_file, encoding="utf-8") as file:
-                    kept = file.read()
-            if kept is None or kept != self._key:
+            key_file = Path(self.partial, _KEY)
+            if self._key is None or not key_file.is_file() or key_file.read_text(encoding="utf-8") != self._key:
                 for name in os.listdir(self.partial):
                     path = os.path.join(self.partial, name)
                     if os.path.isdir(path):
                         shutil.rmtree(path)
-                    elif name != ".lock":
+                    elif name != _LOCK:
                         os.remove(path)
-            for folder in ("JPEGImages", "SegmentationClass", _RECORDS):
-                os.makedirs(os.path.join(self.partial, folder), exist_ok=True)
+            voc.make_folders(self.partial)
+            os.makedirs(os.path.join(self.partial, _RECORDS), exist_ok=True)
             if self._key is not None:
-                _write_whole(key_file, self._key)
+                _write_whole(str(key_file), self._key)
         except OSError as error:
             raise DataError(f"{self.dest}: cannot be written ({error.strerror}); choose another folder") from None
-        for name in os.listdir(os.path.join(self.partial, _RECORDS)):
-            if name.endswith(".json"):
-                with open(os.path.join(self.partial, _RECORDS, name), encoding="utf-8") as file:
-                    record = json.load(file)
-                self.records[record["name"]] = record
+        for file in Path(self.partial, _RECORDS).glob("*.json"):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            self.records[record["name"]] = record
         return self
 
     def image_path(self, stem: str, suffix: str) -> str:
         """Return where the image ``stem`` is written, with ``suffix``, its dot included."""
-        return os.path.join(self.partial, "JPEGImages", f"{stem}{suffix}")
+        return os.path.join(self.partial, voc.IMAGES, f"{stem}{suffix}")
 
     def write_mask(self, stem: str, mask: np.ndarray) -> None:
         """Write the labels (H, W) of the image ``stem``."""
-        Image.fromarray(mask).save(os.path.join(self.partial, "SegmentationClass", f"{stem}.png"))
+        Image.fromarray(mask).save(os.path.join(self.partial, voc.MASKS, f"{stem}.png"))
 
     def statistics_of(self, image: np.ndarray, valid: np.ndarray | None, mask: np.ndarray) -> dict:
         """Return the sums that a record keeps of one tile: of the bands as they are read, and of the labels."""
@@ -125,7 +116,7 @@ class VocWriter:
         )
 
     def finish_scene(self, name: str, splits: tuple[str, ...], tiles: list[str], statistics: list[dict]) -> None:
-        """Remember that all ``tiles`` of the scene ``name`` are written; a resumed conversion passes it over."""
+        """Remember that all ``tiles`` of the scene ``name`` are written; a resumed conversion skips it."""
         record = dict(name=name, splits=list(splits), tiles=tiles, statistics=statistics)
         file = hashlib.sha256(name.encode()).hexdigest()[:24]
         _write_whole(os.path.join(self.partial, _RECORDS, f"{file}.json"), json.dumps(record))
@@ -139,20 +130,19 @@ class VocWriter:
 
     def metadata(self) -> dict:
         """Return what ``dataset.json`` says: counts, statistics of the training images, how images are read."""
-        labels: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
-        images = dict.fromkeys(SPLITS, 0)
-        pixels, sums, squares = 0, np.zeros(1), np.zeros(1)
+        labels: dict[str, Counter[str]] = {split: Counter() for split in voc.SPLITS}
+        images = dict.fromkeys(voc.SPLITS, 0)
         for record in self.records.values():
             for split in record["splits"]:
                 images[split] += len(record["tiles"])
                 for part in record["statistics"]:
-                    for label, count in part["labels"].items():
-                        labels[split][label] = labels[split].get(label, 0) + count
-            if "train" in record["splits"]:
-                for part in record["statistics"]:
-                    pixels += part["pixels"]
-                    sums = sums + np.array(part["sums"], np.float64)
-                    squares = squares + np.array(part["squares"], np.float64)
+                    labels[split].update(part["labels"])
+        training = [part for r in self.records.values() if "train" in r["splits"] for part in r["statistics"]]
+        pixels = sum(part["pixels"] for part in training)
+        sums, squares = (
+            np.atleast_1d(np.sum([part[key] for part in training], axis=0, dtype=np.float64))
+            for key in ("sums", "squares")
+        )
         mean = sums / max(pixels, 1)
         std = np.sqrt(np.maximum(squares / max(pixels, 1) - mean**2, 0))
         return dict(
@@ -165,16 +155,6 @@ class VocWriter:
             key=self._key,
         )
 
-    def _write_splits(self) -> None:
-        folder = os.path.join(self.partial, "ImageSets", "Segmentation")
-        os.makedirs(folder, exist_ok=True)
-        records = [self.records[name] for name in sorted(self.records)]
-        stems = {s: [tile for r in records if s in r["splits"] for tile in r["tiles"]] for s in SPLITS}
-        for split in SPLITS:
-            lines = stems[split] or (stems["val"] if split == "test" else [])
-            with open(os.path.join(folder, f"{split}.txt"), "w", encoding="utf-8") as file:
-                file.writelines(f"{stem}\n" for stem in lines)
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -185,14 +165,51 @@ class VocWriter:
             if self._key is None or not self.records:
                 shutil.rmtree(self.partial, ignore_errors=True)
             return
-        self._write_splits()
-        _write_whole(os.path.join(self.partial, METADATA_FILE), json.dumps(self.metadata(), indent=1))
+        records = [self.records[name] for name in sorted(self.records)]
+        stems = {s: [tile for r in records if s in r["splits"] for tile in r["tiles"]] for s in voc.SPLITS}
+        stems["test"] = stems["test"] or stems["val"]
+        for split in voc.SPLITS:
+            voc.write_split(self.partial, split, stems[split])
+        voc.write_metadata(self.partial, self.metadata())
         shutil.rmtree(os.path.join(self.partial, _RECORDS))
-        for name in (_KEY, ".lock"):
-            if os.path.exists(os.path.join(self.partial, name)):
-                os.remove(os.path.join(self.partial, name))
+        for name in (_KEY, _LOCK):
+            Path(self.partial, name).unlink(missing_ok=True)
         if os.path.islink(self.dest) or os.path.isfile(self.dest):
             os.remove(self.dest)
         elif os.path.isdir(self.dest):
             shutil.rmtree(self.dest)
         os.replace(self.partial, self.dest)
+
+
+def write_synthetic_mines(
+    dest: str,
+    train_seeds: Sequence[int],
+    val_seeds: Sequence[int],
+    test_seeds: Sequence[int],
+    size_px: int = 1024,
+    tile_px: int = 256,
+    gsd_m: float = 1.0,
+    overwrite: bool = False,
+) -> None:
+    """Write a data set of synthetic mines; those for training and validation are cut into tiles, the others stay whole.
+
+    Args:
+        dest: new data set; see `VocWriter`.
+        train_seeds: seeds of the training mines; all tiles of one mine are in one split.
+        val_seeds: seeds of the validation mines.
+        test_seeds: seeds of the test mines.
+        size_px: rows and columns of a mine.
+        tile_px: rows and columns of a tile; what does not fill a tile is left out.
+        gsd_m: ground sampling distance, metres per pixel.
+        overwrite: replace an existing ``dest``.
+    """
+    with VocWriter(dest, overwrite) as writer:
+        for split, seeds in zip(voc.SPLITS, (train_seeds, val_seeds, test_seeds), strict=True):
+            side = size_px if split == "test" else tile_px
+            for seed in seeds:
+                mine = generate_mine(seed, size_px, gsd_m)
+                for row in range(0, size_px - side + 1, side):
+                    for col in range(0, size_px - side + 1, side):
+                        window = (slice(row, row + side), slice(col, col + side))
+                        stem = f"mine{seed:04d}" if side == size_px else f"mine{seed:04d}_r{row:05d}_c{col:05d}"
+                        writer.add(stem, mine.image[window], mine.mask[window], split)

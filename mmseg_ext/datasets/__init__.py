@@ -2,9 +2,10 @@
 
 from . import augmentation  # noqa: F401  registers its steps
 from .loading import LoadRoadImage, LoadRoadMask
-from .reading import ImageReading, read_metadata, reading_of
+from .reading import ImageReading, reading_of
 from .road_dataset import RoadDataset
 from .synthetic_mine import Road, SyntheticMine, generate_mine
+from .voc import read_metadata
 
 __all__ = [
     "ImageReading",

@@ -1,4 +1,4 @@
-"""Pipeline step that reads an image."""
+"""Pipeline steps that read an image and its mask, and bring them to one ground sampling distance."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
-from PIL import Image
 
 from ..errors import ConfigError, DataError
-from ..geo import read_raster
+from .raw_mask import read_stored
 from .reading import ImageReading, image_info, read_pixels
+
+CONVERT_HINT = "convert the data with: python tools/convert_dataset.py pair SOURCE DEST"
 
 
 def to_bgr(image: np.ndarray) -> np.ndarray:
@@ -30,10 +31,10 @@ class LoadRoadImage:
     it is.
 
     Args:
-        bands: numbers from 1 of the bands to read; None: what the data set's ``dataset.json`` says.
-        low: raw value of each band that becomes 0; None: what ``dataset.json`` says.
-        high: raw value of each band that becomes 255; None: what ``dataset.json`` says.
-        gsd_m: metres per pixel; None: what ``dataset.json`` says.
+        bands: numbers from 1 of the bands to read; like the others, ``dataset.json`` says it where it is None.
+        low: raw value of each band that becomes 0.
+        high: raw value of each band that becomes 255.
+        gsd_m: metres per pixel.
 
     Raises:
         DataError: a file that cannot be read, or whose bands or depth do not fit.
@@ -81,44 +82,25 @@ class LoadRoadImage:
         return results
 
 
-# -- datasets.pipelines.load_road_mask
-# Pipeline step that reads a label mask.
-
-CONVERT_HINT = "convert the data with: python tools/convert_dataset.py pair SOURCE DEST"
-
-
 def read_mask(path: str) -> np.ndarray:
     """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W).
 
     Raises:
         DataError: the file is missing, truncated or not single-band 8-bit.
     """
-    if path.lower().endswith((".tif", ".tiff")):
-        values, _ = read_raster(path)
-        if values.shape[2] != 1 or values.dtype != np.uint8:
-            raise DataError(
-                f"{path}: {values.shape[2]} bands of {values.dtype}, but a mask holds one 8-bit label; {CONVERT_HINT}"
-            )
-        return values[:, :, 0]
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1"):
-                raise DataError(f"{path}: {image.mode} pixels, but a mask holds one 8-bit label; {CONVERT_HINT}")
-            return np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split") from None
+    values, _ = read_stored(path)
+    if values.shape[2] != 1 or values.dtype != np.uint8:
+        raise DataError(
+            f"{path}: {values.shape[2]} band(s) of {values.dtype}, but a mask holds one 8-bit label; {CONVERT_HINT}"
+        )
+    return values[:, :, 0]
 
 
 def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: str) -> None:
-    """Refuse a mask that holds labels other than 0 to ``num_classes`` - 1 and ``ignore_index``.
-
-    Raises:
-        DataError: names the file, the values and the converter.
-    """
+    """Refuse a mask (H, W) with labels other than 0 to ``num_classes`` - 1 and ``ignore_index``, by a DataError."""
     if mask.size and mask.max() < num_classes:
         return
-    counts = np.bincount(mask.ravel(), minlength=256)
-    values = np.flatnonzero(counts)
+    values = np.flatnonzero(np.bincount(mask.ravel()))
     wrong = [int(v) for v in values if v >= num_classes and v != ignore_index]
     if wrong:
         shown = ", ".join(map(str, wrong[:6])) + (f" and {len(wrong) - 6} more" if len(wrong) > 6 else "")
@@ -129,11 +111,7 @@ def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: st
 
 
 def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_path: str, image_path: str) -> None:
-    """Refuse a mask (H, W, ...) whose rows and columns are not its image's.
-
-    Raises:
-        DataError: names both files and both sizes.
-    """
+    """Refuse a mask (H, W, ...) whose rows and columns are not its image's, by a DataError."""
     if tuple(mask_shape[:2]) != tuple(image_shape[:2]):
         raise DataError(
             f"{mask_path}: the mask is {mask_shape[1]}x{mask_shape[0]} px but its image {image_path} is "
@@ -142,7 +120,7 @@ def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_
 
 
 def _valid_pixels(results: dict) -> np.ndarray | None:
-    """Return where the image of ``results`` holds something, None where it does everywhere."""
+    """Return the valid pixels (H, W) of the image of ``results``, None for all."""
     if "valid" in results:
         return results.pop("valid")
     if "img_info" not in results:
@@ -155,7 +133,7 @@ def _valid_pixels(results: dict) -> np.ndarray | None:
 class LoadRoadMask:
     """Reads ``results['ann_info']['seg_map']`` into ``results['gt_semantic_seg']``, uint8 (H, W).
 
-    Pixels at which the image holds nothing become the ignore label.
+    Pixels at which the image is nodata or transparent become the ignore label.
     """
 
     def __call__(self, results: dict) -> dict:
@@ -174,17 +152,8 @@ class LoadRoadMask:
         return results
 
 
-# -- datasets.pipelines.scale_to_gsd
-# Pipeline step that brings images to one ground sampling distance.
-
-
 def gsd_scale(results: dict, gsd_m: float, step: str) -> float:
-    """Return by how much the image of ``results`` must grow to have ``gsd_m`` metres per pixel.
-
-    Args:
-        results: what the pipeline's steps hand on.
-        gsd_m: wanted ground sampling distance, metres per pixel.
-        step: name of the step that asks, for the message.
+    """Return by how much the image of ``results`` must grow to have ``gsd_m`` metres per pixel, for ``step``.
 
     Raises:
         ConfigError: the image's own ground sampling distance is not known.

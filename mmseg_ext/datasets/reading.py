@@ -1,9 +1,8 @@
-"""Image files of any kind: their headers and their pixels."""
+"""Image files of any kind, and how those of a data set become the 8-bit bands that a network sees."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,10 +15,8 @@ from PIL import Image
 from ..errors import DataError, MissingExtraError
 from ..geo import RasterInfo, raster_info, read_raster
 from ..geo.raster import Window
+from .voc import METADATA_FILE, read_metadata
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
-_RASTERS = (".tif", ".tiff")
 _WORLD_FILES = (".pgw", ".pngw", ".jgw", ".jpgw", ".wld")
 _PNG_DEPTH_BYTE = 24
 _DTYPES = {"I": "int32", "F": "float32"}
@@ -29,8 +26,22 @@ _TAIL = 64
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 
-def _is_raster(path: str) -> bool:
-    return path.lower().endswith(_RASTERS)
+def is_tiff(path: str) -> bool:
+    """Return whether ``path`` is a TIFF, which is read by GDAL, in parts if need be."""
+    return path.lower().endswith((".tif", ".tiff"))
+
+
+def part_of(array: np.ndarray, window: Window | None) -> np.ndarray:
+    """Return the part of ``array`` (H, W, ...) in a window (row, column, height, width), all of it when None."""
+    if window is None:
+        return array
+    row, column, height, width = window
+    return array[row : row + height, column : column + width]
+
+
+def rgb_of(image: np.ndarray) -> np.ndarray:
+    """Return the first three bands of ``image`` (H, W, B) to look at, one band three times."""
+    return np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
 
 
 def _unreadable(path: str, error: Exception) -> DataError:
@@ -56,12 +67,12 @@ def image_info(path: str) -> RasterInfo:
     """Return what the header of the image at ``path`` says; a world file beside a PNG or JPEG counts.
 
     Raises:
-        DataError: missing or no image.
+        DataError: missing, or not an image.
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
-    stem = os.path.splitext(path)[0]
-    if _is_raster(path):
+    if is_tiff(path):
         return raster_info(path)
+    stem = os.path.splitext(path)[0]
     if any(os.path.isfile(stem + end) for end in _WORLD_FILES):
         with contextlib.suppress(MissingExtraError):
             return raster_info(path)
@@ -105,22 +116,21 @@ def _read_fast(path: str, image: Image.Image) -> np.ndarray | None:
 
 
 def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values and the valid pixels of the image at ``path``.
+    """Return the values and the valid pixels of the image at ``path``, any file that Pillow or GDAL reads.
 
     Args:
-        path: png, jpg, tif or whatever Pillow reads; grey, colour, palette, any depth, any number of bands in a TIFF.
-        window: (row, column, height, width) of the part to read, in pixels; all of it when None. Only TIFFs are
-            read in part.
+        path: the image; a TIFF may have any number of bands.
+        window: (row, column, height, width) of the part to return, in pixels; all of it when None.
 
     Returns:
         values (H, W, B) in the file's type and band order (RGB), alpha left out, and valid (H, W) bool, None where
         every pixel is valid. A pixel is invalid where alpha is 0 or every band is nodata.
 
     Raises:
-        DataError: missing, truncated or no image.
+        DataError: missing, truncated or not an image.
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
-    if _is_raster(path):
+    if is_tiff(path):
         return read_raster(path, window)
     try:
         with Image.open(path) as image:
@@ -146,17 +156,7 @@ def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np
                 values, valid = _split_alpha(np.array(grey), image.mode in _ALPHA)
     except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
-    if window is not None:
-        row, column, height, width = window
-        part = (slice(row, row + height), slice(column, column + width))
-        values, valid = values[part], None if valid is None else valid[part]
-    return values, valid
-
-
-# -- datasets.image_reading
-# How the images of a data set become the 8-bit bands that a network sees.
-
-METADATA_FILE = "dataset.json"
+    return part_of(values, window), None if valid is None else part_of(valid, window)
 
 
 @lru_cache(maxsize=64)
@@ -199,7 +199,7 @@ class ImageReading:
             if max(self.bands) > have or min(self.bands) < 1:
                 raise DataError(
                     f"{path}: has {have} bands, but bands {', '.join(map(str, self.bands))} are to be read (numbers "
-                    f"from 1); mend --bands, 'bands' of {METADATA_FILE} or of LoadRoadImage"
+                    f"from 1); fix --bands, 'bands' of {METADATA_FILE} or of LoadRoadImage"
                 )
             return values if self.bands == tuple(range(1, have + 1)) else values[:, :, [b - 1 for b in self.bands]]
         if have == 1:
@@ -260,45 +260,24 @@ class ImageReading:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def read_metadata(root: str) -> dict:
-    """Return what ``dataset.json`` in ``root`` says; empty where there is none.
-
-    Raises:
-        DataError: no JSON object.
-    """
-    path = os.path.join(root, METADATA_FILE)
-    if not os.path.isfile(path):
-        return {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            metadata = json.load(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); mend it or convert the data set again") from None
-    if not isinstance(metadata, dict):
-        raise DataError(f"{path}: holds no JSON object; mend it or convert the data set again")
-    return metadata
-
-
-def _numbers(metadata: dict, key: str, root: str) -> tuple | None:
-    value = metadata.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, Sequence) or not all(isinstance(v, (int, float)) for v in value) or not value:
-        raise DataError(f"{os.path.join(root, METADATA_FILE)}: {key} is {value!r}, no list of numbers; mend it")
-    return tuple(value)
-
-
 def reading_of(root: str | None) -> ImageReading:
     """Return how the images of the data set in ``root`` are read.
 
     Raises:
         DataError: its ``dataset.json`` cannot be understood.
     """
-    if root is None:
-        return ImageReading()
-    metadata = read_metadata(root)
-    bands, low, high = (_numbers(metadata, key, root) for key in ("bands", "low", "high"))
+    metadata = {} if root is None else read_metadata(root)
+    path = os.path.join(root or "", METADATA_FILE)
+
+    def numbers(key: str) -> tuple | None:
+        value = metadata.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, Sequence) or not all(isinstance(v, (int, float)) for v in value) or not value:
+            raise DataError(f"{path}: {key} is {value!r}, not a list of numbers; fix it")
+        return tuple(value)
+
     gsd_m = metadata.get("gsd_m")
     if gsd_m is not None and (not isinstance(gsd_m, (int, float)) or gsd_m <= 0):
-        raise DataError(f"{os.path.join(root, METADATA_FILE)}: gsd_m is {gsd_m!r}, no number of metres; mend it")
-    return ImageReading(bands, low, high, gsd_m)
+        raise DataError(f"{path}: gsd_m is {gsd_m!r}, not a number of metres; fix it")
+    return ImageReading(numbers("bands"), numbers("low"), numbers("high"), gsd_m)

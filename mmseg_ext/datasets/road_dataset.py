@@ -1,11 +1,10 @@
-"""RoadDataset: images and road masks in the VOC layout."""
+"""RoadDataset: images and road masks in the VOC layout, for MMSegmentation's loaders and metrics."""
 
 from __future__ import annotations
 
 import copy
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -15,10 +14,9 @@ from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
 from .loading import LoadRoadImage, LoadRoadMask, check_same_size
-from .reading import IMAGE_SUFFIXES, MASK_SUFFIXES, METADATA_FILE, ImageReading, reading_of
+from .reading import ImageReading, reading_of, rgb_of
+from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse
 
-ROAD_CLASSES = ("background", "road")
-ROAD_PALETTE = ((0, 0, 0), (128, 0, 0))
 # what computes the same, bit for bit, in less time: configs keep MMSegmentation's names
 _FASTER = {
     "Normalize": "BandNormalize",
@@ -60,37 +58,17 @@ def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
     return faster
 
 
-def road_labels(classes: Sequence[str]) -> list[int]:
-    """Return the labels that are road: that of the class called road, else all but the first."""
-    return [list(classes).index("road")] if "road" in classes else list(range(1, len(classes)))
-
-
-def files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
-    """Return file names of ``folder`` with one of ``suffixes`` by their stem."""
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder}: no such folder; set data_root, or convert your data with tools/convert_dataset.py")
-    found: dict[str, str] = {}
-    for name in sorted(os.listdir(folder)):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in suffixes:
-            if stem in found:
-                raise DataError(f"{folder}: {found[stem]} and {name} share one name; keep one of them")
-            found[stem] = name
-    return found
-
-
 @DATASETS.register_module()
 class RoadDataset(CustomDataset):
     """Image and mask pairs listed by a split file; every mask pixel holds a class index or 255 (ignore).
 
-    Layout below ``data_root``: ``JPEGImages/<stem>.{png,jpg,jpeg,tif,tiff}``,
-    ``SegmentationClass/<stem>.{png,tif,tiff}``, ``ImageSets/Segmentation/{train,val,test}.txt`` with one stem a line,
-    and ``dataset.json``, which tells the bands to read, their scaling to 8 bits and the ground sampling distance
-    (`ImageReading`); without it, 8-bit images of one or three bands are read as they are.
+    Layout and split files: `mmseg_ext.datasets.voc`. ``dataset.json`` tells the bands to read, their scaling to 8 bits
+    and the ground sampling distance (`ImageReading`); without it, 8-bit images of one or three bands are read as they
+    are.
 
     Args:
         pipeline: MMSegmentation pipeline; starts with ``LoadRoadImage`` (and ``LoadRoadMask`` in training).
-        split: file with one stem a line, relative to ``data_root``.
+        split: the split file, relative to ``data_root``.
         data_root: root folder of the data set.
         img_dir: folder of the images, relative to ``data_root``.
         ann_dir: folder of the masks, relative to ``data_root``; None where there are none.
@@ -111,13 +89,13 @@ class RoadDataset(CustomDataset):
         pipeline: Sequence[dict],
         split: str,
         data_root: str | None = None,
-        img_dir: str = "JPEGImages",
-        ann_dir: str | None = "SegmentationClass",
+        img_dir: str = IMAGES,
+        ann_dir: str | None = MASKS,
         step_args: dict[str, dict] | None = None,
         classes: Sequence[str] = ROAD_CLASSES,
         palette: Sequence[Sequence[int]] = ROAD_PALETTE,
         test_mode: bool = False,
-        ignore_index: int = 255,
+        ignore_index: int = IGNORE,
     ) -> None:
         if len(palette) != len(classes):
             raise ConfigError(
@@ -146,35 +124,13 @@ class RoadDataset(CustomDataset):
         self, img_dir: str, img_suffix: str, ann_dir: str | None, seg_map_suffix: str, split: str
     ) -> list[dict]:
         """Return one record per line of ``split``; the suffixes are found, not given."""
-        if not os.path.isfile(split):
-            beside = os.path.dirname(split)
-            near = get_close_matches(os.path.basename(split), os.listdir(beside) if os.path.isdir(beside) else [])
-            hint = f"; did you mean {os.path.join(beside, near[0])}?" if near else "; list one image name a line in it"
-            raise DataError(f"{split}: no such split file{hint}")
-        try:
-            with open(split, encoding="utf-8-sig") as lines:
-                stems = [line.strip() for line in lines if line.strip()]
-        except UnicodeDecodeError:
-            raise DataError(f"{split}: is no UTF-8 text; save it as UTF-8, one image name a line") from None
-        if not stems:
-            raise DataError(f"{split}: the split is empty; list one image name (without suffix) a line")
-        images = files_by_stem(img_dir, IMAGE_SUFFIXES)
-        masks = {} if ann_dir is None else files_by_stem(ann_dir, MASK_SUFFIXES)
+        pairs, flaws = listed_pairs(split, img_dir, ann_dir)
+        refuse(flaws)
         infos = []
-        for stem in stems:
-            if stem not in images:
-                raise DataError(
-                    f"{os.path.join(img_dir, stem)}.*: no such image, but {split} lists it; "
-                    f"add it as {', '.join(IMAGE_SUFFIXES)} or remove the line"
-                )
-            info: dict = dict(filename=images[stem])
-            if ann_dir is not None:
-                if stem not in masks:
-                    raise DataError(
-                        f"{os.path.join(ann_dir, stem)}{MASK_SUFFIXES[0]}: no mask for image {images[stem]}, "
-                        f"listed in {split}; add the mask or remove the line"
-                    )
-                info["ann"] = dict(seg_map=masks[stem])
+        for pair in pairs:
+            info: dict = dict(filename=os.path.basename(pair.image))
+            if pair.mask is not None:
+                info["ann"] = dict(seg_map=os.path.basename(pair.mask))
             infos.append(info)
         return infos
 
@@ -186,7 +142,7 @@ class RoadDataset(CustomDataset):
         results["reading"] = self.reading
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
-        """Return the labels (H, W) of image ``index``; where the image holds nothing they are ignored."""
+        """Return the labels (H, W) of image ``index``; where the image is nodata they are ignored."""
         results = dict(img_info=self.img_infos[index], ann_info=self.get_ann_info(index))
         self.pre_pipeline(results)
         return self.gt_seg_map_loader(results)["gt_semantic_seg"]
@@ -214,7 +170,7 @@ class RoadDataset(CustomDataset):
     def picture(self, index: int) -> np.ndarray:
         """Return image ``index`` to look at: RGB uint8 (H, W, 3), the first three of its bands."""
         image, _ = self.image_reading().read(self.image_path(index))
-        return np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+        return rgb_of(image)
 
     def image_path(self, index: int) -> str:
         """Return the path of image ``index``."""

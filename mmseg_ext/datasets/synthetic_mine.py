@@ -23,9 +23,9 @@ class Road:
     """One road.
 
     Attributes:
-        xy_m: centreline vertices (N, 2), map frame, metres, about 2 m apart.
-        width_m: full width at every vertex (N,), metres.
-        z_m: height of the carriageway at every vertex (N,), metres.
+        xy_m: centreline vertices (N, 2), map frame, about 2 m apart.
+        width_m: full width at every vertex (N,).
+        z_m: height of the carriageway at every vertex (N,).
         kind: ``ramp``, ``ring`` or ``haul``.
     """
 
@@ -149,17 +149,11 @@ def _make_roads(rng: np.random.Generator, pit: _Pit, plain_m: np.ndarray, gsd_m:
 
 
 def distance_to_roads(roads: list[Road], size: int, gsd_m: float, reach_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return distance and height of the nearest road for every pixel centre.
-
-    Args:
-        roads: roads in map coordinates.
-        size: rows and columns of the raster.
-        gsd_m: metres per pixel.
-        reach_m: distances beyond this are ``reach_m``.
+    """Return distance and height of the nearest road for every pixel centre of a raster of ``size`` rows and columns.
 
     Returns:
-        Signed distance (size, size) from the road's edge in metres, negative on the road, and the carriageway's
-        height there (0 beyond reach).
+        Signed distance (size, size) from the road's edge in metres, negative on the road, at most ``reach_m``; and the
+        carriageway's height there (0 beyond reach).
     """
     field = np.full((size, size), reach_m, np.float32)
     height = np.zeros((size, size), np.float32)
@@ -214,12 +208,7 @@ def _tracks(rng: np.random.Generator, extent_m: float, count: int, bend: float) 
 
 
 def generate_mine(seed: int, size_px: int = 1024, gsd_m: float = 1.0) -> SyntheticMine:
-    """Generate the mine of ``seed``; the same arguments give the same scene.
-
-    Args:
-        seed: any non-negative integer; another seed is another mine.
-        size_px: rows and columns of the square scene.
-        gsd_m: ground sampling distance, metres per pixel.
+    """Generate the mine of ``seed``, ``size_px`` rows and columns; the same arguments give the same scene.
 
     Raises:
         ValueError: the scene would be smaller than 200 m, too small for a pit with roads.

@@ -21,7 +21,7 @@ from mmseg.datasets import build_dataset
 from torch import Tensor, nn
 
 from ..datasets.loading import to_bgr
-from ..datasets.reading import IMAGE_SUFFIXES
+from ..datasets.voc import IMAGE_SUFFIXES
 from ..engine.checkpoint import config_for
 from ..engine.config import config_mistakes, load_config
 from ..engine.distributed import LocalSegmentor, Process

@@ -17,7 +17,7 @@ from torch import nn
 from .. import __version__
 from ..datasets.augmentation import BandNormalize
 from ..datasets.reading import ImageReading
-from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
+from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..engine.checkpoint import weights_sha256
 from ..engine.config import config_mistakes, step_arguments
 from ..errors import ConfigError, UserError, require

@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..checks import check_dataset
-from ..datasets.road_dataset import road_labels
+from ..checks import check_datasets
+from ..datasets.voc import road_labels
 from ..errors import ConfigError
 from ..metrics.pixels import confusion
 from ..report import panel, save_picture
@@ -304,7 +304,7 @@ def evaluate_checkpoint(
         dataset = build_dataset(cfg.data.test, dict(test_mode=True))
     check_classes(cfg, dataset)
     if metrics:
-        on_first_process(process, lambda: check_dataset(dataset))
+        on_first_process(process, lambda: check_datasets(test=dataset))
     with config_mistakes(cfg):
         model = build_network(cfg, initialise=False)
     load_weights(model, checkpoint)

@@ -12,7 +12,7 @@ from pathlib import Path
 from mmcv import Config
 
 from .. import __version__
-from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE
+from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..errors import CheckpointError, ConfigError
 from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..datasets.reading import IMAGE_SUFFIXES
+from ..datasets.voc import IMAGE_SUFFIXES
 from ..errors import ConfigError, DataError
 from ..tiling import blend_weights, overlapping_starts
 

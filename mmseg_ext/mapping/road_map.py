@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..datasets.reading import ImageReading
-from ..datasets.road_dataset import road_labels
+from ..datasets.voc import road_labels
 from ..errors import ConfigError, DataError, UserError
 from ..files import complete_file
 from ..geo import Georeference, RasterInfo, RasterSource, disk_needed, ground_sampling_distance, write_cog

@@ -10,9 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import IGNORE, IMAGE_ROLES, MASK_ROLES, RAW_MASK_SUFFIXES, is_black_and_white, read_grey
-from ..datasets.reading import IMAGE_SUFFIXES, image_info, read_pixels, reading_of
-from ..datasets.road_dataset import files_by_stem
+from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey
+from ..datasets.reading import image_info, read_pixels, reading_of
+from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem
 from ..errors import DataError
 from ..geo import (
     VECTOR_SUFFIXES,

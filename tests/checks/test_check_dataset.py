@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset, check_datasets
+from mmseg_ext.checks import check_datasets
 from mmseg_ext.converters import VocWriter
 from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import DataError
@@ -28,16 +28,16 @@ def grid(*values):
 
 
 def test_labels_and_ignore_pass(tmp_path):
-    check_dataset(dataset_with(tmp_path, grid(0, 1), grid(0, 255), grid(0, 0)))
+    check_datasets(test=dataset_with(tmp_path, grid(0, 1), grid(0, 255), grid(0, 0)))
 
 
 def test_no_road_anywhere_passes_without_ignore(tmp_path):
-    check_dataset(dataset_with(tmp_path, grid(0), grid(0)))
+    check_datasets(test=dataset_with(tmp_path, grid(0), grid(0)))
 
 
 def test_other_values_are_named_with_file_and_converter(tmp_path):
     with pytest.raises(DataError) as error:
-        check_dataset(dataset_with(tmp_path, grid(0, 1), grid(0, 128, 200)))
+        check_datasets(test=dataset_with(tmp_path, grid(0, 1), grid(0, 128, 200)))
     line = str(error.value)
     assert "t1.png: label values 128, 200 are none of the 2 classes (0 to 1) nor 255 (ignore)" in line
     assert line.endswith("python tools/convert_dataset.py pair SOURCE DEST")
@@ -45,21 +45,21 @@ def test_other_values_are_named_with_file_and_converter(tmp_path):
 
 def test_road_written_as_255_is_not_taken_for_ignore(tmp_path):
     with pytest.raises(DataError, match=r"t0.png: values 0 and 255 but no class .*check_dataset.py DATASET --fix DEST"):
-        check_dataset(dataset_with(tmp_path, grid(0, 255), grid(0)))
+        check_datasets(test=dataset_with(tmp_path, grid(0, 255), grid(0)))
 
 
 def test_more_classes_have_more_labels(tmp_path):
-    check_dataset(dataset_with(tmp_path, grid(0, 1, 2), classes=("ground", "ramp", "pad")))
+    check_datasets(test=dataset_with(tmp_path, grid(0, 1, 2), classes=("ground", "ramp", "pad")))
 
 
 def test_sizes_and_unreadable_images(tmp_path):
     dataset = dataset_with(tmp_path, grid(0, 1), grid(0, 1))
     Image.fromarray(np.zeros((8, 10), np.uint8)).save(dataset.mask_path(1))
     with pytest.raises(DataError, match="t1.png: the mask is 10x8 px but its image .*t1.png is 9x8 px"):
-        check_dataset(dataset)
+        check_datasets(test=dataset)
     open(dataset.image_path(0), "wb").write(b"\x89PNG nothing")
     with pytest.raises(DataError, match="t0.png: cannot be read as an image"):
-        check_dataset(dataset)
+        check_datasets(test=dataset)
 
 
 def split_of(tmp_path, stems, name="train"):

@@ -147,7 +147,7 @@ def test_every_mask_0_255(voc):
     severity, files = found(diagnosis)["mask-0-255"]
     assert severity == "error"
     assert files[0] == f"{TRAIN}.png"
-    assert diagnosis.is_fixable
+    assert all(finding.kind.fixable for finding in diagnosis.findings)
     assert diagnosis.exit_code == 2
 
 
@@ -170,7 +170,7 @@ def test_a_colour_mask(voc):
     save(read(mask_of(voc))[:, :, None] * np.array([255, 0, 0], np.uint8), mask_of(voc))
     diagnosis = diagnose(voc)
     assert found(diagnosis) == {"mask-colour": ("error", [f"{TRAIN}.png"])}
-    assert diagnosis.is_fixable
+    assert all(finding.kind.fixable for finding in diagnosis.findings)
     assert diagnosis.exit_code == 2
 
 
@@ -178,7 +178,7 @@ def test_a_grey_mask_with_soft_edges(voc):
     save(cv2.GaussianBlur(read(mask_of(voc)) * 255, (3, 3), 0), mask_of(voc))
     diagnosis = diagnose(voc)
     assert found(diagnosis) == {"mask-grey": ("error", [f"{TRAIN}.png"])}
-    assert diagnosis.is_fixable
+    assert all(finding.kind.fixable for finding in diagnosis.findings)
     assert diagnosis.exit_code == 2
 
 

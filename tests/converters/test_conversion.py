@@ -71,14 +71,14 @@ def test_any_number_of_workers_makes_the_same(tmp_path):
 def _convert_slowly(source, dest, count):
     from mmseg_ext.converters import conversion
 
-    plain = conversion._Converter.write
+    plain = conversion._ImagesAndMasks.write
 
     def slowly(self, writer, scene):
         if len(writer.records) >= count:
             time.sleep(60)
         plain(self, writer, scene)
 
-    conversion._Converter.write = slowly
+    conversion._ImagesAndMasks.write = slowly
     convert("pair", source, dest, val=1, workers=1)
 
 
@@ -108,7 +108,7 @@ def test_unfinished_work_of_other_settings_is_thrown_away(tmp_path):
     source, dest = write_source(tmp_path / "raw"), tmp_path / "out"
     content = (tmp_path / "raw" / "images" / "a3.png").read_bytes()
     (tmp_path / "raw" / "images" / "a3.png").write_bytes(content[:-40])
-    with pytest.raises(DataError, match=r"a3.png: cannot be read .* \[3 images are done; the same command goes on\]"):
+    with pytest.raises(DataError, match=r"a3.png: cannot be read .* \[3 done; re-run the command to resume\]"):
         convert("pair", source, str(dest), val=1)
     assert (tmp_path / "out.partial").is_dir() and not dest.exists()
     (tmp_path / "raw" / "images" / "a3.png").write_bytes(content)
@@ -323,7 +323,7 @@ def test_each_mask_of_a_mixed_set_is_repaired_by_itself(tmp_path):
         mask.save(source / "SegmentationClass" / f"{name}.png")
     sick = examine(str(source), *splits_of_folder(str(source)))
     assert sick.exit_code == 2
-    assert all(finding.fixable for finding in sick.findings)
+    assert all(finding.kind.fixable for finding in sick.findings)
     repair_dataset(str(source), str(tmp_path / "fixed"))
     for name in kinds:
         mask = np.array(Image.open(tmp_path / "fixed" / "SegmentationClass" / f"{name}.png"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset, examine, splits_of_folder
+from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import convert
 from mmseg_ext.datasets import ImageReading, RoadDataset
 from mmseg_ext.errors import DataError
@@ -88,7 +88,7 @@ def test_every_kind_of_mask_becomes_labels(kind, source, tmp_path):
     for mask in converted_masks(dest):
         assert np.array_equal(mask, ROAD)
     dataset = RoadDataset([dict(type="LoadRoadImage")], split="ImageSets/Segmentation/train.txt", data_root=dest)
-    check_dataset(dataset)
+    check_datasets(test=dataset)
 
 
 def test_255_is_ignore_where_labels_say_road(source, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 from rasterio.features import shapes as outlines
 
 from mmseg_ext.checks import examine, splits_of_folder
-from mmseg_ext.converters import RoadDrawing, Settings, VocWriter, convert_layers
+from mmseg_ext.converters import ConversionSettings, RoadDrawing, VocWriter, convert_layers
 from mmseg_ext.datasets import generate_mine, read_metadata, reading_of
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import raster_info, read_raster, reprojected, write_geotiff
@@ -55,7 +55,7 @@ def sources(tmp_path_factory, mine):
 
 def make(sources, roads, dest, rasters=("mine.tif",), block_m=None, gap_m=None, settings=SMALL, **drawing):
     paths = [str(sources / name) for name in rasters]
-    settings = Settings(**{**SMALL, **settings})
+    settings = ConversionSettings(**{**SMALL, **settings})
     return convert_layers(paths, RoadDrawing(str(sources / roads), **drawing), str(dest), settings, block_m, gap_m)
 
 
@@ -195,7 +195,7 @@ def test_classes_are_numbers_or_names(sources, mine, tmp_path):
     found = mosaic(tmp_path / "numbers")
     assert (found[:100] == 2).all() and (found[100:150] == 0).all() and (found[150:250] >= 254).all()
     layer(tmp_path / "n.gpkg", boxes, label=[2.0, 1.5])
-    with pytest.raises(DataError, match=r"n.gpkg: label is no label from 0 to 255 \(features 2\)"):
+    with pytest.raises(DataError, match=r"n.gpkg: label is not a label from 0 to 255 \(features 2\)"):
         make(tmp_path, "n.gpkg", tmp_path / "no", class_field="label")
 
 
@@ -351,7 +351,7 @@ def test_the_tool_says_what_it_made(sources, tmp_path, run_tool):
     run = run_tool("make_dataset.py", *command, "--tile", 32, "--block", 128, "--gap", 16)
     assert run.returncode == 0, run.stderr
     found = read_metadata(str(out))
-    assert f"{out}: {found['images']['train']} train, {found['images']['val']} val, the validation tiles" in run.stdout
+    assert f"{out}: {found['images']['train']} train, {found['images']['val']} val, the validation images" in run.stdout
     assert "2 m per pixel; split by blocks of 128 m, 16 m apart; labels: 0 background, 1 road" in run.stdout
     assert f"Normalize=dict(mean={found['mean']}" in run.stdout
     for row, column in [place(path.stem) for path in out.glob("SegmentationClass/*")]:

@@ -142,7 +142,7 @@ def broken(voc, what):
         ("split", r"train.txt: no such split file; did you mean .*trian.txt\?"),
         ("empty", "train.txt: the split is empty"),
         ("image", r"t1.\*: no such image, but .*train.txt lists it"),
-        ("mask", r"SegmentationClass/t1.png: no mask for image t1.png"),
+        ("mask", r"JPEGImages/t1.png: no mask .*SegmentationClass/t1.png; add the mask"),
         ("twins", "t1.jpg and t1.png share one name"),
         ("folder", "JPEGImages: no such folder"),
     ],
@@ -182,5 +182,5 @@ def test_a_mask_of_another_size_or_in_colour_is_named(voc):
     with pytest.raises(DataError, match="the mask is 31x20 px"):
         dataset.pre_eval([np.zeros((20, 30))], [0])
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(dataset.mask_path(0))
-    with pytest.raises(DataError, match=r"RGB pixels, but a mask holds one 8-bit label; .*tools/convert_dataset.py"):
+    with pytest.raises(DataError, match=r"3 band\(s\) of uint8, but a mask holds .*tools/convert_dataset.py"):
         dataset[0]

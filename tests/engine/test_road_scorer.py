@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.datasets.road_dataset import road_labels
+from mmseg_ext.datasets.voc import road_labels
 
 
 def known(metrics):

@@ -1,11 +1,20 @@
+import importlib.util
+
 import numpy as np
 import pytest
 from mmseg.datasets import build_dataset
 from PIL import Image
 
 from mmseg_ext.engine import load_config
-from mmseg_ext.engine.browsing import browse_dataset, sample_sections
 from mmseg_ext.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def tool(root):
+    spec = importlib.util.spec_from_file_location("browse_dataset_tool", root / "tools" / "browse_dataset.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture()
@@ -13,9 +22,9 @@ def cfg(tiny_config):
     return load_config(str(tiny_config))
 
 
-def test_each_draw_stands_beside_its_original(cfg, mine_data):
+def test_each_draw_stands_beside_its_original(tool, cfg, mine_data):
     dataset = build_dataset(cfg.data.train)
-    (section,) = sample_sections(dataset, 20, seed=1)  # more than the 16 images
+    (section,) = tool.sample_sections(dataset, 20, seed=1)  # more than the 16 images
     assert len(section.cells) == 40
     without = 0
     for original, seen in zip(section.cells[::2], section.cells[1::2], strict=True):
@@ -28,30 +37,30 @@ def test_each_draw_stands_beside_its_original(cfg, mine_data):
         without += not (seen.labels == 1).any()
     assert section.text.endswith(f"Without any road: {without} of 20.")
     assert len({cell.caption for cell in section.cells[::2]}) == 16
-    again = sample_sections(dataset, 20, seed=1)[0]
+    again = tool.sample_sections(dataset, 20, seed=1)[0]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(section.cells, again.cells, strict=True))
 
 
 @pytest.mark.parametrize("to_rgb", [True, False])
-def test_evaluation_shows_the_image_itself(cfg, to_rgb):
+def test_evaluation_shows_the_image_itself(tool, cfg, to_rgb):
     """At its own size and without augmentation, normalising and its reversal must give the picture back."""
     cfg.data.val.step_args.Normalize.to_rgb = to_rgb
-    (section,) = sample_sections(build_dataset(cfg.data.val, dict(test_mode=True)), 99)
+    (section,) = tool.sample_sections(build_dataset(cfg.data.val, dict(test_mode=True)), 99)
     assert len(section.cells) == 2 * 4
     for original, seen in zip(section.cells[::2], section.cells[1::2], strict=True):
         assert np.array_equal(original.image, seen.image)
         assert np.array_equal(original.labels, seen.labels)
 
 
-def test_data_without_masks(cfg, tmp_path):
+def test_data_without_masks(tool, cfg, tmp_path):
     cfg.data.test.ann_dir = None
-    browse_dataset(cfg, str(tmp_path / "sheet.png"), "test", count=1)
+    tool.write_sheet(cfg, str(tmp_path / "sheet.png"), "test", 1, 0)
     assert Image.open(tmp_path / "sheet.png").width == 2 * 320 + 30  # one picture a cell, not two
     cfg.data.test.pipeline[0].type = "LoadRoadImge"
     with pytest.raises(ConfigError, match="tiny.py: a setting does not fit: .*LoadRoadImge"):
-        browse_dataset(cfg, str(tmp_path / "sheet.png"), "test")
-    with pytest.raises(ConfigError, match="give a count of 1 or more"):
-        browse_dataset(cfg, "sheet.png", count=0)
+        tool.write_sheet(cfg, str(tmp_path / "sheet.png"), "test", 1, 0)
+    with pytest.raises(ConfigError, match="--count 0: give the number of images"):
+        tool.write_sheet(cfg, "sheet.png", "train", 0, 0)
 
 
 def test_the_tool_writes_a_sheet(run_tool, tiny_config, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.checks import check_dataset, examine, splits_of_folder
+from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import CATALOGUE, convert
 from mmseg_ext.datasets import ImageReading, RoadDataset, generate_mine, read_metadata, reading_of
 from mmseg_ext.errors import ConfigError, DataError
@@ -55,7 +55,7 @@ def trains(dest, *warnings):
     assert diagnosis.exit_code == (1 if warnings else 0)
     for split in ("train", "val", "test"):
         dataset = RoadDataset(STEPS, split=f"ImageSets/Segmentation/{split}.txt", data_root=str(dest))
-        check_dataset(dataset)
+        check_datasets(test=dataset)
         sample = dataset[0]
         assert sample["img"].dtype == np.uint8
         assert sample["img"].shape[:2] == sample["gt_semantic_seg"].shape
@@ -79,7 +79,7 @@ def test_deepglobe(tmp_path):
     assert (dest / "JPEGImages" / "104.jpg").read_bytes() == (tmp_path / "raw/train/104_sat.jpg").read_bytes()
     assert reading_of(str(dest)).gsd_m == 0.5
     (tmp_path / "val.txt").write_text("388\n104_sat.jpg\n")
-    with pytest.raises(DataError, match="104_sat.jpg is no image of this data set"):
+    with pytest.raises(DataError, match="104_sat.jpg is not an image of this data set"):
         convert("deepglobe", str(tmp_path / "raw"), str(tmp_path / "d2"), val_list=str(tmp_path / "val.txt"))
     (tmp_path / "val.txt").write_text("388\n104\n")
     convert("deepglobe", str(tmp_path / "raw"), str(tmp_path / "d2"), val_list=str(tmp_path / "val.txt"))
@@ -87,9 +87,11 @@ def test_deepglobe(tmp_path):
 
 
 def test_deepglobes_usual_split_has_1530_of_6226():
-    from mmseg_ext.converters.scenes import Settings, assign_splits
+    from mmseg_ext.converters.scenes import ConversionSettings, assign_splits
 
-    chosen = list(assign_splits([str(i) for i in range(6226)], Settings(**CATALOGUE["deepglobe"].defaults)).values())
+    chosen = list(
+        assign_splits([str(i) for i in range(6226)], ConversionSettings(**CATALOGUE["deepglobe"].defaults)).values()
+    )
     assert (chosen.count("train"), chosen.count("val"), chosen.count("test")) == (4696, 1530, 0)
 
 
