@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import torch
+from repeat import train_and_score
 
-from mmseg_ext.engine import leaf_configs, load_config, train_and_score
+from mmseg_ext.engine import leaf_configs, load_config
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import accuracy_table, update_blocks
 

@@ -1,4 +1,4 @@
-"""Predictions of an evaluation as files."""
+"""Evaluation of a network on a data set, in any number of processes: predictions, region and road scores, files."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..checks import check_dataset
 from ..datasets.road_dataset import road_labels
 from ..errors import ConfigError
+from ..files import writing
 from ..metrics.region import confusion
 from ..report import save_panel
 from ..scoring import (
@@ -41,26 +42,138 @@ from ..scoring import (
 from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (
+    DTYPES,
     DistributedSegmentor,
     LocalSegmentor,
     Process,
+    choose_precision,
     gather_by_index,
     on_first_process,
     share_batch_norm_statistics,
     start_process,
     wrap,
 )
-from .optimizer import DTYPES, choose_precision
 from .runner import SafeIterRunner
 from .weights import build_network, check_classes, load_weights
+
+METRICS = ("mIoU", "mDice", "mFscore", "road")
+
+
+def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) -> DataLoader:
+    """Return a loader of single images: process ``rank`` reads every ``world_size``-th, none twice."""
+    return DataLoader(
+        dataset,
+        batch_size=1,
+        sampler=range(process.rank, len(dataset), process.world_size),
+        num_workers=workers,
+        collate_fn=partial(collate, samples_per_gpu=1),
+        pin_memory=process.device.type == "cuda",
+    )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction of a network for one image.
+
+    Attributes:
+        index: of the image in its data set.
+        labels: class indices (H, W).
+        probabilities: of each class (classes, H, W), on the network's device; of the one class above the background
+            where the network has a single output.
+    """
+
+    index: int
+    labels: np.ndarray
+    probabilities: torch.Tensor
+
+
+def predict_dataset(
+    model: LocalSegmentor | DistributedSegmentor, loader: DataLoader, quarter_turns: Sequence[int] = (0,)
+) -> Iterator[Prediction]:
+    """Yield the prediction of every image that ``loader`` reads in this process.
+
+    Args:
+        model: the wrapped network.
+        loader: what `evaluation_loader` returned.
+        quarter_turns: rotations to average over, in steps of 90 degrees.
+    """
+    model.eval()
+    shown = tqdm(loader, desc="evaluating", unit="image", disable=None, leave=False)
+    for index, batch in zip(loader.sampler, shown, strict=True):
+        found = model.probabilities(batch, quarter_turns)
+        labels = found[0] > model.module.decode_head.threshold if len(found) == 1 else found.argmax(dim=0)
+        yield Prediction(index, labels.cpu().numpy(), found)
+
+
+def evaluate_dataset(
+    model: LocalSegmentor | DistributedSegmentor,
+    loader: DataLoader,
+    on_prediction: Callable[[Prediction], None] | None = None,
+    quarter_turns: Sequence[int] = (0,),
+) -> list:
+    """Return the areas per class of every image of the data set, in its order, in every process.
+
+    Sums over them do not depend on the number of processes. ``on_prediction`` sees the images of this process; for the
+    rest see `predict_dataset`.
+    """
+    areas = {}
+    dataset: CustomDataset = loader.dataset
+    for found in predict_dataset(model, loader, quarter_turns):
+        (areas[found.index],) = dataset.pre_eval([found.labels], [found.index])
+        if on_prediction is not None:
+            on_prediction(found)
+    return gather_by_index(areas)
+
+
+class EvalHook(MMSegEvalHook):
+    """Evaluates at an interval and at the end, in all processes together, and keeps the best checkpoint.
+
+    Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
+
+    Attributes:
+        on_prediction: called with the prediction of each image of this process.
+    """
+
+    on_prediction: Callable[[Prediction], None] | None = None
+
+    def _should_evaluate(self, runner: SafeIterRunner) -> bool:
+        return super()._should_evaluate(runner) or self.is_last_iter(runner)
+
+    def _do_evaluate(self, runner: SafeIterRunner) -> None:
+        if not self._should_evaluate(runner):
+            return
+        with runner.evaluated_weights():
+            share_batch_norm_statistics(runner.network)
+            local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
+            results = evaluate_dataset(local, self.dataloader, self.on_prediction)
+        runner.model.train()
+        if runner.rank == 0:
+            runner.log_buffer.output["eval_iter_num"] = runner.iter + 1
+            score = self.evaluate(runner, results)
+            if self.save_best and score is not None and not runner.skipped_in_a_row:
+                self._save_ckpt(runner, score)
+
+    def _save_ckpt(self, runner: SafeIterRunner, key_score: float) -> None:
+        notes = runner.meta["hook_msgs"]
+        if "best_score" in notes and not self.compare_func(key_score, notes["best_score"]):
+            return
+        previous = notes.get("best_ckpt")
+        name = f"best_{self.key_indicator}_iter_{runner.iter + 1}.pth"
+        notes["best_score"] = float(key_score)
+        notes["best_ckpt"] = os.path.join(self.out_dir, name)
+        runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
+        point_to(notes["best_ckpt"], os.path.join(self.out_dir, "best.pth"))
+        if previous and previous != notes["best_ckpt"] and os.path.isfile(previous):
+            os.remove(previous)
+        runner.logger.info("best %s so far: %.4f, saved as %s", self.key_indicator, key_score, name)
 
 
 class PredictionWriter:
     """Writes each prediction as a label PNG, as a picture beside image and truth, or both.
 
     Args:
-        mask_dir: folder for label PNGs; None for none.
-        show_dir: folder for pictures; None for none.
+        mask_dir: folder for label PNGs, or None.
+        show_dir: folder for pictures, or None.
         opacity: of the tint in the pictures, 0 to 1.
 
     Raises:
@@ -70,15 +183,13 @@ class PredictionWriter:
     def __init__(self, mask_dir: str | None, show_dir: str | None, opacity: float = 0.6) -> None:
         self.mask_dir, self.show_dir, self.opacity = mask_dir, show_dir, opacity
         for folder in filter(None, (mask_dir, show_dir)):
-            try:
+            with writing(folder, "choose another folder"):
                 os.makedirs(folder, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
 
     def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
-        """Write what is said of one image."""
+        """Write the prediction of one image."""
         index = found.index
-        stem = os.path.splitext(dataset.img_infos[index]["filename"])[0]
+        stem = _name(dataset, index)
         labels = np.asarray(found.labels, np.uint8)
         if self.mask_dir:
             picture = Image.fromarray(labels).convert("P")
@@ -91,16 +202,12 @@ class PredictionWriter:
             save_panel(path, image, labels, truth, dataset.PALETTE, self.opacity)
 
 
-# -- engine.road_scorer
-# Road scores of a network's predictions, image by image and process by process.
-
-
 class RoadScorer:
     """Scores every prediction of an evaluation.
 
     Args:
         settings: tolerance, threshold, metres per pixel (None: those of the data set).
-        folder: where results go: probability and entropy maps at once, the rest with `write`; None for nowhere.
+        folder: where results go, or None: probability and entropy maps at once, the rest with `write`.
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -112,7 +219,7 @@ class RoadScorer:
         self._scores: dict[int, ImageScores] = {}
 
     def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
-        """Score what is said of one image."""
+        """Score the prediction of one image."""
         chances = found.probabilities
         if len(chances) > 1:
             chances = chances[road_labels(dataset.CLASSES)]
@@ -144,7 +251,7 @@ class RoadScorer:
         Args:
             dataset: what was evaluated.
             images: what `gather` returned.
-            facts: what the scores file says beside them, and the report below its heading.
+            facts: written into the scores file, and below the report's heading.
 
         Raises:
             ConfigError: a file cannot be written.
@@ -184,97 +291,6 @@ def _name(dataset: CustomDataset, index: int) -> str:
     return os.path.splitext(dataset.img_infos[index]["filename"])[0]
 
 
-# -- engine.evaluation
-# Evaluation of a network on a data set, in any number of processes.
-
-
-REGION_METRICS = ("mIoU", "mDice", "mFscore")
-METRICS = (*REGION_METRICS, "road")
-
-
-def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) -> DataLoader:
-    """Return a loader of single images: process ``rank`` reads every ``world_size``-th, none twice."""
-    return DataLoader(
-        dataset,
-        batch_size=1,
-        sampler=range(process.rank, len(dataset), process.world_size),
-        num_workers=workers,
-        collate_fn=partial(collate, samples_per_gpu=1),
-        pin_memory=process.device.type == "cuda",
-    )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a network says of one image.
-
-    Attributes:
-        index: of the image in its data set.
-        labels: class indices (H, W).
-        probabilities: of each class (classes, H, W), on the network's device; of the one class above the background
-            where the network has a single output.
-    """
-
-    index: int
-    labels: np.ndarray
-    probabilities: torch.Tensor
-
-
-def predict_dataset(
-    model: LocalSegmentor | DistributedSegmentor,
-    loader: DataLoader,
-    quarter_turns: Sequence[int] = (0,),
-    progress: bool = True,
-) -> Iterator[Prediction]:
-    """Yield what ``model`` says of every image that ``loader`` reads in this process.
-
-    Args:
-        model: the wrapped network.
-        loader: what `evaluation_loader` returned.
-        quarter_turns: rotations to average over, in steps of 90 degrees.
-        progress: show a bar on a terminal.
-    """
-    model.eval()
-    shown = tqdm(loader, desc="evaluating", unit="image", disable=None if progress else True, leave=False)
-    for index, batch in zip(loader.sampler, shown, strict=True):
-        found = model.probabilities(batch, quarter_turns)
-        labels = found[0] > model.module.decode_head.threshold if len(found) == 1 else found.argmax(dim=0)
-        yield Prediction(index, labels.cpu().numpy(), found)
-
-
-def evaluate_dataset(
-    model: LocalSegmentor | DistributedSegmentor,
-    loader: DataLoader,
-    on_prediction: Callable[[Prediction], None] | None = None,
-    quarter_turns: Sequence[int] = (0,),
-) -> list:
-    """Return the areas per class of every image of the data set, in its order, in every process.
-
-    Sums over them do not depend on the number of processes.
-
-    Args:
-        model: the wrapped network.
-        loader: what `evaluation_loader` returned.
-        on_prediction: called with what is said of each image of this process.
-        quarter_turns: rotations to average over, in steps of 90 degrees.
-    """
-    areas = {}
-    dataset: CustomDataset = loader.dataset
-    for found in predict_dataset(model, loader, quarter_turns):
-        (areas[found.index],) = dataset.pre_eval([found.labels], [found.index])
-        if on_prediction is not None:
-            on_prediction(found)
-    return gather_by_index(areas)
-
-
-def _road_scorer(given: RoadScorer | None) -> RoadScorer:
-    """Return the scorer, which needs the extra 'roads'."""
-    if given is not None:
-        return given
-
-    return RoadScorer()
-
-
 def evaluate_checkpoint(
     cfg: Config,
     checkpoint: str,
@@ -292,19 +308,18 @@ def evaluate_checkpoint(
         checkpoint: weights that fit ``cfg`` (.pth or .safetensors).
         metrics: of `METRICS`; empty to predict only (the split then needs no masks).
         gpu_id: the GPU of a single process.
-        on_prediction: called with the data set and what is said of each image of this process.
-        road_scorer: takes the road scores of every image; with ``road`` in ``metrics`` one is made where none is given.
-            Scores and report go to its folder.
+        on_prediction: called with the data set and the prediction of each image of this process.
+        road_scorer: used if ``road`` is among ``metrics``; scores and report go to its folder. Default: one without.
         facts: what the files in that folder say beside the scores.
         prepare: called with the network and the device, returns a segmentor that predicts on a backend, which then
-            says the precision; None: eager, as in training.
+            decides the precision; None: eager, as in training.
 
     Raises:
         UserError: data, config, weights or machine do not fit; the message says what to do.
     """
     for metric in metrics:
         if metric not in METRICS:
-            raise ConfigError(f"--eval {metric}: unknown metric; take some of {', '.join(METRICS)}")
+            raise ConfigError(f"--eval {metric}: unknown metric; choose from {', '.join(METRICS)}")
     process = start_process(gpu_id)
     precision = choose_precision(cfg.get("precision", "fp32"), process.device)
     with config_mistakes(cfg):
@@ -321,7 +336,7 @@ def evaluate_checkpoint(
     loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
 
     turns = cfg.get("test_rotations", (0,))
-    scorer = _road_scorer(road_scorer) if "road" in metrics else None
+    scorer = (road_scorer or RoadScorer()) if "road" in metrics else None
 
     def visit(found: Prediction) -> None:
         if scorer is not None:
@@ -347,46 +362,3 @@ def evaluate_checkpoint(
         print_log("\n" + table, logger=logger)
         scores |= road
     return scores
-
-
-class EvalHook(MMSegEvalHook):
-    """Evaluates at an interval and at the end, in all processes together, and keeps the best checkpoint.
-
-    Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
-
-    Attributes:
-        on_prediction: called with what is said of each image of this process; None for nobody.
-    """
-
-    on_prediction: Callable[[Prediction], None] | None = None
-
-    def _should_evaluate(self, runner: SafeIterRunner) -> bool:
-        return super()._should_evaluate(runner) or self.is_last_iter(runner)
-
-    def _do_evaluate(self, runner: SafeIterRunner) -> None:
-        if not self._should_evaluate(runner):
-            return
-        with runner.evaluated_weights():
-            share_batch_norm_statistics(runner.network)
-            local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
-            results = evaluate_dataset(local, self.dataloader, self.on_prediction)
-        runner.model.train()
-        if runner.rank == 0:
-            runner.log_buffer.output["eval_iter_num"] = runner.iter + 1
-            score = self.evaluate(runner, results)
-            if self.save_best and score is not None and not runner.skipped_in_a_row:
-                self._save_ckpt(runner, score)
-
-    def _save_ckpt(self, runner: SafeIterRunner, key_score: float) -> None:
-        notes = runner.meta["hook_msgs"]
-        if "best_score" in notes and not self.compare_func(key_score, notes["best_score"]):
-            return
-        previous = notes.get("best_ckpt")
-        name = f"best_{self.key_indicator}_iter_{runner.iter + 1}.pth"
-        notes["best_score"] = float(key_score)
-        notes["best_ckpt"] = os.path.join(self.out_dir, name)
-        runner.save_checkpoint(self.out_dir, filename_tmpl=name, create_symlink=False)
-        point_to(notes["best_ckpt"], os.path.join(self.out_dir, "best.pth"))
-        if previous and previous != notes["best_ckpt"] and os.path.isfile(previous):
-            os.remove(previous)
-        runner.logger.info("best %s so far: %.4f, saved as %s", self.key_indicator, key_score, name)

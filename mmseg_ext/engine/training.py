@@ -33,14 +33,16 @@ from .. import __version__
 from ..checks import check_datasets
 from ..datasets import RoadDataset
 from ..errors import ConfigError
-from .checkpoint import latest_checkpoint
+from .checkpoint import full_disk_told, latest_checkpoint, only_one, prepare_work_dir, trim_logs
 from .config import config_mistakes
 from .distributed import (
+    DTYPES,
     DistributedSegmentor,
     InfiniteSampler,
     LocalSegmentor,
     Process,
     SeededDraws,
+    choose_precision,
     on_first_process,
     seed_everything,
     start_process,
@@ -48,71 +50,11 @@ from .distributed import (
     wrap,
 )
 from .evaluation import EvalHook, evaluation_loader
-from .hooks import SIGNALS, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
-from .non_finite_guard import NonFiniteGuard
-from .optimizer import DTYPES, choose_precision, training_optimizer
-from .runner import SafeIterRunner
+from .hooks import SIGNALS, NonFiniteGuard, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
+from .runner import SafeIterRunner, training_optimizer
 from .weights import MIN_SHARE, build_network, check_classes, load_start_weights
-from .work_dir import full_disk_told, only_one, prepare_work_dir, trim_logs
 
 WORK_DIRS = "work_dirs"
-
-
-def _end_workers() -> None:
-    """Kill loading processes that are left at the end: Python would await them after a SIGTERM that they ignore."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
-
-
-def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of a loading process, but not that its training process is gone, which others tell."""
-    if not issubclass(kind, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, trace)
-
-
-def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    # a terminal or Slurm signals every process; the training process alone answers
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = _say_unless_alone
-    worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
-
-
-def collate_plainly(samples: list[dict]) -> dict:
-    """Return one batch without mmcv's containers, whose memory torch's loader would not pin."""
-    return to_device(collate(samples, samples_per_gpu=len(samples)), torch.device("cpu"))
-
-
-def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
-    """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
-    settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
-    batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
-    return DataLoader(
-        SeededDraws(dataset, seed),
-        batch_size=batch_size,
-        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
-        num_workers=workers,
-        collate_fn=collate_plainly,
-        pin_memory=process.device.type == "cuda",
-        worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
-        persistent_workers=workers > 0,
-    )
-
-
-def checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
-    """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
-    return dict(
-        mmseg_ext_version=__version__,
-        torch_version=str(torch.__version__),
-        host=platform.node(),
-        seed=seed,
-        exp_name=os.path.basename(cfg.filename),
-        config=cfg.pretty_text,
-        CLASSES=list(dataset.CLASSES),
-        PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
-        hook_msgs={},
-        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
-    )
 
 
 def train(
@@ -153,40 +95,146 @@ def train(
     return work_dir
 
 
+def _prepare(
+    cfg: Config,
+    process: Process,
+    work_dir: str,
+    seed: int,
+    deterministic: bool,
+    validate: bool,
+    auto_resume: bool,
+    held: contextlib.ExitStack,
+) -> tuple[SafeIterRunner, DataLoader]:
+    """Return the runner with everything registered, and the training loader; ``held`` keeps the lock."""
+    for switch in ("channels_last", "find_unused_parameters"):
+        if not isinstance(cfg.get(switch, False), bool):
+            raise ConfigError(f"{switch}={cfg[switch]!r} is neither True nor False")
+    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
+    cv2.setNumThreads(0)
+    torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+
+    dataset = build_dataset(cfg.data.train)
+    val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
+    check_classes(cfg, dataset)
+
+    def check_and_prepare() -> None:
+        check_datasets(train=dataset, val=val_dataset)
+        held.enter_context(only_one(work_dir))
+        prepare_work_dir(work_dir, cfg, resumes=auto_resume or bool(cfg.get("resume_from")))
+
+    on_first_process(process, check_and_prepare)
+    timestamp = time.strftime("%Y%m%d_%H%M%S")
+    logger = _start_log(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
+    logger.info(
+        "%s: %d process(es) on %s, %s%s%s, seed %d, %d training and %s validation images, work dir %s",
+        os.path.basename(cfg.filename),
+        process.world_size,
+        process.device.type,
+        precision,
+        ", channels last" if cfg.get("channels_last") else "",
+        ", compiled" if cfg.get("compile") else "",
+        seed,
+        len(dataset),
+        "no" if val_dataset is None else len(val_dataset),
+        work_dir,
+    )
+
+    resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
+    if auto_resume and not resume_from:
+        logger.info("%s: no complete checkpoint yet, starting from the first iteration", work_dir)
+    seed_everything(seed)
+    model = build_network(cfg, pretrained=not (resume_from or cfg.get("load_from")))
+    if cfg.get("load_from") and not resume_from:
+        load_start_weights(model, cfg.load_from, cfg.get("min_loaded_share", MIN_SHARE))
+    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    wrapped = wrap_for_training(model, cfg, process, precision)
+    runner = build_runner(
+        cfg.runner,
+        dict(
+            model=wrapped,
+            optimizer=training_optimizer(model, _optimizer_settings(cfg, process, logger)),
+            work_dir=work_dir,
+            logger=logger,
+            meta=_checkpoint_meta(cfg, dataset, seed),
+        ),
+    )
+    runner.timestamp, runner.seed = timestamp, seed
+    runner.draws_per_iter = _batch_settings(cfg)["samples_per_gpu"] * process.world_size
+    register_step_hooks(runner, cfg, precision, cfg.log_config)
+    if val_dataset is not None:
+        val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
+        runner.register_hook(EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False}), priority="LOW")
+        runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
+    runner.register_hook(ProgressBar())
+    # after the evaluation, whose best score a checkpoint knows, and after the loggers, whose lines of this iteration a
+    # resumed run will not write again
+    runner.register_hook(SafeCheckpointHook(**cfg.checkpoint_config), priority=95)
+    if threading.current_thread() is threading.main_thread():
+        # last of all, so that the iteration is logged, evaluated and saved as usual first
+        runner.register_hook(StopOnSignal(), priority="LOWEST")
+    register_custom_hooks(runner, cfg)
+    if resume_from:
+        runner.resume(resume_from)
+        on_first_process(process, lambda: trim_logs(work_dir, runner.iter))
+    if not isinstance(runner.max_iters, int):
+        raise ConfigError(f"runner.max_iters={runner.max_iters!r} is not an integer")
+    return runner, training_loader(dataset, cfg, process, runner.seed, runner.draws)
+
+
+def _start_log(path: str, level: str) -> logging.Logger:
+    """Return MMSegmentation's logger, which writes to the terminal and to ``path``, with ours joined to it."""
+    logger = get_root_logger(path, level)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            # a full disk is told once, by what stops the run
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
+    logging.getLogger("mmseg_ext").handlers = logger.handlers
+    logging.getLogger("mmseg_ext").setLevel(logger.level)
+    return logger
+
+
+def _batch_settings(cfg: Config) -> dict:
+    return {**cfg.data, **cfg.data.get("train_dataloader", {})}
+
+
 def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -> dict:
     """Return the config's optimizer; the batch changes its learning rate only where ``lr_of_batch`` asks for it."""
     settings = copy.deepcopy(cfg.optimizer)
-    images = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"]
+    images = _batch_settings(cfg)["samples_per_gpu"]
     accumulated = dict(cfg.get("optimizer_config") or {}).get("accumulate", 1)
     batch = images * process.world_size * accumulated
-    lr_of_batch = cfg.get("lr_of_batch")
+    lr_of_batch, origin = cfg.get("lr_of_batch"), "as the config says"
     if lr_of_batch is not None:
         if not isinstance(lr_of_batch, (int, float)) or lr_of_batch <= 0:
-            raise ConfigError(f"lr_of_batch={lr_of_batch!r} is no number of images")
+            raise ConfigError(f"lr_of_batch={lr_of_batch!r} is not a number of images")
         settings["lr"] = settings["lr"] * batch / lr_of_batch
-    logger.info(
-        "%d images make one step (%d x %d processes x %d iterations); learning rate %.4g, %s",
-        batch,
-        images,
-        process.world_size,
-        accumulated,
-        settings["lr"],
-        "as the config says" if lr_of_batch is None else f"scaled from {cfg.optimizer['lr']:.4g} for {lr_of_batch}",
-    )
+        origin = f"scaled from {cfg.optimizer['lr']:.4g} for {lr_of_batch}"
+    parts = f"{images} x {process.world_size} processes x {accumulated} iterations"
+    logger.info("%d images make one step (%s); learning rate %.4g, %s", batch, parts, settings["lr"], origin)
     return settings
+
+
+def _checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
+    """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
+    return dict(
+        mmseg_ext_version=__version__,
+        torch_version=str(torch.__version__),
+        host=platform.node(),
+        seed=seed,
+        exp_name=os.path.basename(cfg.filename),
+        config=cfg.pretty_text,
+        CLASSES=list(dataset.CLASSES),
+        PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
+        hook_msgs={},
+        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
+    )
 
 
 def wrap_for_training(
     model: nn.Module, cfg: Config, process: Process, precision: str
 ) -> LocalSegmentor | DistributedSegmentor:
-    """Return ``model`` on this process's device, compiled where the config asks for it, and ready to train.
-
-    Args:
-        model: what `build_network` returned.
-        cfg: config with the settings of speed and memory.
-        process: this process.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-    """
+    """Return ``model`` on this process's device, compiled where ``cfg`` asks for it, and ready to train."""
     if cfg.get("compile"):
         encoder: nn.Module = model.backbone  # type: ignore[assignment]
         encoder.compile(**(cfg.compile if isinstance(cfg.compile, dict) else {}))
@@ -219,96 +267,42 @@ def register_custom_hooks(runner: SafeIterRunner, cfg: Config) -> None:
         runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
 
 
-def _prepare(
-    cfg: Config,
-    process: Process,
-    work_dir: str,
-    seed: int,
-    deterministic: bool,
-    validate: bool,
-    auto_resume: bool,
-    held: contextlib.ExitStack,
-) -> tuple[SafeIterRunner, DataLoader]:
-    """Return the runner with everything registered, and the training loader; ``held`` keeps the lock."""
-    for switch in ("channels_last", "find_unused_parameters"):
-        if not isinstance(cfg.get(switch, False), bool):
-            raise ConfigError(f"{switch}={cfg[switch]!r} is neither True nor False")
-    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
-    cv2.setNumThreads(0)
-    torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
-    torch.backends.cudnn.deterministic = deterministic
-
-    dataset = build_dataset(cfg.data.train)
-    val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
-    check_classes(cfg, dataset)
-
-    def check_and_prepare() -> None:
-        check_datasets(train=dataset, val=val_dataset)
-        held.enter_context(only_one(work_dir))
-        prepare_work_dir(work_dir, cfg, goes_on=auto_resume or bool(cfg.get("resume_from")))
-
-    on_first_process(process, check_and_prepare)
-    timestamp = time.strftime("%Y%m%d_%H%M%S")
-    logger = get_root_logger(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            # a full disk is told once, by what stops the run
-            handler.handleError = lambda record: None  # type: ignore[method-assign]
-    logging.getLogger("mmseg_ext").handlers = logger.handlers
-    logging.getLogger("mmseg_ext").setLevel(logger.level)
-    logger.info(
-        "%s: %d process(es) on %s, %s%s%s, seed %d, %d training and %s validation images, work dir %s",
-        os.path.basename(cfg.filename),
-        process.world_size,
-        process.device.type,
-        precision,
-        ", channels last" if cfg.get("channels_last") else "",
-        ", compiled" if cfg.get("compile") else "",
-        seed,
-        len(dataset),
-        "no" if val_dataset is None else len(val_dataset),
-        work_dir,
+def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
+    """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
+    settings = _batch_settings(cfg)
+    batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
+    return DataLoader(
+        SeededDraws(dataset, seed),
+        batch_size=batch_size,
+        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
+        num_workers=workers,
+        collate_fn=collate_plainly,
+        pin_memory=process.device.type == "cuda",
+        worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
+        persistent_workers=workers > 0,
     )
 
-    resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
-    if auto_resume and not resume_from:
-        logger.info("%s: no complete checkpoint yet, starting from the first iteration", work_dir)
-    seed_everything(seed)
-    model = build_network(cfg, pretrained=not (resume_from or cfg.get("load_from")))
-    if cfg.get("load_from") and not resume_from:
-        load_start_weights(model, cfg.load_from, cfg.get("min_loaded_share", MIN_SHARE))
-    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
-    wrapped = wrap_for_training(model, cfg, process, precision)
-    runner = build_runner(
-        cfg.runner,
-        dict(
-            model=wrapped,
-            optimizer=training_optimizer(model, _optimizer_settings(cfg, process, logger)),
-            work_dir=work_dir,
-            logger=logger,
-            meta=checkpoint_meta(cfg, dataset, seed),
-        ),
-    )
-    runner.timestamp = timestamp
-    runner.seed = seed
-    runner.draws_per_iter = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"] * process.world_size
-    register_step_hooks(runner, cfg, precision, cfg.log_config)
-    if val_dataset is not None:
-        val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
-        hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})
-        runner.register_hook(hook, priority="LOW")
-        runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
-    runner.register_hook(ProgressBar())
-    # after the evaluation, whose best score a checkpoint knows, and after the loggers, whose lines of this iteration a
-    # resumed run will not write again
-    runner.register_hook(SafeCheckpointHook(**cfg.checkpoint_config), priority=95)
-    if threading.current_thread() is threading.main_thread():
-        # last of all, so that the iteration is logged, evaluated and saved as usual first
-        runner.register_hook(StopOnSignal(), priority="LOWEST")
-    register_custom_hooks(runner, cfg)
-    if resume_from:
-        runner.resume(resume_from)
-        on_first_process(process, lambda: trim_logs(work_dir, runner.iter))
-    if not isinstance(runner.max_iters, int):
-        raise ConfigError(f"runner.max_iters={runner.max_iters!r} is no whole number")
-    return runner, training_loader(dataset, cfg, process, runner.seed, runner.draws)
+
+def collate_plainly(samples: list[dict]) -> dict:
+    """Return one batch without mmcv's containers, whose memory torch's loader would not pin."""
+    return to_device(collate(samples, samples_per_gpu=len(samples)), torch.device("cpu"))
+
+
+def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    # a terminal or Slurm signals every process; the training process alone answers
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _say_unless_alone
+    worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
+
+
+def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of a loading process, but not that its training process is gone, which others tell."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _end_workers() -> None:
+    """Kill loading processes that are left at the end: Python would await them after a SIGTERM that they ignore."""
+    for worker in multiprocessing.active_children():
+        worker.kill()

@@ -152,7 +152,7 @@ def test_a_stopped_run_goes_on_from_the_last_good_checkpoint(tiny_config, tmp_pa
         [*command, f"runner.max_iters={newest + 2}"], cwd=root, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert f"iter_{newest + 1}.pth: is cut off or damaged" in done.stdout + done.stderr
+    assert f"iter_{newest + 1}.pth: is truncated or damaged" in done.stdout + done.stderr
     assert f"resumed from {tmp_path}/iter_{newest}.pth at iteration {newest}" in done.stdout + done.stderr
     assert read_checkpoint(str(tmp_path / "latest.pth"))["meta"]["iter"] == newest + 2
 

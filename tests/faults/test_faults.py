@@ -219,7 +219,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(damage, tiny_config, tmp_pat
     newest.write_bytes(content)
     code, errors = Run(root, tiny_config, work_dir, iterations=2 * INTERVAL + 1).end()
     assert code == 0, errors
-    assert f"iter_{2 * INTERVAL}.pth: is cut off or damaged" in errors
+    assert f"iter_{2 * INTERVAL}.pth: is truncated or damaged" in errors
     assert f"resumed from {work_dir}/iter_{INTERVAL}.pth at iteration {INTERVAL}" in errors
     assert saved(work_dir) == 2 * INTERVAL + 1
 

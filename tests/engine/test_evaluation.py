@@ -95,7 +95,7 @@ def test_bad_arguments_are_one_line(evaluated, run_tool, one_config, tmp_path):
     root, _, _ = evaluated
     checkpoint = root / "run" / "latest.pth"
     for options, words in (
-        (["--eval", "roads"], "--eval roads: unknown metric; take some of mIoU, mDice, mFscore, road"),
+        (["--eval", "roads"], "--eval roads: unknown metric; choose from mIoU, mDice, mFscore, road"),
         (["--eval", "road", "--threshold", 2], "the threshold is 2; it must lie between 0 and 1"),
         (["--eval", "road", "--report", one_config], "cannot be created"),
     ):
