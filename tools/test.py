@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmcv import Config
     from torch import nn
 
-    from mmseg_ext.engine.evaluation import RoadScorer
+    from mmseg_ext.engine.road_scorer import RoadScorer
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
 
 def road_scorer(args: argparse.Namespace) -> "RoadScorer":
     """Return what scores roads; it needs the extra 'roads', which the rest does not."""
-    from mmseg_ext.engine.evaluation import RoadScorer
+    from mmseg_ext.engine.road_scorer import RoadScorer
     from mmseg_ext.scoring import ScoringSettings
 
     return RoadScorer(

@@ -14,7 +14,6 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_segmentor
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torchprofile import profile_macs
 
 from ..errors import ConfigError
 from .config import step_arguments
@@ -47,6 +46,8 @@ class Complexity:
 
 def measure_complexity(cfg: Config, height: int, width: int) -> Complexity:
     """Count parameters and multiply-accumulates of ``cfg.model`` for one image of ``height`` x ``width`` px."""
+    from torchprofile import profile_macs  # not needed to train or to map
+
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.backbone.init_cfg = None
     model = build_segmentor(model_cfg).eval()

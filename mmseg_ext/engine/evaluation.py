@@ -1,11 +1,12 @@
-"""Evaluation of a network on a data set, in any number of processes: predictions, region and road scores, files."""
+"""Evaluation of a network on a data set, in any number of processes: predictions, region scores, files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,24 +22,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..checks import check_dataset
-from ..datasets.road_dataset import road_labels
 from ..errors import ConfigError
 from ..files import writing
-from ..metrics.region import confusion
 from ..report import save_panel
-from ..scoring import (
-    UNKNOWN_METRES,
-    ImageScores,
-    MapWriter,
-    ScoringSettings,
-    Shown,
-    metres_are_known,
-    score_image,
-    summarise,
-    totals_table,
-    write_report,
-    write_scores,
-)
 from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (
@@ -55,6 +41,9 @@ from .distributed import (
 )
 from .runner import SafeIterRunner
 from .weights import build_network, check_classes, load_weights
+
+if TYPE_CHECKING:
+    from .road_scorer import RoadScorer
 
 METRICS = ("mIoU", "mDice", "mFscore", "road")
 
@@ -168,6 +157,11 @@ class EvalHook(MMSegEvalHook):
         runner.logger.info("best %s so far: %.4f, saved as %s", self.key_indicator, key_score, name)
 
 
+def image_name(dataset: CustomDataset, index: int) -> str:
+    """Return the name of an image's files, without suffix."""
+    return os.path.splitext(dataset.img_infos[index]["filename"])[0]
+
+
 class PredictionWriter:
     """Writes each prediction as a label PNG, as a picture beside image and truth, or both.
 
@@ -189,7 +183,7 @@ class PredictionWriter:
     def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
         """Write the prediction of one image."""
         index = found.index
-        stem = _name(dataset, index)
+        stem = image_name(dataset, index)
         labels = np.asarray(found.labels, np.uint8)
         if self.mask_dir:
             picture = Image.fromarray(labels).convert("P")
@@ -200,95 +194,6 @@ class PredictionWriter:
             image = dataset.picture(index)
             path = os.path.join(self.show_dir, f"{stem}.png")
             save_panel(path, image, labels, truth, dataset.PALETTE, self.opacity)
-
-
-class RoadScorer:
-    """Scores every prediction of an evaluation.
-
-    Args:
-        settings: tolerance, threshold, metres per pixel (None: those of the data set).
-        folder: where results go, or None: probability and entropy maps at once, the rest with `write`.
-
-    Raises:
-        ConfigError: the folder cannot be made.
-    """
-
-    def __init__(self, settings: ScoringSettings | None = None, folder: str | None = None) -> None:
-        self.settings, self.folder = settings or ScoringSettings(), folder
-        self._maps = None if folder is None else MapWriter(folder)
-        self._scores: dict[int, ImageScores] = {}
-
-    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
-        """Score the prediction of one image."""
-        chances = found.probabilities
-        if len(chances) > 1:
-            chances = chances[road_labels(dataset.CLASSES)]
-        probability = chances.float().sum(dim=0).clamp_(0, 1).cpu().numpy()
-        name = _name(dataset, found.index)
-        settings = self._settings(dataset)
-        prediction, truth, valid = self._masks(dataset, found.index, found.labels, probability)
-        scores = score_image(name, prediction, truth, settings, valid, probability)
-        labels = dataset.get_gt_seg_map_by_idx(found.index)
-        pixels = confusion(found.labels, labels, len(dataset.CLASSES), dataset.ignore_index)
-        self._scores[found.index] = replace(scores, confusion=pixels)
-        if self._maps is not None:
-            self._maps.write(name, probability, found.labels)
-
-    def gather(self) -> list[ImageScores]:
-        """Return the scores of the images of all processes, in the order of the data set; every process gets them."""
-        return gather_by_index(self._scores)
-
-    @staticmethod
-    def total(images: Sequence[ImageScores]) -> tuple[dict[str, float], str]:
-        """Return the scores of all ``images`` by name (``road.IoU``, ...), 0 to 1, and as a table for people."""
-        totals = summarise(images)
-        note = "" if metres_are_known(images) else f"\n{UNKNOWN_METRES}"
-        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals) + note
-
-    def write(self, dataset: CustomDataset, images: Sequence[ImageScores], facts: Mapping[str, object]) -> None:
-        """Write scores and report into the folder.
-
-        Args:
-            dataset: what was evaluated.
-            images: what `gather` returned.
-            facts: written into the scores file, and below the report's heading.
-
-        Raises:
-            ConfigError: a file cannot be written.
-            MissingExtraError: matplotlib is not installed.
-        """
-        assert self.folder is not None and self._maps is not None
-        maps = self._maps
-
-        def show(index: int) -> Shown:
-            name = _name(dataset, index)
-            probability = maps.read("probability", name) / np.float32(255)
-            prediction, truth, valid = self._masks(dataset, index, maps.read("labels", name), probability)
-            return Shown(dataset.picture(index), prediction, truth, self._settings(dataset), valid, probability)
-
-        write_scores(self.folder, images, self.settings, dataset.CLASSES, **facts)
-        subtitle = [f"{name}: {value}" for name, value in facts.items() if value]
-        write_report(self.folder, "Road evaluation", images, self.settings, show, subtitle)
-
-    def _settings(self, dataset: CustomDataset) -> ScoringSettings:
-        if self.settings.gsd_m is not None:
-            return self.settings
-        return replace(self.settings, gsd_m=dataset.image_reading().gsd_m)
-
-    def _masks(
-        self, dataset: CustomDataset, index: int, labels: np.ndarray, probability: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return predicted road, true road and the valid pixels of an image, bool (H, W); None where all are valid."""
-        roads = road_labels(dataset.CLASSES)
-        truth = dataset.get_gt_seg_map_by_idx(index)
-        by_label = len(dataset.CLASSES) > 2 or self.settings.threshold == 0.5
-        prediction = np.isin(labels, roads) if by_label else probability >= self.settings.threshold
-        valid = truth != dataset.ignore_index
-        return prediction, np.isin(truth, roads), None if valid.all() else valid
-
-
-def _name(dataset: CustomDataset, index: int) -> str:
-    return os.path.splitext(dataset.img_infos[index]["filename"])[0]
 
 
 def evaluate_checkpoint(
@@ -336,7 +241,11 @@ def evaluate_checkpoint(
     loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
 
     turns = cfg.get("test_rotations", (0,))
-    scorer = (road_scorer or RoadScorer()) if "road" in metrics else None
+    scorer = road_scorer if "road" in metrics else None
+    if "road" in metrics and scorer is None:
+        from .road_scorer import RoadScorer  # needs the extra 'roads'
+
+        scorer = RoadScorer()
 
     def visit(found: Prediction) -> None:
         if scorer is not None:

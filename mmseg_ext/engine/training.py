@@ -20,8 +20,7 @@ import cv2
 import torch
 from mmcv import Config
 from mmcv.parallel import collate
-from mmcv.runner import HOOKS, build_runner
-from mmcv.utils import build_from_cfg
+from mmcv.runner import build_runner
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
 from mmseg.datasets.custom import CustomDataset
@@ -126,19 +125,10 @@ def _prepare(
     on_first_process(process, check_and_prepare)
     timestamp = time.strftime("%Y%m%d_%H%M%S")
     logger = _start_log(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
-    logger.info(
-        "%s: %d process(es) on %s, %s%s%s, seed %d, %d training and %s validation images, work dir %s",
-        os.path.basename(cfg.filename),
-        process.world_size,
-        process.device.type,
-        precision,
-        ", channels last" if cfg.get("channels_last") else "",
-        ", compiled" if cfg.get("compile") else "",
-        seed,
-        len(dataset),
-        "no" if val_dataset is None else len(val_dataset),
-        work_dir,
-    )
+    further = [words for key, words in (("channels_last", "channels last"), ("compile", "compiled")) if cfg.get(key)]
+    how = [f"{process.world_size} process(es) on {process.device.type}", precision, *further, f"seed {seed}"]
+    images = f"{len(dataset)} training and {'no' if val_dataset is None else len(val_dataset)} validation images"
+    logger.info("%s: %s, %s, work dir %s", os.path.basename(cfg.filename), ", ".join(how), images, work_dir)
 
     resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
     if auto_resume and not resume_from:
@@ -262,9 +252,7 @@ def register_step_hooks(runner: SafeIterRunner, cfg: Config, precision: str, log
 def register_custom_hooks(runner: SafeIterRunner, cfg: Config) -> None:
     """Register the config's ``custom_hooks``."""
     for hook_cfg in cfg.get("custom_hooks") or []:
-        hook_cfg = hook_cfg.copy()
-        priority = hook_cfg.pop("priority", "NORMAL")
-        runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
+        runner.register_hook_from_cfg(hook_cfg)
 
 
 def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
