@@ -1,4 +1,4 @@
-"""Checkpoint files, read without running code and written in one step, and the work dir that holds a run's."""
+"""Checkpoint files, read without running code and written in one step, and the work dir of a run."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from ..files import complete_file, remove_partial_files, writing
 
 logger = logging.getLogger(__name__)
 
-# numpy scalars in the meta data of older checkpoints; they hold numbers and run no code
+# numpy scalars in the meta data of older checkpoints; they are numbers and run no code
 _NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 _SAFE_GLOBALS: list[Any] = [
     np.dtype,
     *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(type(np.dtype(name)) for name in ("f8", "f4", "i8", "i4", "b1")),
 ]
-# the entry of a safetensors header that holds our meta data as JSON
+# the entry of a safetensors header with our meta data as JSON
 _META_KEY = "mmseg_ext"
 SCHEMA_VERSION = 1
 _NOT_WEIGHTS = {
@@ -261,8 +261,8 @@ def only_one(work_dir: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disk_told(work_dir: str) -> Iterator[None]:
-    """Turn what a full disk raises anywhere, while a log line is written say, into one line.
+def disk_full_error(work_dir: str) -> Iterator[None]:
+    """Turn what a full disk raises anywhere, such as in a log line, into one line.
 
     Raises:
         ConfigError: the disk is full.

@@ -285,7 +285,7 @@ def wrap(
 
 
 def share_batch_norm_statistics(model: nn.Module) -> None:
-    """Give every process the first one's running statistics, which are what its checkpoints hold."""
+    """Give every process the first one's running statistics, which its checkpoints contain."""
     if not dist.is_initialized():
         return
     for module in model.modules():

@@ -117,7 +117,7 @@ class NonFiniteGuard(Hook):
             step(runner)
 
     def before_train_iter(self, runner: SafeIterRunner) -> None:
-        """Keep the statistics of the batch norms, which a non-finite forward pass spoils for good."""
+        """Keep the statistics of the batch norms, which a non-finite forward pass would spoil."""
         if self.skip:
             self._buffers = [buffer.clone() for buffer in runner.network.buffers()]
 
@@ -217,7 +217,7 @@ class StepHook(OptimizerHook):
 class WeightAverageHook(Hook):
     """Keeps ``average = (1 - momentum) * average + momentum * weights`` over the steps of the optimizer.
 
-    Evaluation during and after the training uses the average; the training itself goes on with the weights.
+    Evaluation during and after the training uses the average; the training itself continues with the weights.
     Checkpoints contain both.
 
     Args:

@@ -110,7 +110,7 @@ def _to_cpu(value: Any) -> Any:
 
 @RUNNERS.register_module()
 class SafeIterRunner(IterBasedRunner):
-    """``IterBasedRunner`` whose ``iter_N.pth`` holds all that decides iteration N + 1.
+    """``IterBasedRunner`` whose ``iter_N.pth`` contains all that decides iteration N + 1.
 
     Random numbers follow from the seed and the number of the iteration, so none of their states is stored.
 
@@ -213,7 +213,7 @@ class SafeIterRunner(IterBasedRunner):
         """Continue where ``checkpoint`` was written.
 
         Raises:
-            CheckpointError: the file holds no training state, or fits another network.
+            CheckpointError: the file has no training state, or fits another network.
         """
         content = read_checkpoint(checkpoint)
         if not {"meta", "optimizer"} <= content.keys():
@@ -226,7 +226,7 @@ class SafeIterRunner(IterBasedRunner):
         self.draws = content["meta"].get("draws", self.iter * self.draws_per_iter)
         seed = content["meta"].get("seed", self.seed)
         if seed != self.seed:
-            self.logger.info("the run goes on with its own seed, %d, instead of %d", seed, self.seed)
+            self.logger.info("the run keeps its own seed, %d, instead of %d", seed, self.seed)
             self.seed = seed
             if self.meta is not None:
                 self.meta["seed"] = seed

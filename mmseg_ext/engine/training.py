@@ -32,7 +32,7 @@ from .. import __version__
 from ..checks import check_datasets
 from ..datasets import RoadDataset
 from ..errors import ConfigError
-from .checkpoint import full_disk_told, latest_checkpoint, only_one, prepare_work_dir, trim_logs
+from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
 from .config import config_mistakes
 from .distributed import (
     DTYPES,
@@ -89,7 +89,7 @@ def train(
         if runner.iter >= runner.max_iters:
             runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
         else:
-            with full_disk_told(work_dir):
+            with disk_full_error(work_dir):
                 runner.run([loader], [("train", 1)])
     return work_dir
 
@@ -177,7 +177,7 @@ def _start_log(path: str, level: str) -> logging.Logger:
     logger = get_root_logger(path, level)
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
-            # a full disk is told once, by what stops the run
+            # a full disk is reported once, by what stops the run
             handler.handleError = lambda record: None  # type: ignore[method-assign]
     logging.getLogger("mmseg_ext").handlers = logger.handlers
     logging.getLogger("mmseg_ext").setLevel(logger.level)
@@ -285,7 +285,7 @@ def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> Non
 
 
 def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of a loading process, but not that its training process is gone, which others tell."""
+    """Print an error of a loading process, but not that its training process is gone, which others report."""
     if not issubclass(kind, (ConnectionError, EOFError)):
         sys.__excepthook__(kind, error, trace)
 

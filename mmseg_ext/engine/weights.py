@@ -225,7 +225,7 @@ def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True)
         pretrained: load those encoder weights; False where a checkpoint follows.
 
     Raises:
-        CheckpointError: the pretrained weights cannot be had or do not fit.
+        CheckpointError: the pretrained weights are missing or do not fit.
     """
     model_cfg = copy.deepcopy(cfg.model)
     init_cfg, start = model_cfg.backbone.get("init_cfg"), None

@@ -19,7 +19,7 @@ from torch import nn
 from mmseg_ext.engine import load_config, train
 from mmseg_ext.engine.checkpoint import (
     check_weights,
-    full_disk_told,
+    disk_full_error,
     latest_checkpoint,
     only_one,
     point_to,
@@ -305,7 +305,7 @@ def test_what_a_checkpoint_is_after_is_in_the_log_when_it_is_written(tiny_config
 
 def test_a_full_disk_is_one_line_wherever_it_shows(tmp_path):
     with pytest.raises(ConfigError, match=r"run: cannot be written \(No space left on device\); what was saved stays"):
-        with full_disk_told("run"):
+        with disk_full_error("run"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(FileNotFoundError), full_disk_told("run"):
+    with pytest.raises(FileNotFoundError), disk_full_error("run"):
         open(tmp_path / "none")
