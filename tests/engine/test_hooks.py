@@ -181,7 +181,7 @@ def test_two_processes_skip_and_stop_together(tiny_config, tmp_path, root):
         )
         for rank in "01"
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=240) for process in pair]
+    outputs = [process.communicate(timeout=600) for process in pair]
     assert [process.returncode for process in pair] == [2, 2], outputs
     said = [(tmp_path / f"said{rank}").read_text() for rank in "01"]
     assert "iteration 5: " in said[0]

@@ -191,7 +191,7 @@ def test_two_nodes_of_two_processes_step_like_one_process(tiny_config, tmp_path,
         )
         for rank in range(2)
     ]  # fmt: skip
-    errors = [node.communicate(timeout=240)[1] for node in nodes]
+    errors = [node.communicate(timeout=600)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors
     four = read_checkpoint(str(tmp_path / "four" / "latest.pth"))
     assert one["meta"]["draws"] == four["meta"]["draws"] == 8
