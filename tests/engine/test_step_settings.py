@@ -169,7 +169,7 @@ def test_the_learning_rate_follows_the_batch_only_when_asked(tiny_config, tmp_pa
         lines = [json.loads(line) for path in (tmp_path / name).glob("*.log.json") for line in path.open()]
         rates[name] = lines[-1]["lr"]
     assert rates == {"as it is": 0.05, "scaled": 0.05 * 2 * 2 / 8}
-    with pytest.raises(ConfigError, match="lr_of_batch='x' is no number of images"):
+    with pytest.raises(ConfigError, match="lr_of_batch='x' is not a number of images"):
         run(tiny_config, tmp_path / "x", lr_of_batch="x")
 
 
