@@ -1,13 +1,14 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and one line for what cannot be written."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ConfigError
+from .errors import ConfigError, UserError
 
 _MIM = Path(__file__).with_name(".mim")
 # the folder of myconfigs/ and tools/: the repository, or in an installed wheel .mim, as MMSegmentation has it
@@ -15,22 +16,57 @@ DISTRIBUTION_ROOT = _MIM if _MIM.is_dir() else Path(__file__).resolve().parents[
 
 
 @contextmanager
-def complete_file(path: str, remedy: str = "choose another place") -> Iterator[str]:
-    """Yield a name to write to; once that file is on the disk it becomes ``path``. Folders are made.
+def writing(path: str, remedy: str = "choose another place", kind: type[UserError] = ConfigError) -> Iterator[None]:
+    """Turn an `OSError` of the block, which writes ``path``, into one line of ``kind`` that ends with ``remedy``."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from None
+
+
+@contextmanager
+def complete_file(
+    path: str, remedy: str = "choose another place", kind: type[UserError] = ConfigError
+) -> Iterator[str]:
+    """Yield a name to write a file or a link to; when the block ends and all is on the disk, it becomes ``path``.
+
+    The name lies in a folder of its own beside ``path`` and keeps the suffix, so that libraries may put files of
+    theirs next to it. Missing parent folders are made. One process at a time may write a path.
 
     Args:
-        path: the file; one process at a time.
-        remedy: what the user can do where it cannot be written.
+        path: the file.
+        remedy: what the user can do if it cannot be written.
+        kind: what is raised then.
 
     Raises:
-        ConfigError: it cannot be written; what was at ``path`` is intact.
+        UserError: it cannot be written. After any error, what was at ``path`` is intact and nothing is left beside it.
     """
-    partial = f"{path}.partial"
+    parent, name = os.path.split(path)
+    scratch = os.path.join(parent, f".{name}.partial")
+    fresh = os.path.join(scratch, name)
+    with writing(path, remedy, kind):
+        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        os.makedirs(scratch)
+        try:
+            yield fresh
+            if not os.path.islink(fresh):
+                _sync(fresh)
+            os.replace(fresh, path)
+            _sync(parent or ".")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sync(path: str) -> None:
+    """Wait until the file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from None
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial_files(folder: str) -> None:
+    """Delete what killed processes left of their writes into ``folder``."""
+    for scratch in Path(folder).glob(".*.partial"):
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,24 +1,62 @@
+import os
+
 import pytest
 
-from mmseg_ext.errors import ConfigError
-from mmseg_ext.files import complete_file
+from mmseg_ext.errors import CheckpointError, ConfigError
+from mmseg_ext.files import complete_file, remove_partial_files, writing
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with complete_file(str(path)) as partial:
+        assert os.path.basename(partial) == "a.txt"
         with open(partial, "w") as file:
             file.write("one")
+        with open(f"{partial}-journal", "w") as file:
+            file.write("a library's own")
         assert not path.exists()
-    assert path.read_text() == "one" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
+    assert path.read_text() == "one" and os.listdir(path.parent) == ["a.txt"]
 
 
-def test_what_was_there_stays_when_writing_fails(tmp_path):
+@pytest.mark.parametrize(
+    ("error", "raised", "words"),
+    [
+        (OSError(28, "No space left on device"), ConfigError, r"a.txt: cannot be written \(No space .*\); free some"),
+        (ValueError("no such colour"), ValueError, "no such colour"),
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+    ],
+)
+def test_after_any_error_the_old_file_stays_and_nothing_is_left_beside_it(tmp_path, error, raised, words):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(ConfigError, match=r"a.txt: cannot be written \(No space left on device\); free some disk"):
-        with complete_file(str(path), "free some disk"):
-            raise OSError(28, "No space left on device")
-    assert path.read_text() == "old"
-    with pytest.raises(ConfigError, match="cannot be written .*choose another place"), complete_file("/proc/no/a") as _:
+    with pytest.raises(raised, match=words), complete_file(str(path), "free some disk") as partial:
+        with open(partial, "w") as file:
+            file.write("half")
+        raise error
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_block_that_writes_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="a.txt: cannot be written"), complete_file(str(tmp_path / "a.txt")):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_named():
+    with pytest.raises(ConfigError, match="cannot be written .*choose another place"), complete_file("/proc/no/a"):
         raise AssertionError("not reached")
+    with pytest.raises(CheckpointError, match=r"^/proc/no: cannot be written \(.*\); ask"):
+        with writing("/proc/no", "ask", CheckpointError):
+            os.mkdir("/proc/no")
+
+
+def test_what_a_killed_process_left_goes(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / f".{name}.partial").mkdir()
+        (tmp_path / f".{name}.partial" / name).write_text("half")
+    with complete_file(str(tmp_path / "a.txt")) as partial:
+        assert not os.path.exists(partial)
+        os.symlink("b.txt", partial)
+    assert os.readlink(tmp_path / "a.txt") == "b.txt"
+    remove_partial_files(str(tmp_path))
+    assert os.listdir(tmp_path) == ["a.txt"]

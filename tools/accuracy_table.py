@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from repeat import train_and_score
 
-from mmseg_ext.engine import leaf_configs, load_config, train_and_score
+from mmseg_ext.engine import leaf_configs, load_config
 from mmseg_ext.errors import run_tool
 from mmseg_ext.files import complete_file
 from mmseg_ext.report import markdown_table, update_blocks

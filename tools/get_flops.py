@@ -12,9 +12,8 @@ def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="a leaf below myconfigs/")
-    parser.add_argument(
-        "--shape", type=int, nargs="+", default=[512], metavar="PX", help="height and width (default: 512)"
-    )
+    text = "height and width in pixels (default: 512)"
+    parser.add_argument("--shape", type=int, nargs="+", default=[512], metavar="PX", help=text)
     add_config_options(parser)
     return parser.parse_args()
 

@@ -13,9 +13,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configs", nargs="+", help="leaf configs")
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
-    parser.add_argument(
-        "--shape", type=int, nargs=2, metavar="PX", help="height and width (default: the config's crop)"
-    )
+    text = "height and width in pixels (default: the config's crop)"
+    parser.add_argument("--shape", type=int, nargs=2, metavar="PX", help=text)
     add_config_options(parser)
     return parser.parse_args()
 

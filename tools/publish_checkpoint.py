@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make weights ready for others: ``python tools/publish_checkpoint.py CHECKPOINT OUT.safetensors --licence NAME``."""
+"""Publish weights: ``python tools/publish_checkpoint.py CHECKPOINT OUT.safetensors --licence NAME``."""
 
 import argparse
 import json
@@ -15,14 +15,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="a training checkpoint, or weights with --config")
     parser.add_argument("out", help="the new file, .safetensors; its meta data go to the same name with .json too")
-    parser.add_argument(
-        "--licence", required=True, help="under which others may use the weights: CC-BY-4.0, for example"
-    )
+    parser.add_argument("--licence", required=True, help="for others to use the weights under, such as CC-BY-4.0")
     parser.add_argument("--config", help="the config it was trained with (default: the one inside the checkpoint)")
     parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
-    parser.add_argument(
-        "--gsd-m", type=float, metavar="M", help="ground sampling distance of the images, metres per px"
-    )
+    parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
     add_config_options(parser)
     return parser.parse_args()
 
@@ -31,14 +27,14 @@ def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
     """Return the scores in a file of tools/test.py, which must be those of ``checkpoint``.
 
     Raises:
-        ConfigError: the file is missing, holds no scores, or those of other weights.
+        ConfigError: the file is missing, contains no scores, or those of other weights.
     """
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         measured, metrics = content["weights_sha256"], dict(content["metrics"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path}: holds no metrics; give the file that tools/test.py --out wrote") from None
+        raise ConfigError(f"{path}: contains no metrics; give the file that tools/test.py --out wrote") from None
     if measured != weights_sha256(read_checkpoint(checkpoint)["state_dict"]):
         raise ConfigError(f"{path}: was measured with other weights ({content.get('checkpoint')}), not {checkpoint}")
     return metrics

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mmcv import Config
     from torch import nn
 
-    from mmseg_ext.engine.evaluation import RoadScorer
+    from mmseg_ext.engine.road_scorer import RoadScorer
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,14 +39,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
     parser.add_argument("--eval", nargs="+", default=[], metavar="METRIC", help="mIoU, mDice, mFscore, road")
     parser.add_argument("--out", metavar="FILE", help="write the metrics to this JSON file")
-    text = "with --eval road: write scores by image, a report to look at, probability and entropy maps there"
+    text = "with --eval road: write scores by image, a report, probability and entropy maps into this folder"
     parser.add_argument("--report", metavar="DIR", help=text)
     parser.add_argument("--tolerance", type=float, metavar="PX", help="of road scores (default: 3)")
     text = "of centrelines and connectivity (default: half the width of each image's true roads)"
     parser.add_argument("--buffer", type=float, metavar="PX", help=text)
     parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: what dataset.json says)")
-    text = "probability from which road scores call a pixel road (default: 0.5)"
+    text = "road scores count pixels of at least this probability as road (default: 0.5)"
     parser.add_argument("--threshold", type=float, default=0.5, help=text)
     parser.add_argument("--mask-dir", metavar="DIR", help="write every predicted label map as PNG into this folder")
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
 
 def road_scorer(args: argparse.Namespace) -> "RoadScorer":
     """Return what scores roads; it needs the extra 'roads', which the rest does not."""
-    from mmseg_ext.engine.evaluation import RoadScorer
+    from mmseg_ext.engine.road_scorer import RoadScorer
     from mmseg_ext.scoring import ScoringSettings
 
     return RoadScorer(

@@ -16,9 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--resume-from", help="continue from this checkpoint of an interrupted run")
     parser.add_argument("--auto-resume", action="store_true", help="continue from the newest complete checkpoint")
     parser.add_argument("--no-validate", action="store_true", help="do not evaluate during the training")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16", "auto"], help="auto: what the hardware does best"
-    )
+    text = "auto: the fastest that the hardware supports"
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16", "auto"], help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation (default: 0)")
     parser.add_argument("--deterministic", action="store_true", help="ask cuDNN for reproducible algorithms")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
@@ -45,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; it goes on with the same command and --auto-resume")
+    run_tool(main, "stopped; re-run the command with --auto-resume to resume")

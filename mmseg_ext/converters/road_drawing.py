@@ -95,16 +95,9 @@ class _Areas:
         found = np.sort(self._tree.query(lazy_import("shapely", "geo", _PURPOSE).box(*grid.bounds(window))))
         burnt = np.zeros(window[2:], np.uint8)
         if len(found):
-<<<<<<< HEAD
             transform = rasterio.Affine(*grid.transform(*window[:2]))
-            features.rasterize(
-                zip(self._shapes[found], self._labels[found], strict=True), out=burnt, transform=transform
-            )
-=======
-            transform = rasterio_module().Affine(*grid.transform(*window[:2]))
             shapes = zip(self._shapes[found], self._labels[found], strict=True)
             lazy_import("rasterio.features", "geo", _PURPOSE).rasterize(shapes, out=burnt, transform=transform)
->>>>>>> data
         return burnt
 
 

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from ..datasets.loading import to_bgr
 from ..datasets.voc import IMAGE_SUFFIXES
-from ..engine.checkpoint import config_for
-from ..engine.config import config_mistakes, load_config
+from ..engine.config import config_for, config_mistakes, load_config
 from ..engine.distributed import LocalSegmentor, Process
 from ..engine.evaluation import evaluate_dataset, evaluation_loader
 from ..engine.weights import build_network, check_classes, load_weights

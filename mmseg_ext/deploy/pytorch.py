@@ -17,7 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from ..engine.optimizer import DTYPES
+from ..engine.distributed import DTYPES
 from ..errors import ConfigError
 from ..models.folding import Scores, folded
 from ..models.light_ham_head import Hamburger

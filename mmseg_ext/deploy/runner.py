@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.optimizer import choose_precision
+from ..engine.distributed import choose_precision
 from ..errors import ConfigError, MissingExtraError, require
 from ..models.folding import network_stride
 from .cache import network_facts, through_cache

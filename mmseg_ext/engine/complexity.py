@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a network, by the two counters that the paper's table mixes."""
+"""What a network costs: parameters, multiply-accumulates by the two counters of the paper's table, training memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_segmentor
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torchprofile import profile_macs
 
 from ..errors import ConfigError
 from .config import step_arguments
-from .optimizer import DTYPES
+from .distributed import DTYPES, choose_precision
 from .weights import build_network
 
 MMSEG_BACKBONES = ("MSCAN", "MixVisionTransformer")
+_ADAMW_BYTES = 4 * 4  # per parameter, float32: weight, gradient, and AdamW's two moments
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What one network costs for one image.
+    """What a network costs for one image.
 
     Attributes:
-        params: number of parameters that are built.
+        params: number of parameters.
         imagenet_head_params: parameters of the ImageNet classifier that published D-SegNeXt checkpoints
             carry along and the published Params include; 0 for other networks.
         mmcv_macs: multiply-accumulates by mmcv's counter (SyncBN is not counted, activations only as modules).
@@ -46,6 +46,8 @@ class Complexity:
 
 def measure_complexity(cfg: Config, height: int, width: int) -> Complexity:
     """Count parameters and multiply-accumulates of ``cfg.model`` for one image of ``height`` x ``width`` px."""
+    from torchprofile import profile_macs  # not needed to train or to map
+
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.backbone.init_cfg = None
     model = build_segmentor(model_cfg).eval()
@@ -69,17 +71,11 @@ def measure_complexity(cfg: Config, height: int, width: int) -> Complexity:
     )
 
 
-# -- engine.memory
-# Memory that a training step needs, worked out without a GPU and without computing anything.
-
-_ADAMW_BYTES = 4 * 4  # per parameter, float32: weight, gradient, and AdamW's two moments
-
-
 def crop_size(cfg: Config) -> tuple[int, int]:
     """Return height and width of the training crops of ``cfg``.
 
     Raises:
-        ConfigError: the training pipeline crops nothing.
+        ConfigError: the training pipeline has no crop.
     """
     for step in ("RandomCrop", "RandomAffineCrop"):
         try:
@@ -99,16 +95,14 @@ def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, p
     Args:
         cfg: config with ``model``.
         batch: images in a step.
-        height: rows of an image.
-        width: columns of an image.
+        height: of an image in pixels.
+        width: of an image in pixels.
         precision: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
         ConfigError: unknown precision.
     """
-    if precision not in DTYPES:
-        raise ConfigError(f"precision='{precision}' is unknown; take one of {', '.join(DTYPES)}")
-    dtype = DTYPES[precision]
+    dtype = DTYPES[choose_precision(precision, torch.device("cpu"))]
     kept: dict[int, tuple[Tensor, int]] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
-"""Random numbers that follow from the seed and a count, so that nothing of them need be stored."""
+"""Processes, devices and precision, and the seeds and draws that do not depend on the number of processes."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import itertools
-import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,8 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import ConfigError
 from .test_time_augmentation import class_probabilities
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _seed_cpu(seed: int, counts: tuple[int, ...]) -> int:
@@ -52,12 +53,7 @@ def seeded(seed: int, *counts: int) -> Iterator[None]:
 
 
 class SeededDraws(Dataset):
-    """A data set whose augmentation follows from the number of the draw, whatever process or worker makes it.
-
-    Args:
-        dataset: training data set.
-        seed: seed of the run.
-    """
+    """A data set whose augmentation follows from seed and number of the draw, whatever process or worker makes it."""
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
@@ -73,23 +69,12 @@ class SeededDraws(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
 
-# -- engine.sampler
-# The order in which training images are drawn.
-
-
 class InfiniteSampler(Sampler[tuple[int, int]]):
     """Endless shuffled images as (number of the draw, index), the same sequence for any number of processes.
 
-    Every pass over the data is a new permutation from ``seed``; of each step's images of the joint sequence, process
-    ``rank`` takes its part. So k processes with batch b draw what one process with batch k*b draws, and no worker is
-    restarted between passes.
-
-    Args:
-        size: number of images.
-        seed: seed of all permutations.
-        rank: number of this process.
-        world_size: number of processes.
-        start: draws of the joint sequence that are done already, for a resumed run.
+    Every pass over the data is a new permutation; of each step's images of the joint sequence, process ``rank`` takes
+    its part. So k processes with batch b draw what one process with batch k*b draws, and no worker is restarted
+    between passes. ``start`` is the number of draws in the joint sequence that a resumed run has done already.
     """
 
     def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
@@ -110,21 +95,9 @@ class InfiniteSampler(Sampler[tuple[int, int]]):
         return -(-self.size // self.world_size)
 
 
-# -- engine.distributed
-# Processes and devices: what mmcv 1.7 lacks on today's PyTorch and on machines without a GPU.
-
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class Process:
-    """This process among all that work together.
-
-    Attributes:
-        rank: number of this process, from 0.
-        world_size: number of processes.
-        device: where the network runs in this process.
-    """
+    """This process among the ``world_size`` that work together; the network runs on its ``device``."""
 
     rank: int
     world_size: int
@@ -134,7 +107,7 @@ class Process:
 def start_process(gpu_id: int = 0) -> Process:
     """Join the processes that torchrun started, or stand alone.
 
-    GPUs talk by NCCL, CPUs by gloo. Alone, the process takes GPU ``gpu_id``, or the CPU where there is none.
+    GPUs communicate by NCCL, CPUs by gloo. Alone, the process takes GPU ``gpu_id``, or the CPU where there is none.
 
     Raises:
         ConfigError: more processes on this machine than GPUs, where there is at least one.
@@ -143,7 +116,7 @@ def start_process(gpu_id: int = 0) -> Process:
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if "RANK" not in os.environ:
         if gpus and gpu_id >= gpus:
-            raise ConfigError(f"GPU {gpu_id} was asked for, but this machine has {gpus} (0 to {gpus - 1})")
+            raise ConfigError(f"GPU {gpu_id} was requested, but this machine has {gpus} (0 to {gpus - 1})")
         device = torch.device("cuda", gpu_id) if gpus else torch.device("cpu")
         rank, world_size = 0, 1
     else:
@@ -159,7 +132,7 @@ def start_process(gpu_id: int = 0) -> Process:
 
 
 def _leave() -> None:
-    """End the talk with the other processes; a thread left in it would abort this process at its exit."""
+    """Leave the process group; a thread left in it would abort this process at its exit."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -172,14 +145,26 @@ def check_gpu_count(processes: int) -> None:
     """
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
-        raise ConfigError(f"{processes} GPUs were asked for, but this machine has {gpus}; ask for {gpus} or fewer")
+        raise ConfigError(f"{processes} GPUs were requested, but this machine has {gpus}; request {gpus} or fewer")
 
 
-def without_sync_bn(model: nn.Module, process: Process) -> nn.Module:
-    """Return ``model`` with SyncBN turned into BN where SyncBN cannot run: on CPU, or in a single process."""
-    if process.device.type == "cuda" and process.world_size > 1:
-        return model
-    return revert_sync_batchnorm(model)
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """Return ``fp32``, ``bf16`` or ``fp16`` for the config's ``precision``.
+
+    ``auto`` takes bf16 where the GPU computes it natively (Ampere and newer), fp16 with a gradient scaler on
+    older GPUs such as Turing, and fp32 on a CPU.
+
+    Raises:
+        ConfigError: an unknown name, or bf16 on a GPU that only emulates it.
+    """
+    if wanted not in (*DTYPES, "auto"):
+        raise ConfigError(f"precision='{wanted}' is unknown; choose one of {', '.join(DTYPES)} or auto")
+    native_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    if wanted == "auto":
+        return "fp32" if device.type == "cpu" else "bf16" if native_bf16 else "fp16"
+    if wanted == "bf16" and device.type == "cuda" and not native_bf16:
+        raise ConfigError(f"precision='bf16': {torch.cuda.get_device_name(device)} has no native bf16; choose fp16")
+    return wanted
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
@@ -220,10 +205,7 @@ def total_loss(losses: Mapping[str, torch.Tensor | Sequence[torch.Tensor]]) -> t
 
 
 class _Steps(nn.Module):
-    """What mmcv's runner and our evaluation ask of a wrapped segmentor.
-
-    Keeps the device, the autocast type and the memory format out of the networks.
-    """
+    """What mmcv's runner and our evaluation call; keeps device and autocast type out of the networks."""
 
     module: Any
     device_used: torch.device
@@ -287,23 +269,23 @@ def wrap(
     training: bool = False,
     find_unused_parameters: bool = False,
 ) -> LocalSegmentor | DistributedSegmentor:
-    """Move ``model`` to this process's device and wrap it for training or evaluation."""
-    model = without_sync_bn(model, process).to(process.device)
+    """Move ``model`` to this process's device and wrap it for training or evaluation.
+
+    SyncBN becomes BN where it cannot run: on a CPU, or in a single process.
+    """
+    if process.device.type == "cpu" or process.world_size == 1:
+        model = revert_sync_batchnorm(model)
+    model = model.to(process.device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if training and dist.is_initialized():
-        return DistributedSegmentor(
-            model,
-            process.device,
-            autocast_dtype,
-            broadcast_buffers=False,
-            find_unused_parameters=find_unused_parameters,
-        )
+        options = dict(broadcast_buffers=False, find_unused_parameters=find_unused_parameters)
+        return DistributedSegmentor(model, process.device, autocast_dtype, **options)
     return LocalSegmentor(model, process.device, autocast_dtype)
 
 
 def share_batch_norm_statistics(model: nn.Module) -> None:
-    """Give every process the first one's running statistics, which are what its checkpoints hold."""
+    """Give every process the first one's running statistics, which its checkpoints contain."""
     if not dist.is_initialized():
         return
     for module in model.modules():
@@ -322,7 +304,7 @@ def on_first_process(process: Process, work: Callable[[], None]) -> None:
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the one that writes what all share."""
+    """Return whether this process writes what all share."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 

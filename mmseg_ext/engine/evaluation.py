@@ -1,11 +1,12 @@
-"""Predictions of an evaluation as files."""
+"""Evaluation of a network on a data set, in any number of processes: predictions, region scores, files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,168 +22,30 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..checks import check_datasets
-from ..datasets.voc import road_labels
 from ..errors import ConfigError
-from ..metrics.pixels import confusion
+from ..files import writing
 from ..report import panel, save_picture
-from ..scoring import (
-    UNKNOWN_METRES,
-    ImageScores,
-    MapWriter,
-    RoadMasks,
-    ScoringSettings,
-    metres_are_known,
-    score_image,
-    summarise,
-    totals_table,
-    write_report,
-    write_scores,
-)
 from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (
+    DTYPES,
     DistributedSegmentor,
     LocalSegmentor,
     Process,
+    choose_precision,
     gather_by_index,
     on_first_process,
     share_batch_norm_statistics,
     start_process,
     wrap,
 )
-from .optimizer import DTYPES, choose_precision
 from .runner import SafeIterRunner
 from .weights import build_network, check_classes, load_weights
 
+if TYPE_CHECKING:
+    from .road_scorer import RoadScorer
 
-class PredictionWriter:
-    """Writes each prediction as a label PNG, as a picture beside image and truth, or both.
-
-    Args:
-        mask_dir: folder for label PNGs; None for none.
-        show_dir: folder for pictures; None for none.
-        opacity: of the tint in the pictures, 0 to 1.
-
-    Raises:
-        ConfigError: a folder cannot be made.
-    """
-
-    def __init__(self, mask_dir: str | None, show_dir: str | None, opacity: float = 0.6) -> None:
-        self.mask_dir, self.show_dir, self.opacity = mask_dir, show_dir, opacity
-        for folder in filter(None, (mask_dir, show_dir)):
-            try:
-                os.makedirs(folder, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
-
-    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
-        """Write what is said of one image."""
-        index = found.index
-        stem = os.path.splitext(dataset.img_infos[index]["filename"])[0]
-        labels = np.asarray(found.labels, np.uint8)
-        if self.mask_dir:
-            picture = Image.fromarray(labels).convert("P")
-            picture.putpalette(np.asarray(dataset.PALETTE, np.uint8).tobytes())
-            picture.save(os.path.join(self.mask_dir, f"{stem}.png"))
-        if self.show_dir:
-            truth = dataset.get_gt_seg_map_by_idx(index) if dataset.ann_dir else None
-            image = dataset.picture(index)
-            path = os.path.join(self.show_dir, f"{stem}.png")
-            save_picture(path, panel(image, labels, truth, dataset.PALETTE, self.opacity))
-
-
-# -- engine.road_scorer
-# Road scores of a network's predictions, image by image and process by process.
-
-
-class RoadScorer:
-    """Scores every prediction of an evaluation.
-
-    Args:
-        settings: tolerance, threshold, metres per pixel (None: those of the data set).
-        folder: where results go: probability and entropy maps at once, the rest with `write`; None for nowhere.
-
-    Raises:
-        ConfigError: the folder cannot be made.
-    """
-
-    def __init__(self, settings: ScoringSettings | None = None, folder: str | None = None) -> None:
-        self.settings, self.folder = settings or ScoringSettings(), folder
-        self._maps = None if folder is None else MapWriter(folder)
-        self._scores: dict[int, ImageScores] = {}
-
-    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
-        """Score what is said of one image."""
-        chances = found.probabilities
-        if len(chances) > 1:
-            chances = chances[road_labels(dataset.CLASSES)]
-        probability = chances.float().sum(dim=0).clamp_(0, 1).cpu().numpy()
-        name = _name(dataset, found.index)
-        masks = self._masks(dataset, found.index, found.labels, probability)
-        settings = self.settings.at(masks.gsd_m)
-        scores = score_image(name, masks.prediction, masks.truth, settings, masks.valid, probability)
-        labels = dataset.get_gt_seg_map_by_idx(found.index)
-        pixels = confusion(found.labels, labels, len(dataset.CLASSES), dataset.ignore_index)
-        self._scores[found.index] = replace(scores, confusion=pixels)
-        if self._maps is not None:
-            self._maps.write(name, probability, found.labels)
-
-    def gather(self) -> list[ImageScores]:
-        """Return the scores of the images of all processes, in the order of the data set; every process gets them."""
-        return gather_by_index(self._scores)
-
-    @staticmethod
-    def total(images: Sequence[ImageScores]) -> tuple[dict[str, float], str]:
-        """Return the scores of all ``images`` by name (``road.IoU``, ...), 0 to 1, and as a table for people."""
-        totals = summarise(images)
-        note = "" if metres_are_known(images) else f"\n{UNKNOWN_METRES}"
-        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals) + note
-
-    def write(self, dataset: CustomDataset, images: Sequence[ImageScores], facts: Mapping[str, object]) -> None:
-        """Write scores and report into the folder.
-
-        Args:
-            dataset: what was evaluated.
-            images: what `gather` returned.
-            facts: what the scores file says beside them, and the report below its heading.
-
-        Raises:
-            ConfigError: a file cannot be written.
-            MissingExtraError: matplotlib is not installed.
-        """
-        assert self.folder is not None and self._maps is not None
-        maps = self._maps
-
-        def show(index: int) -> RoadMasks:
-            name = _name(dataset, index)
-            probability = maps.read("probability", name) / np.float32(255)
-            masks = self._masks(dataset, index, maps.read("labels", name), probability)
-            return replace(masks, image=dataset.picture(index))
-
-        write_scores(self.folder, images, self.settings, dataset.CLASSES, **facts)
-        subtitle = [f"{name}: {value}" for name, value in facts.items() if value]
-        write_report(self.folder, "Road evaluation", images, self.settings, show, subtitle)
-
-    def _masks(self, dataset: CustomDataset, index: int, labels: np.ndarray, probability: np.ndarray) -> RoadMasks:
-        roads = road_labels(dataset.CLASSES)
-        truth = dataset.get_gt_seg_map_by_idx(index)
-        by_label = len(dataset.CLASSES) > 2 or self.settings.threshold == 0.5
-        prediction = np.isin(labels, roads) if by_label else probability >= self.settings.threshold
-        valid = truth != dataset.ignore_index
-        gsd_m = dataset.image_reading().gsd_m
-        return RoadMasks(prediction, np.isin(truth, roads), None if valid.all() else valid, probability, gsd_m)
-
-
-def _name(dataset: CustomDataset, index: int) -> str:
-    return os.path.splitext(dataset.img_infos[index]["filename"])[0]
-
-
-# -- engine.evaluation
-# Evaluation of a network on a data set, in any number of processes.
-
-
-REGION_METRICS = ("mIoU", "mDice", "mFscore")
-METRICS = (*REGION_METRICS, "road")
+METRICS = ("mIoU", "mDice", "mFscore", "road")
 
 
 def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) -> DataLoader:
@@ -199,7 +62,7 @@ def evaluation_loader(dataset: CustomDataset, process: Process, workers: int) ->
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image.
+    """The prediction of a network for one image.
 
     Attributes:
         index: of the image in its data set.
@@ -214,21 +77,17 @@ class Prediction:
 
 
 def predict_dataset(
-    model: LocalSegmentor | DistributedSegmentor,
-    loader: DataLoader,
-    quarter_turns: Sequence[int] = (0,),
-    progress: bool = True,
+    model: LocalSegmentor | DistributedSegmentor, loader: DataLoader, quarter_turns: Sequence[int] = (0,)
 ) -> Iterator[Prediction]:
-    """Yield what ``model`` says of every image that ``loader`` reads in this process.
+    """Yield the prediction of every image that ``loader`` reads in this process.
 
     Args:
         model: the wrapped network.
         loader: what `evaluation_loader` returned.
         quarter_turns: rotations to average over, in steps of 90 degrees.
-        progress: show a bar on a terminal.
     """
     model.eval()
-    shown = tqdm(loader, desc="evaluating", unit="image", disable=None if progress else True, leave=False)
+    shown = tqdm(loader, desc="evaluating", unit="image", disable=None, leave=False)
     for index, batch in zip(loader.sampler, shown, strict=True):
         found = model.probabilities(batch, quarter_turns)
         labels = found[0] > model.module.decode_head.threshold if len(found) == 1 else found.argmax(dim=0)
@@ -243,13 +102,8 @@ def evaluate_dataset(
 ) -> list:
     """Return the areas per class of every image of the data set, in its order, in every process.
 
-    Sums over them do not depend on the number of processes.
-
-    Args:
-        model: the wrapped network.
-        loader: what `evaluation_loader` returned.
-        on_prediction: called with what is said of each image of this process.
-        quarter_turns: rotations to average over, in steps of 90 degrees.
+    Sums over them do not depend on the number of processes. ``on_prediction`` sees the images of this process; for the
+    rest see `predict_dataset`.
     """
     areas = {}
     dataset: CustomDataset = loader.dataset
@@ -260,95 +114,13 @@ def evaluate_dataset(
     return gather_by_index(areas)
 
 
-def _road_scorer(given: RoadScorer | None) -> RoadScorer:
-    """Return the scorer, which needs the extra 'roads'."""
-    if given is not None:
-        return given
-
-    return RoadScorer()
-
-
-def evaluate_checkpoint(
-    cfg: Config,
-    checkpoint: str,
-    metrics: Sequence[str] = ("mIoU",),
-    gpu_id: int = 0,
-    on_prediction: Callable[[CustomDataset, Prediction], None] | None = None,
-    road_scorer: RoadScorer | None = None,
-    facts: Mapping[str, object] | None = None,
-    prepare: Callable[[nn.Module, torch.device], nn.Module] | None = None,
-) -> dict[str, float]:
-    """Evaluate ``checkpoint`` on the test split of ``cfg`` and return the metrics, 0 to 1, in every process.
-
-    Args:
-        cfg: what `load_config` returned.
-        checkpoint: weights that fit ``cfg`` (.pth or .safetensors).
-        metrics: of `METRICS`; empty to predict only (the split then needs no masks).
-        gpu_id: the GPU of a single process.
-        on_prediction: called with the data set and what is said of each image of this process.
-        road_scorer: takes the road scores of every image; with ``road`` in ``metrics`` one is made where none is given.
-            Scores and report go to its folder.
-        facts: what the files in that folder say beside the scores.
-        prepare: called with the network and the device, returns a segmentor that predicts on a backend, which then
-            says the precision; None: eager, as in training.
-
-    Raises:
-        UserError: data, config, weights or machine do not fit; the message says what to do.
-    """
-    for metric in metrics:
-        if metric not in METRICS:
-            raise ConfigError(f"--eval {metric}: unknown metric; take some of {', '.join(METRICS)}")
-    process = start_process(gpu_id)
-    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
-    with config_mistakes(cfg):
-        dataset = build_dataset(cfg.data.test, dict(test_mode=True))
-    check_classes(cfg, dataset)
-    if metrics:
-        on_first_process(process, lambda: check_datasets(test=dataset))
-    with config_mistakes(cfg):
-        model = build_network(cfg, initialise=False)
-    load_weights(model, checkpoint)
-    if prepare is not None:
-        model, precision = prepare(model, process.device), "fp32"
-    model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
-    loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
-
-    turns = cfg.get("test_rotations", (0,))
-    scorer = _road_scorer(road_scorer) if "road" in metrics else None
-
-    def visit(found: Prediction) -> None:
-        if scorer is not None:
-            scorer(dataset, found)
-        if on_prediction is not None:
-            on_prediction(dataset, found)
-
-    if not metrics:
-        for found in predict_dataset(model, loader, turns):
-            visit(found)
-        return {}
-    if process.rank == 0:
-        print_log(f"{checkpoint}: {len(dataset)} image(s) of {dataset.split}")
-    results = evaluate_dataset(model, loader, visit, turns)
-    logger = None if process.rank == 0 else "silent"
-    region = [metric for metric in metrics if metric != "road"]
-    scores = dataset.evaluate(results, region, logger=logger) if region else {}
-    if scorer is not None:
-        images = scorer.gather()
-        if scorer.folder is not None:
-            on_first_process(process, lambda: scorer.write(dataset, images, facts or {}))
-        road, table = scorer.total(images)
-        print_log("\n" + table, logger=logger)
-        scores |= road
-    return scores
-
-
 class EvalHook(MMSegEvalHook):
     """Evaluates at an interval and at the end, in all processes together, and keeps the best checkpoint.
 
     Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
 
     Attributes:
-        on_prediction: called with what is said of each image of this process; None for nobody.
+        on_prediction: called with the prediction of each image of this process.
     """
 
     on_prediction: Callable[[Prediction], None] | None = None
@@ -383,3 +155,119 @@ class EvalHook(MMSegEvalHook):
         if previous and previous != notes["best_ckpt"] and os.path.isfile(previous):
             os.remove(previous)
         runner.logger.info("best %s so far: %.4f, saved as %s", self.key_indicator, key_score, name)
+
+
+def image_name(dataset: CustomDataset, index: int) -> str:
+    """Return the name of an image's files, without suffix."""
+    return os.path.splitext(dataset.img_infos[index]["filename"])[0]
+
+
+class PredictionWriter:
+    """Writes each prediction as a label PNG, as a picture beside image and truth, or both.
+
+    Args:
+        mask_dir: folder for label PNGs, or None.
+        show_dir: folder for pictures, or None.
+        opacity: of the tint in the pictures, 0 to 1.
+
+    Raises:
+        ConfigError: a folder cannot be made.
+    """
+
+    def __init__(self, mask_dir: str | None, show_dir: str | None, opacity: float = 0.6) -> None:
+        self.mask_dir, self.show_dir, self.opacity = mask_dir, show_dir, opacity
+        for folder in filter(None, (mask_dir, show_dir)):
+            with writing(folder, "choose another folder"):
+                os.makedirs(folder, exist_ok=True)
+
+    def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
+        """Write the prediction of one image."""
+        index = found.index
+        stem = image_name(dataset, index)
+        labels = np.asarray(found.labels, np.uint8)
+        if self.mask_dir:
+            picture = Image.fromarray(labels).convert("P")
+            picture.putpalette(np.asarray(dataset.PALETTE, np.uint8).tobytes())
+            picture.save(os.path.join(self.mask_dir, f"{stem}.png"))
+        if self.show_dir:
+            truth = dataset.get_gt_seg_map_by_idx(index) if dataset.ann_dir else None
+            image = dataset.picture(index)
+            path = os.path.join(self.show_dir, f"{stem}.png")
+            save_picture(path, panel(image, labels, truth, dataset.PALETTE, self.opacity))
+
+
+def evaluate_checkpoint(
+    cfg: Config,
+    checkpoint: str,
+    metrics: Sequence[str] = ("mIoU",),
+    gpu_id: int = 0,
+    on_prediction: Callable[[CustomDataset, Prediction], None] | None = None,
+    road_scorer: RoadScorer | None = None,
+    facts: Mapping[str, object] | None = None,
+    prepare: Callable[[nn.Module, torch.device], nn.Module] | None = None,
+) -> dict[str, float]:
+    """Evaluate ``checkpoint`` on the test split of ``cfg`` and return the metrics, 0 to 1, in every process.
+
+    Args:
+        cfg: what `load_config` returned.
+        checkpoint: weights that fit ``cfg`` (.pth or .safetensors).
+        metrics: of `METRICS`; empty to predict only (the split then needs no masks).
+        gpu_id: the GPU of a single process.
+        on_prediction: called with the data set and the prediction of each image of this process.
+        road_scorer: used if ``road`` is among ``metrics``; scores and report go to its folder. Default: one without.
+        facts: what the files in that folder say beside the scores.
+        prepare: called with the network and the device, returns a segmentor that predicts on a backend, which then
+            decides the precision; None: eager, as in training.
+
+    Raises:
+        UserError: data, config, weights or machine do not fit; the message says what to do.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ConfigError(f"--eval {metric}: unknown metric; choose from {', '.join(METRICS)}")
+    process = start_process(gpu_id)
+    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
+    with config_mistakes(cfg):
+        dataset = build_dataset(cfg.data.test, dict(test_mode=True))
+    check_classes(cfg, dataset)
+    if metrics:
+        on_first_process(process, lambda: check_datasets(test=dataset))
+    with config_mistakes(cfg):
+        model = build_network(cfg, initialise=False)
+    load_weights(model, checkpoint)
+    if prepare is not None:
+        model, precision = prepare(model, process.device), "fp32"
+    model = wrap(model, process, DTYPES[precision], channels_last=cfg.get("channels_last", False))
+    loader = evaluation_loader(dataset, process, cfg.data.workers_per_gpu)
+
+    turns = cfg.get("test_rotations", (0,))
+    scorer = road_scorer if "road" in metrics else None
+    if "road" in metrics and scorer is None:
+        from .road_scorer import RoadScorer  # needs the extra 'roads'
+
+        scorer = RoadScorer()
+
+    def visit(found: Prediction) -> None:
+        if scorer is not None:
+            scorer(dataset, found)
+        if on_prediction is not None:
+            on_prediction(dataset, found)
+
+    if not metrics:
+        for found in predict_dataset(model, loader, turns):
+            visit(found)
+        return {}
+    if process.rank == 0:
+        print_log(f"{checkpoint}: {len(dataset)} image(s) of {dataset.split}")
+    results = evaluate_dataset(model, loader, visit, turns)
+    logger = None if process.rank == 0 else "silent"
+    region = [metric for metric in metrics if metric != "road"]
+    scores = dataset.evaluate(results, region, logger=logger) if region else {}
+    if scorer is not None:
+        images = scorer.gather()
+        if scorer.folder is not None:
+            on_first_process(process, lambda: scorer.write(dataset, images, facts or {}))
+        road, table = scorer.total(images)
+        print_log("\n" + table, logger=logger)
+        scores |= road
+    return scores

@@ -1,14 +1,15 @@
-"""The step of the optimizer: accumulation, clipping, scaling."""
+"""The hooks of a training: guard, optimizer step, weight average, and what is saved, shown and stopped around them."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-import re
 import signal
 import threading
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -25,15 +26,146 @@ from mmcv.runner import (
     TensorboardLoggerHook,
     master_only,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..errors import ConfigError, Stopped
+from ..errors import ConfigError, Stopped, TrainingError
 from ..report import panel
+from .checkpoint import NON_FINITE_ADVICE, checkpoints_by_iteration, non_finite_tensor
+from .distributed import to_device
 from .evaluation import EvalHook, Prediction
 from .runner import SafeIterRunner
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 25
+_LARGEST = 3
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors in a module's output."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.numel():
+            yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
+
+
+class Activations:
+    """Records the largest magnitude that each module of a network puts out, in the order they finish."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.sizes: dict[str, Tensor] = {}
+        modules = [(name, module) for name, module in network.named_modules() if name]
+        self._handles = [module.register_forward_hook(partial(self._record, name)) for name, module in modules]
+
+    def _record(self, name: str, module: nn.Module, inputs: object, output: object) -> None:
+        sizes = [tensor.detach().abs().amax().float() for tensor in _tensors(output)]
+        if sizes:
+            self.sizes[name] = torch.stack(sizes).amax()
+
+    def __enter__(self) -> Activations:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def words(self) -> list[str]:
+        """Return in words the first module with non-finite activations, and those with the largest finite ones."""
+        sizes = {name: size.item() for name, size in self.sizes.items()}
+        words = [f"the first layer with {size:g} is {name}" for name, size in sizes.items() if not math.isfinite(size)]
+        largest: dict[float, str] = {}
+        for name, size in sizes.items():
+            if math.isfinite(size):
+                largest.setdefault(size, name)  # a module that only passes on what its last part put out is no news
+        named = [f"{largest[size]} {size:.3g}" for size in sorted(largest, reverse=True)[:_LARGEST]]
+        return words[:1] + ([f"largest activations: {', '.join(named)}"] if named else [])
+
+
+@HOOKS.register_module()
+class NonFiniteGuard(Hook):
+    """Looks at the loss of every iteration before the optimizer does; needs a priority above the optimizer hook's.
+
+    The loss in the log is the mean over all processes, so all see the same and agree without communicating. Nothing is
+    written when a run stops: earlier checkpoints stay as they are.
+
+    Args:
+        skip: skip the step of an iteration whose loss is NaN or Inf, with its weights, batch-norm statistics and log
+            entry, and count it; False stops at the first.
+        max_skips: how many in a row are skipped before the run stops anyway.
+
+    Raises:
+        TrainingError: the loss is non-finite; names iteration, images and layers.
+    """
+
+    def __init__(self, skip: bool = False, max_skips: int = 10) -> None:
+        self.skip, self.max_skips = skip, max_skips
+        self._bad = False
+        self._buffers: list[Tensor] = []
+
+    def before_run(self, runner: SafeIterRunner) -> None:
+        """Stand before the optimizer hooks, whatever their kind."""
+        for hook in runner.hooks if self.skip else []:
+            if isinstance(hook, OptimizerHook):
+                hook.after_train_iter = partial(self._step_if_finite, hook.after_train_iter)
+
+    def _step_if_finite(self, step: Any, runner: SafeIterRunner) -> None:
+        if not self._bad:
+            step(runner)
+
+    def before_train_iter(self, runner: SafeIterRunner) -> None:
+        """Keep the statistics of the batch norms, which a non-finite forward pass would spoil."""
+        if self.skip:
+            self._buffers = [buffer.clone() for buffer in runner.network.buffers()]
+
+    def after_train_iter(self, runner: SafeIterRunner) -> None:
+        """Stop, or skip the step, when the loss is non-finite."""
+        self._bad = not math.isfinite(runner.outputs["log_vars"]["loss"])
+        if not self._bad:
+            runner.skipped_in_a_row = 0
+            return
+        for buffer, before in zip(runner.network.buffers(), self._buffers, strict=False):
+            buffer.copy_(before)
+        values = {name: value for name, value in runner.outputs["log_vars"].items() if not math.isfinite(value)}
+        losses = ", ".join(f"{name} is {value:g}" for name, value in values.items())
+        spoiled = non_finite_tensor(runner.network.named_parameters())
+        if not self.skip or runner.skipped_in_a_row == self.max_skips or spoiled:
+            raise TrainingError(self._explanation(runner, losses, spoiled))
+        runner.skipped_in_a_row += 1
+        notes = runner.meta["hook_msgs"]
+        notes["skipped_steps"] = notes.get("skipped_steps", 0) + 1
+        counts = runner.skipped_in_a_row, notes["skipped_steps"]
+        runner.logger.warning("iteration %d skipped: %s; %d in a row, %d in this run", runner.iter + 1, losses, *counts)
+        for history in (runner.log_buffer.val_history, runner.log_buffer.n_history):  # averaged by the next log line
+            for name in runner.outputs["log_vars"]:
+                history[name].pop()
+                if not history[name]:
+                    del history[name]
+
+    def _explanation(self, runner: SafeIterRunner, losses: str, spoiled: str | None) -> str:
+        """Run the same batch once more and return what it shows, in one line; the same in all processes."""
+        with torch.no_grad(), Activations(runner.network) as activations:
+            runner.model.train_step(runner.data_batch)
+        batch = to_device(runner.data_batch, torch.device("cpu"))
+        names = list(dict.fromkeys(os.path.basename(meta["filename"]) for meta in batch["img_metas"]))
+        words = [f"images {', '.join(names)}"]
+        if spoiled:
+            words.append(f"{spoiled} contains NaN or Inf since the previous step")
+        if not batch["img"].isfinite().all():
+            words.append("the images themselves contain NaN or Inf")
+        words += activations.words()
+        mine = math.isfinite(runner.outputs["loss"].item()), "; ".join(words)
+        found = [mine] * (dist.get_world_size() if dist.is_initialized() else 1)
+        if dist.is_initialized():
+            dist.all_gather_object(found, mine)
+        # the first process whose own loss is non-finite speaks for all
+        where = min(found, key=lambda item: item[0])[1]
+        skipped = runner.skipped_in_a_row
+        often = f" after {skipped} skipped steps in a row" if skipped else ""
+        return f"iteration {runner.iter + 1}: {losses}{often}; {where}; no checkpoint was touched; {NON_FINITE_ADVICE}"
 
 
 @HOOKS.register_module()
@@ -41,10 +173,10 @@ class StepHook(OptimizerHook):
     """Backward pass and optimizer step, as the config's ``optimizer_config`` says.
 
     Args:
-        grad_clip: arguments of `torch.nn.utils.clip_grad_norm_`, ``dict(max_norm=1.0)`` say; None does not clip.
+        grad_clip: arguments of `torch.nn.utils.clip_grad_norm_`, such as ``dict(max_norm=1.0)``; None: no clipping.
         accumulate: iterations whose gradients make one step; their mean counts, as if their images were one batch.
             The last iteration of a run steps with what there is.
-        scaled: scale the loss, for fp16. The scale travels in the checkpoint's meta data.
+        scaled: scale the loss, for fp16. The scale is stored in the checkpoint's meta data.
     """
 
     def __init__(self, grad_clip: dict | None = None, accumulate: int = 1, scaled: bool = False) -> None:
@@ -52,7 +184,7 @@ class StepHook(OptimizerHook):
         self.accumulate, self.scaled = accumulate, scaled
 
     def before_run(self, runner: SafeIterRunner) -> None:
-        """Take up the scaler where a resumed run left it; gradients of half a step stay."""
+        """Restore the scaler of a resumed run, whose gradients of half a step stay."""
         if not runner.accumulated:
             runner.optimizer.zero_grad()
         device = next(runner.model.parameters()).device.type
@@ -81,16 +213,12 @@ class StepHook(OptimizerHook):
             runner.meta["grad_scaler"] = self.scaler.state_dict()
 
 
-# -- engine.weight_average_hook
-# An exponential moving average of the weights, evaluated and saved.
-
-
 @HOOKS.register_module()
 class WeightAverageHook(Hook):
     """Keeps ``average = (1 - momentum) * average + momentum * weights`` over the steps of the optimizer.
 
-    Evaluation during and after the training uses the average; the training itself goes on with the weights.
-    Checkpoints hold both.
+    Evaluation during and after the training uses the average; the training itself continues with the weights.
+    Checkpoints contain both.
 
     Args:
         momentum: share of the newest weights, above 0 and at most 1; about the last 1 / momentum steps count.
@@ -103,9 +231,6 @@ class WeightAverageHook(Hook):
         if not 0 < momentum <= 1:
             raise ConfigError(f"WeightAverageHook: momentum {momentum} must be above 0 and at most 1")
         self.momentum = momentum
-        self._averages: list[Tensor] = []
-        self._weights: list[Tensor] = []
-        self._counts: list[tuple[Tensor, Tensor]] = []
 
     def before_run(self, runner: SafeIterRunner) -> None:
         """Begin with the weights as they are, or with the average of a resumed run."""
@@ -127,13 +252,21 @@ class WeightAverageHook(Hook):
             average.copy_(value)
 
 
-# -- engine.prediction_samples_hook
-# Predictions of the same few validation images at every evaluation, in TensorBoard.
+class SafeCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` that keeps the newest ``max_keep_ckpts`` ``iter_N.pth``, those of stopped runs included."""
+
+    @master_only
+    def _save_checkpoint(self, runner: BaseRunner) -> None:
+        runner.save_checkpoint(self.out_dir, save_optimizer=self.save_optimizer, **self.args)
+        if self.max_keep_ckpts > 0:
+            found = checkpoints_by_iteration(self.out_dir)
+            for path in [found[done] for done in found if done <= runner.iter + 1][: -self.max_keep_ckpts]:
+                path.unlink(missing_ok=True)
 
 
 @HOOKS.register_module()
 class PredictionSamplesHook(Hook):
-    """Shows image, truth and prediction of a few validation images; does nothing without TensorBoard.
+    """Shows image, truth and prediction of a few validation images in TensorBoard, if it is among the loggers.
 
     The images are spread evenly over those that the first process evaluates, so no network runs twice.
 
@@ -180,28 +313,23 @@ class PredictionSamplesHook(Hook):
         return cv2.resize(np.asarray(picture, np.uint8), None, fx=scale, fy=scale, interpolation=interpolation)
 
 
-# -- engine.safe_checkpoint_hook
-# When checkpoints are written, and how many are kept.
-
-
-class SafeCheckpointHook(CheckpointHook):
-    """``CheckpointHook`` that keeps the newest ``max_keep_ckpts`` ``iter_N.pth``, those of stopped runs included."""
+@HOOKS.register_module()
+class ResumableTensorboardHook(TensorboardLoggerHook):
+    """``TensorboardLoggerHook`` whose curves continue where a resumed run does, without the steps made twice."""
 
     @master_only
-    def _save_checkpoint(self, runner: BaseRunner) -> None:
-        runner.save_checkpoint(self.out_dir, save_optimizer=self.save_optimizer, **self.args)
-        if self.max_keep_ckpts > 0:
-            found = {}
-            for path in Path(self.out_dir).glob("iter_*.pth"):
-                match = re.fullmatch(r"iter_(\d+)\.pth", path.name)
-                if match and int(match[1]) <= runner.iter + 1:
-                    found[int(match[1])] = path
-            for done in sorted(found)[: -self.max_keep_ckpts]:
-                found[done].unlink(missing_ok=True)
+    def before_run(self, runner: BaseRunner) -> None:
+        """Open the event file; what was logged after the resumed iteration is hidden."""
+        from torch.utils.tensorboard import SummaryWriter
 
+        folder = self.log_dir or os.path.join(runner.work_dir, "tf_logs")
+        self.writer = SummaryWriter(folder, purge_step=runner.iter + 1 if runner.iter else None)
 
-# -- engine.progress_bar
-# Progress of a training in a terminal.
+    @master_only
+    def close(self) -> None:
+        """Write what is still waiting in memory, however the run ended."""
+        if hasattr(self, "writer"):
+            self.writer.close()
 
 
 @HOOKS.register_module()
@@ -216,13 +344,9 @@ class ProgressBar(Hook):
         """Draw the bar, and let log lines appear above it."""
         if runner.rank:
             return
+        name = os.path.basename(os.path.normpath(runner.work_dir))
         self._bar = tqdm(
-            total=runner.max_iters,
-            initial=runner.iter,
-            desc=os.path.basename(os.path.normpath(runner.work_dir)),
-            unit="it",
-            dynamic_ncols=True,
-            disable=None,
+            total=runner.max_iters, initial=runner.iter, desc=name, unit="it", dynamic_ncols=True, disable=None
         )
         if not self._bar.disable:
             loggers = [runner.logger, logging.getLogger("mmseg_ext")]
@@ -239,13 +363,6 @@ class ProgressBar(Hook):
         self._redirection.close()
         if self._bar is not None:
             self._bar.close()
-
-
-# -- engine.stopping
-# Stopping a training without losing work.
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE_S = 25
 
 
 @HOOKS.register_module()
@@ -287,7 +404,7 @@ class StopOnSignal(Hook):
         return int(received)
 
     def after_train_iter(self, runner: IterBasedRunner) -> None:
-        """Write the checkpoint and leave, when asked to."""
+        """Write the checkpoint and leave, if a signal came."""
         number = self._agreed()
         if not number:
             return

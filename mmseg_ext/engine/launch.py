@@ -1,4 +1,4 @@
-"""Starts one process per GPU, or gloo processes on a CPU: torchrun with our answers to its failures.
+"""Starts one process per GPU, or gloo processes on a CPU: torchrun that explains failures in one line.
 
 Run as ``python -m mmseg_ext.engine.launch PROCESSES SCRIPT [ARGS ...]``. NNODES, NODE_RANK, MASTER_ADDR and PORT
 describe several machines; on one machine a free port is found.
@@ -49,7 +49,7 @@ def launch(processes: int, script: list[str]) -> int:
         ConfigError: more processes than GPUs, or an incomplete description of several nodes.
     """
     if processes < 1:
-        raise ConfigError(f"{processes} processes were asked for; ask for 1 or more")
+        raise ConfigError(f"{processes} processes were requested; request 1 or more")
     check_gpu_count(processes)
     if not torch.cuda.device_count():
         sys.stderr.write(f"no GPU here: running {processes} process(es) on the CPU with gloo\n")

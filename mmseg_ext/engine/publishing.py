@@ -1,4 +1,4 @@
-"""A checkpoint for others: weights without training state, and everything needed to use them, in one file."""
+"""A published checkpoint: weights without training state, and everything needed to use them, in one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from mmcv import Config
 
 from .. import __version__
 from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
-from ..errors import CheckpointError, ConfigError
+from ..errors import ConfigError
+from ..files import complete_file
 from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
 from .weights import build_network, load_weights
@@ -22,7 +23,7 @@ _OF_ONE_RUN = ("work_dir", "load_from", "resume_from")
 
 
 def git_revision() -> str:
-    """Return the commit of this code, with ``-dirty`` where it was changed since; ``unknown`` without git."""
+    """Return the commit of this code, ending in ``-dirty`` after local changes; ``unknown`` without git."""
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40"],
@@ -45,27 +46,27 @@ def publish_checkpoint(
 ) -> dict:
     """Write the weights of ``checkpoint`` as safetensors with meta data, and the meta data as JSON beside it.
 
-    The meta data hold the schema's version, config, classes, palette, mean and std, ground sampling distance,
-    metrics, licence, code revision and the SHA-256 of the weights; so the file can be evaluated without a config.
+    With the meta data, which include the config, the file can be evaluated without any other.
 
     Args:
         checkpoint: a training checkpoint or weights of the network of ``cfg``.
-        dest: name of the new file, ending in ``.safetensors``; the JSON file has the same name with ``.json``.
+        dest: the new file, ``.safetensors``; the meta data go to the same name with ``.json`` too.
         cfg: the config that the weights were trained with.
         licence: under which others may use the weights, an SPDX identifier for example.
         metrics: scores of these weights, 0 to 1.
         gsd_m: ground sampling distance of the training images in metres per pixel.
 
     Returns:
-        The meta data, as written.
+        The meta data, as in the JSON file.
 
     Raises:
-        CheckpointError: the weights cannot be read, do not fit ``cfg``, or the new file cannot be written.
-        ConfigError: ``dest`` has another ending, exists already, or ``cfg`` states no normalisation.
+        CheckpointError: the weights cannot be read, do not fit ``cfg``, or cannot be written.
+        ConfigError: ``dest`` has another suffix, exists already, or ``cfg`` states no normalisation.
     """
     if not dest.endswith(".safetensors"):
-        raise ConfigError(f"{dest}: the published file is a safetensors file; let its name end in .safetensors")
-    for path in (dest, _json_path(dest)):
+        raise ConfigError(f"{dest}: the published file is a safetensors file; its name must end in .safetensors")
+    sidecar = f"{dest.removesuffix('.safetensors')}.json"
+    for path in (dest, sidecar):
         if os.path.exists(path):
             raise ConfigError(f"{path}: exists already; a published file is not overwritten: choose another name")
     with config_mistakes(cfg):
@@ -93,20 +94,12 @@ def publish_checkpoint(
         mmseg_ext_version=__version__,
         weights_sha256=weights_sha256(weights),
     )
-    folder = os.path.dirname(dest)
-    try:
-        os.makedirs(folder or ".", exist_ok=True)
-        write_safetensors(weights, meta, dest)
-        digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
-        sidecar = {**meta, "file": os.path.basename(dest), "file_sha256": digest}
-        Path(_json_path(dest)).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(f"{dest}: cannot be written ({error.strerror}); choose another place") from None
-    return sidecar
-
-
-def _json_path(dest: str) -> str:
-    return f"{dest.removesuffix('.safetensors')}.json"
+    write_safetensors(weights, meta, dest)
+    digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
+    meta |= {"file": os.path.basename(dest), "file_sha256": digest}
+    with complete_file(sidecar) as partial:
+        Path(partial).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    return meta
 
 
 def _portable(cfg: Config) -> Config:

@@ -1,25 +1,101 @@
-"""mmcv's iteration runner with checkpoints that cannot tear and a resume that needs no GPU."""
+"""The runner and the optimizer of a training: what each step needs, and what a checkpoint stores and resumes."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from mmcv.parallel import is_module_wrapper
-from mmcv.runner import RUNNERS, IterBasedRunner
-from torch import Tensor
+from mmcv.runner import RUNNERS, IterBasedRunner, build_optimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..errors import CheckpointError
-from .checkpoint import point_to, read_checkpoint, write_checkpoint
+from .checkpoint import check_weights, point_to, read_checkpoint, write_checkpoint
 from .distributed import seed_everything
-from .non_finite_guard import check_weights
 from .weights import load_fitting
 
 # apart from the draws of images, which count by themselves
 _ITERATION = 1
+_FUSED = ("Adam", "AdamW", "SGD")  # have a fused step on CPU and on CUDA
+_EXECUTION = ("foreach", "fused")  # how a step is computed, not what
+
+
+def training_optimizer(network: nn.Module, settings: dict) -> Optimizer:
+    """Return the optimizer for ``network``, which must be on its device.
+
+    mmcv makes one group for each parameter where ``paramwise_cfg`` is given; here those of equal settings are updated
+    together. The state dict keeps mmcv's groups, and any grouping of the same parameters in the same order can be
+    loaded. Adam, AdamW and SGD step fused, unless ``settings``, the config's, say ``fused`` or ``foreach`` themselves.
+    """
+    if settings.get("type") in _FUSED and not settings.keys() & set(_EXECUTION):
+        settings = {**settings, "fused": True}
+    optimizer = build_optimizer(network, settings)
+    built = optimizer.param_groups
+    optimizer.param_groups = _joined(built)
+    optimizer.register_state_dict_post_hook(lambda own, state: _regrouped(state, own.param_groups, built))
+    optimizer.register_load_state_dict_pre_hook(lambda own, state: _fitting(state, built, own.param_groups))
+    optimizer.register_load_state_dict_post_hook(_align_state)
+    return optimizer
+
+
+def _settings(group: dict) -> dict:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _joined(groups: list[dict]) -> list[dict]:
+    """Return the groups with those of equal settings joined, in the order of their first parameters."""
+    joined: list[dict] = []
+    for group in groups:
+        twin = next((other for other in joined if _settings(other) == _settings(group)), None)
+        if twin is None:
+            joined.append({**group, "params": list(group["params"])})
+        else:
+            twin["params"] += group["params"]
+    return joined
+
+
+def _regrouped(state: dict, groups: list[dict], wanted: list[dict]) -> dict:
+    """Return a state dict, whose groups hold the parameters of ``groups`` in this order, in the groups ``wanted``.
+
+    Each of these gets the settings that its first parameter has in ``state``.
+    """
+    settings = {number: _settings(group) for group in state["param_groups"] for number in group["params"]}
+    numbers = dict(zip((id(p) for group in groups for p in group["params"]), settings, strict=True))
+    count = itertools.count()
+    moments: dict[int, dict] = {}
+    regrouped = []
+    for group in wanted:
+        old = [numbers[id(parameter)] for parameter in group["params"]]
+        new = [next(count) for _ in old]
+        moments.update(
+            (there, state["state"][here]) for here, there in zip(old, new, strict=True) if here in state["state"]
+        )
+        regrouped.append({**settings[old[0]], "params": new})
+    return {**state, "state": moments, "param_groups": regrouped}
+
+
+def _fitting(state: dict, built: list[dict], own: list[dict]) -> dict:
+    """Return a saved state dict in the optimizer's groups, to be computed as the optimizer does."""
+    count = sum(len(group["params"]) for group in built)
+    if sum(len(group["params"]) for group in state["param_groups"]) != count:
+        return state  # torch says what is wrong
+    state = _regrouped(state, built, own)
+    for saved, group in zip(state["param_groups"], own, strict=True):
+        saved.update({name: group[name] for name in _EXECUTION if name in group})
+    return state
+
+
+def _align_state(optimizer: Optimizer) -> None:
+    """Give the moments the memory format of their parameters, which a fused step takes for granted."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _to_cpu(value: Any) -> Any:
@@ -34,7 +110,7 @@ def _to_cpu(value: Any) -> Any:
 
 @RUNNERS.register_module()
 class SafeIterRunner(IterBasedRunner):
-    """``IterBasedRunner`` whose ``iter_N.pth`` holds all that decides iteration N + 1.
+    """``IterBasedRunner`` whose ``iter_N.pth`` contains all that decides iteration N + 1.
 
     Random numbers follow from the seed and the number of the iteration, so none of their states is stored.
 
@@ -43,7 +119,7 @@ class SafeIterRunner(IterBasedRunner):
         draws: training images drawn so far, by all processes.
         draws_per_iter: images that one iteration draws, in all processes.
         accumulated: iterations whose gradients wait for the next step of the optimizer.
-        skipped_in_a_row: last iterations whose steps were left out, because their losses were no numbers.
+        skipped_in_a_row: last iterations whose steps were skipped because of non-finite losses.
         average: moving average of the weights by key, None where none is kept.
     """
 
@@ -56,7 +132,7 @@ class SafeIterRunner(IterBasedRunner):
     _logged_before: list[dict] | None = None
 
     def run(self, *args: object, **kwargs: object) -> None:
-        """Run as mmcv does; however it ends, hooks that have a ``close`` are closed."""
+        """Run as mmcv does; however it ends, call ``close`` of the hooks that have one."""
         try:
             super().run(*args, **kwargs)
         finally:
@@ -95,7 +171,7 @@ class SafeIterRunner(IterBasedRunner):
         done = self.iter + 1
         if self.skipped_in_a_row:
             self.logger.warning(
-                "iteration %d: no checkpoint, since the last %d step(s) were left out", done, self.skipped_in_a_row
+                "iteration %d: no checkpoint, since the last %d step(s) were skipped", done, self.skipped_in_a_row
             )
             return
         content = dict(
@@ -118,7 +194,7 @@ class SafeIterRunner(IterBasedRunner):
 
     @contextlib.contextmanager
     def evaluated_weights(self) -> Iterator[None]:
-        """Put the average in the place of the weights for a while, where one is kept."""
+        """Put the average of the weights, if one is kept, in their place while the block runs."""
         if self.average is None:
             yield
             return
@@ -137,11 +213,11 @@ class SafeIterRunner(IterBasedRunner):
         """Continue where ``checkpoint`` was written.
 
         Raises:
-            CheckpointError: the file holds no training state, or fits another network.
+            CheckpointError: the file has no training state, or fits another network.
         """
         content = read_checkpoint(checkpoint)
         if not {"meta", "optimizer"} <= content.keys():
-            raise CheckpointError(f"{checkpoint}: holds weights but no training state; start from it with --load-from")
+            raise CheckpointError(f"{checkpoint}: has weights but no training state; start from it with --load-from")
         fit = load_fitting(self.network, content["state_dict"])
         if not fit.complete:
             raise CheckpointError(f"{checkpoint}: is from another config: {fit.summary()}")
@@ -150,7 +226,7 @@ class SafeIterRunner(IterBasedRunner):
         self.draws = content["meta"].get("draws", self.iter * self.draws_per_iter)
         seed = content["meta"].get("seed", self.seed)
         if seed != self.seed:
-            self.logger.info("the run goes on with its own seed, %d, instead of %d", seed, self.seed)
+            self.logger.info("the run keeps its own seed, %d, instead of %d", seed, self.seed)
             self.seed = seed
             if self.meta is not None:
                 self.meta["seed"] = seed
@@ -171,8 +247,8 @@ class SafeIterRunner(IterBasedRunner):
         self.logger.info("resumed from %s at iteration %d", checkpoint, self.iter)
 
     def _resume_optimizer(self, state: dict) -> None:
-        """Take up the optimizer's state; its settings are those of the config, which may have changed."""
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        """Load the optimizer's state; its settings are those of the config, which may have changed."""
+        settings = [_settings(group) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state)
         changed = set()
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):

@@ -26,7 +26,7 @@ def use_augmentations(cfg: Config, names: Sequence[str]) -> None:
         ConfigError: the pipeline has no MultiScaleFlipAug, or a name is unknown.
     """
     if unknown := [name for name in names if name not in AUGMENTATIONS]:
-        raise ConfigError(f"--tta {unknown[0]}: unknown; take some of {', '.join(AUGMENTATIONS)}")
+        raise ConfigError(f"--tta {unknown[0]}: unknown; choose from {', '.join(AUGMENTATIONS)}")
     steps = [step for step in cfg.data.test.pipeline if step["type"] == "MultiScaleFlipAug"]
     if not steps:
         raise ConfigError("the test pipeline has no MultiScaleFlipAug, which test-time augmentation needs; add it")
@@ -46,7 +46,7 @@ def class_probabilities(
     Args:
         network: a segmentor of MMSegmentation.
         images: copies from the test pipeline, (1, C, H, W) each, scaled or flipped.
-        metas: what the pipeline says of each: ``img_shape``, ``ori_shape``, ``flip``.
+        metas: the pipeline's meta data of each: ``img_shape``, ``ori_shape``, ``flip``.
         quarter_turns: rotations of every copy, in steps of 90 degrees counterclockwise.
 
     Returns:
@@ -62,7 +62,7 @@ def class_probabilities(
 
 
 def _turned_inference(network: Any, image: torch.Tensor, meta: dict, turns: int) -> torch.Tensor:
-    """Return what ``network`` finds in the copy turned by ``turns`` times 90 degrees, turned back."""
+    """Return the prediction for the copy turned by ``turns`` times 90 degrees, turned back."""
     height, width = meta["img_shape"][:2]
     turned = torch.rot90(image[:, :, :height, :width], turns, (2, 3))  # without padding, which would change sides
 

@@ -20,8 +20,7 @@ import cv2
 import torch
 from mmcv import Config
 from mmcv.parallel import collate
-from mmcv.runner import HOOKS, build_runner
-from mmcv.utils import build_from_cfg
+from mmcv.runner import build_runner
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
 from mmseg.datasets.custom import CustomDataset
@@ -33,14 +32,16 @@ from .. import __version__
 from ..checks import check_datasets
 from ..datasets import RoadDataset
 from ..errors import ConfigError
-from .checkpoint import latest_checkpoint
+from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
 from .config import config_mistakes
 from .distributed import (
+    DTYPES,
     DistributedSegmentor,
     InfiniteSampler,
     LocalSegmentor,
     Process,
     SeededDraws,
+    choose_precision,
     on_first_process,
     seed_everything,
     start_process,
@@ -48,71 +49,11 @@ from .distributed import (
     wrap,
 )
 from .evaluation import EvalHook, evaluation_loader
-from .hooks import SIGNALS, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
-from .non_finite_guard import NonFiniteGuard
-from .optimizer import DTYPES, choose_precision, training_optimizer
-from .runner import SafeIterRunner
+from .hooks import SIGNALS, NonFiniteGuard, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
+from .runner import SafeIterRunner, training_optimizer
 from .weights import MIN_SHARE, build_network, check_classes, load_start_weights
-from .work_dir import full_disk_told, only_one, prepare_work_dir, trim_logs
 
 WORK_DIRS = "work_dirs"
-
-
-def _end_workers() -> None:
-    """Kill loading processes that are left at the end: Python would await them after a SIGTERM that they ignore."""
-    for worker in multiprocessing.active_children():
-        worker.kill()
-
-
-def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error of a loading process, but not that its training process is gone, which others tell."""
-    if not issubclass(kind, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, trace)
-
-
-def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
-    # a terminal or Slurm signals every process; the training process alone answers
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = _say_unless_alone
-    worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
-
-
-def collate_plainly(samples: list[dict]) -> dict:
-    """Return one batch without mmcv's containers, whose memory torch's loader would not pin."""
-    return to_device(collate(samples, samples_per_gpu=len(samples)), torch.device("cpu"))
-
-
-def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
-    """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
-    settings = {**cfg.data, **cfg.data.get("train_dataloader", {})}
-    batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
-    return DataLoader(
-        SeededDraws(dataset, seed),
-        batch_size=batch_size,
-        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
-        num_workers=workers,
-        collate_fn=collate_plainly,
-        pin_memory=process.device.type == "cuda",
-        worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
-        persistent_workers=workers > 0,
-    )
-
-
-def checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
-    """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
-    return dict(
-        mmseg_ext_version=__version__,
-        torch_version=str(torch.__version__),
-        host=platform.node(),
-        seed=seed,
-        exp_name=os.path.basename(cfg.filename),
-        config=cfg.pretty_text,
-        CLASSES=list(dataset.CLASSES),
-        PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
-        hook_msgs={},
-        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
-    )
 
 
 def train(
@@ -148,75 +89,9 @@ def train(
         if runner.iter >= runner.max_iters:
             runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
         else:
-            with full_disk_told(work_dir):
+            with disk_full_error(work_dir):
                 runner.run([loader], [("train", 1)])
     return work_dir
-
-
-def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -> dict:
-    """Return the config's optimizer; the batch changes its learning rate only where ``lr_of_batch`` asks for it."""
-    settings = copy.deepcopy(cfg.optimizer)
-    images = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"]
-    accumulated = dict(cfg.get("optimizer_config") or {}).get("accumulate", 1)
-    batch = images * process.world_size * accumulated
-    lr_of_batch = cfg.get("lr_of_batch")
-    if lr_of_batch is not None:
-        if not isinstance(lr_of_batch, (int, float)) or lr_of_batch <= 0:
-            raise ConfigError(f"lr_of_batch={lr_of_batch!r} is no number of images")
-        settings["lr"] = settings["lr"] * batch / lr_of_batch
-    logger.info(
-        "%d images make one step (%d x %d processes x %d iterations); learning rate %.4g, %s",
-        batch,
-        images,
-        process.world_size,
-        accumulated,
-        settings["lr"],
-        "as the config says" if lr_of_batch is None else f"scaled from {cfg.optimizer['lr']:.4g} for {lr_of_batch}",
-    )
-    return settings
-
-
-def wrap_for_training(
-    model: nn.Module, cfg: Config, process: Process, precision: str
-) -> LocalSegmentor | DistributedSegmentor:
-    """Return ``model`` on this process's device, compiled where the config asks for it, and ready to train.
-
-    Args:
-        model: what `build_network` returned.
-        cfg: config with the settings of speed and memory.
-        process: this process.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-    """
-    if cfg.get("compile"):
-        encoder: nn.Module = model.backbone  # type: ignore[assignment]
-        encoder.compile(**(cfg.compile if isinstance(cfg.compile, dict) else {}))
-    return wrap(
-        model,
-        process,
-        DTYPES[precision],
-        channels_last=cfg.get("channels_last", False),
-        training=True,
-        find_unused_parameters=cfg.get("find_unused_parameters", False),
-    )
-
-
-def register_step_hooks(runner: SafeIterRunner, cfg: Config, precision: str, log_config: dict | None = None) -> None:
-    """Register what makes a step: learning rate, guard, backward pass, optimizer, and the loggers of ``log_config``."""
-    optimizer_config = dict(cfg.get("optimizer_config") or {})
-    optimizer_config.setdefault("type", "StepHook")
-    if precision == "fp16" and optimizer_config["type"] == "StepHook":
-        optimizer_config["scaled"] = True
-    runner.register_training_hooks(copy.deepcopy(cfg.lr_config), optimizer_config, None, log_config)
-    # before the optimizer takes its step
-    runner.register_hook(NonFiniteGuard(**cfg.get("non_finite", {})), priority="HIGH")
-
-
-def register_custom_hooks(runner: SafeIterRunner, cfg: Config) -> None:
-    """Register the config's ``custom_hooks``."""
-    for hook_cfg in cfg.get("custom_hooks") or []:
-        hook_cfg = hook_cfg.copy()
-        priority = hook_cfg.pop("priority", "NORMAL")
-        runner.register_hook(build_from_cfg(hook_cfg, HOOKS), priority=priority)
 
 
 def _prepare(
@@ -245,30 +120,15 @@ def _prepare(
     def check_and_prepare() -> None:
         check_datasets(train=dataset, val=val_dataset)
         held.enter_context(only_one(work_dir))
-        prepare_work_dir(work_dir, cfg, goes_on=auto_resume or bool(cfg.get("resume_from")))
+        prepare_work_dir(work_dir, cfg, resumes=auto_resume or bool(cfg.get("resume_from")))
 
     on_first_process(process, check_and_prepare)
     timestamp = time.strftime("%Y%m%d_%H%M%S")
-    logger = get_root_logger(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
-    for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
-            # a full disk is told once, by what stops the run
-            handler.handleError = lambda record: None  # type: ignore[method-assign]
-    logging.getLogger("mmseg_ext").handlers = logger.handlers
-    logging.getLogger("mmseg_ext").setLevel(logger.level)
-    logger.info(
-        "%s: %d process(es) on %s, %s%s%s, seed %d, %d training and %s validation images, work dir %s",
-        os.path.basename(cfg.filename),
-        process.world_size,
-        process.device.type,
-        precision,
-        ", channels last" if cfg.get("channels_last") else "",
-        ", compiled" if cfg.get("compile") else "",
-        seed,
-        len(dataset),
-        "no" if val_dataset is None else len(val_dataset),
-        work_dir,
-    )
+    logger = _start_log(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
+    further = [words for key, words in (("channels_last", "channels last"), ("compile", "compiled")) if cfg.get(key)]
+    how = [f"{process.world_size} process(es) on {process.device.type}", precision, *further, f"seed {seed}"]
+    images = f"{len(dataset)} training and {'no' if val_dataset is None else len(val_dataset)} validation images"
+    logger.info("%s: %s, %s, work dir %s", os.path.basename(cfg.filename), ", ".join(how), images, work_dir)
 
     resume_from = cfg.get("resume_from") or (latest_checkpoint(work_dir) if auto_resume else None)
     if auto_resume and not resume_from:
@@ -286,17 +146,15 @@ def _prepare(
             optimizer=training_optimizer(model, _optimizer_settings(cfg, process, logger)),
             work_dir=work_dir,
             logger=logger,
-            meta=checkpoint_meta(cfg, dataset, seed),
+            meta=_checkpoint_meta(cfg, dataset, seed),
         ),
     )
-    runner.timestamp = timestamp
-    runner.seed = seed
-    runner.draws_per_iter = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"] * process.world_size
+    runner.timestamp, runner.seed = timestamp, seed
+    runner.draws_per_iter = _batch_settings(cfg)["samples_per_gpu"] * process.world_size
     register_step_hooks(runner, cfg, precision, cfg.log_config)
     if val_dataset is not None:
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
-        hook = EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False})
-        runner.register_hook(hook, priority="LOW")
+        runner.register_hook(EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False}), priority="LOW")
         runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
     runner.register_hook(ProgressBar())
     # after the evaluation, whose best score a checkpoint knows, and after the loggers, whose lines of this iteration a
@@ -310,5 +168,129 @@ def _prepare(
         runner.resume(resume_from)
         on_first_process(process, lambda: trim_logs(work_dir, runner.iter))
     if not isinstance(runner.max_iters, int):
-        raise ConfigError(f"runner.max_iters={runner.max_iters!r} is no whole number")
+        raise ConfigError(f"runner.max_iters={runner.max_iters!r} is not an integer")
     return runner, training_loader(dataset, cfg, process, runner.seed, runner.draws)
+
+
+def _start_log(path: str, level: str) -> logging.Logger:
+    """Return MMSegmentation's logger, which writes to the terminal and to ``path``, with ours joined to it."""
+    logger = get_root_logger(path, level)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            # a full disk is reported once, by what stops the run
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
+    logging.getLogger("mmseg_ext").handlers = logger.handlers
+    logging.getLogger("mmseg_ext").setLevel(logger.level)
+    return logger
+
+
+def _batch_settings(cfg: Config) -> dict:
+    return {**cfg.data, **cfg.data.get("train_dataloader", {})}
+
+
+def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -> dict:
+    """Return the config's optimizer; the batch changes its learning rate only where ``lr_of_batch`` asks for it."""
+    settings = copy.deepcopy(cfg.optimizer)
+    images = _batch_settings(cfg)["samples_per_gpu"]
+    accumulated = dict(cfg.get("optimizer_config") or {}).get("accumulate", 1)
+    batch = images * process.world_size * accumulated
+    lr_of_batch, origin = cfg.get("lr_of_batch"), "as the config says"
+    if lr_of_batch is not None:
+        if not isinstance(lr_of_batch, (int, float)) or lr_of_batch <= 0:
+            raise ConfigError(f"lr_of_batch={lr_of_batch!r} is not a number of images")
+        settings["lr"] = settings["lr"] * batch / lr_of_batch
+        origin = f"scaled from {cfg.optimizer['lr']:.4g} for {lr_of_batch}"
+    parts = f"{images} x {process.world_size} processes x {accumulated} iterations"
+    logger.info("%d images make one step (%s); learning rate %.4g, %s", batch, parts, settings["lr"], origin)
+    return settings
+
+
+def _checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
+    """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
+    return dict(
+        mmseg_ext_version=__version__,
+        torch_version=str(torch.__version__),
+        host=platform.node(),
+        seed=seed,
+        exp_name=os.path.basename(cfg.filename),
+        config=cfg.pretty_text,
+        CLASSES=list(dataset.CLASSES),
+        PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
+        hook_msgs={},
+        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
+    )
+
+
+def wrap_for_training(
+    model: nn.Module, cfg: Config, process: Process, precision: str
+) -> LocalSegmentor | DistributedSegmentor:
+    """Return ``model`` on this process's device, compiled where ``cfg`` asks for it, and ready to train."""
+    if cfg.get("compile"):
+        encoder: nn.Module = model.backbone  # type: ignore[assignment]
+        encoder.compile(**(cfg.compile if isinstance(cfg.compile, dict) else {}))
+    return wrap(
+        model,
+        process,
+        DTYPES[precision],
+        channels_last=cfg.get("channels_last", False),
+        training=True,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+
+
+def register_step_hooks(runner: SafeIterRunner, cfg: Config, precision: str, log_config: dict | None = None) -> None:
+    """Register what makes a step: learning rate, guard, backward pass, optimizer, and the loggers of ``log_config``."""
+    optimizer_config = dict(cfg.get("optimizer_config") or {})
+    optimizer_config.setdefault("type", "StepHook")
+    if precision == "fp16" and optimizer_config["type"] == "StepHook":
+        optimizer_config["scaled"] = True
+    runner.register_training_hooks(copy.deepcopy(cfg.lr_config), optimizer_config, None, log_config)
+    # before the optimizer takes its step
+    runner.register_hook(NonFiniteGuard(**cfg.get("non_finite", {})), priority="HIGH")
+
+
+def register_custom_hooks(runner: SafeIterRunner, cfg: Config) -> None:
+    """Register the config's ``custom_hooks``."""
+    for hook_cfg in cfg.get("custom_hooks") or []:
+        runner.register_hook_from_cfg(hook_cfg)
+
+
+def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
+    """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
+    settings = _batch_settings(cfg)
+    batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
+    return DataLoader(
+        SeededDraws(dataset, seed),
+        batch_size=batch_size,
+        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
+        num_workers=workers,
+        collate_fn=collate_plainly,
+        pin_memory=process.device.type == "cuda",
+        worker_init_fn=partial(_start_worker, num_workers=workers, rank=process.rank, seed=seed),
+        persistent_workers=workers > 0,
+    )
+
+
+def collate_plainly(samples: list[dict]) -> dict:
+    """Return one batch without mmcv's containers, whose memory torch's loader would not pin."""
+    return to_device(collate(samples, samples_per_gpu=len(samples)), torch.device("cpu"))
+
+
+def _start_worker(worker_id: int, num_workers: int, rank: int, seed: int) -> None:
+    # a terminal or Slurm signals every process; the training process alone answers
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _say_unless_alone
+    worker_init_fn(worker_id, num_workers=num_workers, rank=rank, seed=seed)
+
+
+def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of a loading process, but not that its training process is gone, which others report."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _end_workers() -> None:
+    """Kill loading processes that are left at the end: Python would await them after a SIGTERM that they ignore."""
+    for worker in multiprocessing.active_children():
+        worker.kill()

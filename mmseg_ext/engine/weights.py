@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into a network, with a report of what fits."""
+"""From a config to a network, and from checkpoints to its weights, with a report of what fits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from mmseg.models import build_segmentor
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
-from .checkpoint import fitting_config, read_checkpoint, refuse_encoder, refuse_what_is_no_weights_file
+from .checkpoint import read_checkpoint, refuse_what_is_no_weights_file
+from .config import fitting_config, refuse_encoder
 
 logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.9
-_WORTH_IT = 0.3
+_WORTH_IT = 0.3  # share from which the message offers to start from what fits
 _TORCHVISION = "torchvision://"
 _WITHOUT = "to train without it: --cfg-options model.backbone.init_cfg=None optimizer.lr=6e-4"
 
@@ -63,12 +64,12 @@ class Fit:
 
 
 def load_fitting(model: nn.Module, state_dict: dict[str, Tensor], counted: tuple[str, ...] = ("",)) -> Fit:
-    """Load every tensor of ``state_dict`` that fits ``model`` and return how well it did.
+    """Load every tensor of ``state_dict`` that fits ``model``, published keys included, and return how well it did.
 
     Args:
         model: takes the weights.
-        state_dict: weights by key; published keys are brought into the model's form first.
-        counted: beginnings of the keys whose elements make up the share; all by default.
+        state_dict: weights by key.
+        counted: prefixes of the keys whose elements make up the share.
     """
     weights = dict(state_dict)
     for name, module in model.named_modules():
@@ -95,9 +96,16 @@ def _advice(state_dict: dict[str, Tensor], otherwise: str) -> str:
     return f"the weights fit the model of {config}" if config else otherwise
 
 
-def _anyway(fit: Fit) -> str:
-    """Return how to start from weights that fill only a part, where that part is worth it."""
-    return "; to start from it all the same: --cfg-options min_loaded_share=0" if fit.share >= _WORTH_IT else ""
+def _check_share(fit: Fit, min_share: float, path: str, part: str, weights: dict[str, Tensor], otherwise: str) -> None:
+    """Refuse weights that fill too little of the network's ``part``, with what to do.
+
+    Raises:
+        CheckpointError: the share is below ``min_share``.
+    """
+    if fit.share < min_share:
+        anyway = "; to start from it anyway: --cfg-options min_loaded_share=0" if fit.share >= _WORTH_IT else ""
+        advice = _advice(weights, otherwise)
+        raise CheckpointError(f"{path}: fills only {fit.share:.0%} of the {part}; {advice}{anyway}; {fit.summary()}")
 
 
 def _weights_to_use(checkpoint: dict) -> dict[str, Tensor]:
@@ -109,8 +117,7 @@ def load_weights(model: nn.Module, path: str) -> dict:
     """Load a segmentation checkpoint that must fit ``model`` completely; return its meta data.
 
     Raises:
-        CheckpointError: keys are missing, unexpected or of another shape (the first few are named, and the config
-            that the weights are for, if there is one).
+        CheckpointError: keys are missing, unexpected or of another shape; names the first few and the config that fits.
     """
     checkpoint = read_checkpoint(path)
     fit = load_fitting(model, _weights_to_use(checkpoint))
@@ -123,18 +130,14 @@ def load_weights(model: nn.Module, path: str) -> dict:
 
 
 def load_start_weights(model: nn.Module, path: str, min_share: float = MIN_SHARE) -> None:
-    """Load a checkpoint to start training from; what does not fit (another classifier) keeps its first weights.
+    """Load a checkpoint to start training from; what does not fit (another classifier) keeps its initial weights.
 
     Raises:
         CheckpointError: the file fills less than ``min_share`` of the backbone.
     """
     weights = _weights_to_use(read_checkpoint(path))
     fit = load_fitting(model, weights, counted=("backbone.",))
-    if fit.share < min_share:
-        advice = _advice(weights, "give the right config")
-        raise CheckpointError(
-            f"{path}: fills only {fit.share:.0%} of the backbone; {advice}{_anyway(fit)}; {fit.summary()}"
-        )
+    _check_share(fit, min_share, path, "backbone", weights, "give the right config")
     logger.info("%s: %s", path, fit.summary())
 
 
@@ -190,60 +193,44 @@ def load_pretrained(backbone: nn.Module, source: str, min_share: float = MIN_SHA
 
     Args:
         backbone: a network whose ``encoder_prefixes``, where it has them, name the keys of its encoder.
-        source: a file; a web address; or ``torchvision://ENUM.MEMBER``, a member of torchvision's weights enums.
-        min_share: least share of the encoder's elements that the weights must fill.
+        source: a file, a URL, or ``torchvision://ENUM.MEMBER`` with a member of torchvision's weights enums.
+        min_share: of the encoder's elements that the weights must fill, 0 to 1.
 
     Raises:
-        CheckpointError: the file is missing or the address cannot be reached (with where to get it and how to
-            train without), or the weights fill less than ``min_share`` of the encoder.
+        CheckpointError: the file is missing, the URL cannot be reached, or the weights fill too little; says where to
+            get others and how to train without.
     """
-    address = _torchvision_address(source, backbone) if source.startswith(_TORCHVISION) else source
-    if address.startswith(("http://", "https://")):
-        path = _downloaded(address)
-    else:
-        path = source
-        if not os.path.isfile(path):
-            published = os.path.basename(path).startswith("AttentionModuleK5D1259Cat")
-            get = (
-                "get it from the links at github.com/D-SegNeXt/D-SegNeXt"
-                if published
-                else "train it: tools/pretrain.py"
-            )
-            raise CheckpointError(f"{path}: no such pretrained encoder; {get} and save it there; {_WITHOUT}")
+    path = _torchvision_address(source, backbone) if source.startswith(_TORCHVISION) else source
+    if path.startswith(("http://", "https://")):
+        path = _downloaded(path)
+    elif not os.path.isfile(path):
+        published = os.path.basename(path).startswith("AttentionModuleK5D1259Cat")
+        links = "get it from the links at github.com/D-SegNeXt/D-SegNeXt"
+        get = links if published else "train it: tools/pretrain.py"
+        raise CheckpointError(f"{path}: no such pretrained encoder; {get} and save it there; {_WITHOUT}")
     weights = read_checkpoint(path)["state_dict"]
     encoder = {re.sub(r"^backbone\.", "", key): value for key, value in weights.items() if "decode_head." not in key}
     fit = load_fitting(backbone, encoder, counted=getattr(backbone, "encoder_prefixes", ("",)))
-    if fit.share < min_share:
-        advice = _advice(weights, _WITHOUT)
-        raise CheckpointError(
-            f"{path}: fills only {fit.share:.0%} of the encoder; {advice}{_anyway(fit)}; {fit.summary()}"
-        )
+    _check_share(fit, min_share, path, "encoder", weights, _WITHOUT)
     logger.info("pretrained encoder %s: %s", path, fit.summary())
 
 
-# -- engine.network
-# From a config to a network with its first weights.
-
-
 def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True) -> nn.Module:
-    """Return the segmentor of ``cfg`` with its first weights.
+    """Return the segmentor of ``cfg`` with its initial weights.
 
     Args:
         cfg: config with ``model``; ``model.backbone.init_cfg`` may name pretrained encoder weights, which must fill
             at least the share ``min_loaded_share`` of the encoder.
-        initialise: draw first weights; False where a checkpoint fills every tensor afterwards.
+        initialise: draw initial weights; False where a checkpoint fills every tensor afterwards.
         pretrained: load those encoder weights; False where a checkpoint follows.
 
     Raises:
-        CheckpointError: the pretrained weights cannot be had or do not fit.
+        CheckpointError: the pretrained weights are missing or do not fit.
     """
     model_cfg = copy.deepcopy(cfg.model)
-    init_cfg = model_cfg.backbone.get("init_cfg")
-    start = (
-        init_cfg.get("checkpoint")
-        if isinstance(init_cfg, dict) and init_cfg.get("type", "Pretrained") == "Pretrained"
-        else None
-    )
+    init_cfg, start = model_cfg.backbone.get("init_cfg"), None
+    if isinstance(init_cfg, dict) and init_cfg.get("type", "Pretrained") == "Pretrained":
+        start = init_cfg.get("checkpoint")
     if start:
         model_cfg.backbone.init_cfg = None
     model = build_segmentor(model_cfg)
@@ -256,16 +243,15 @@ def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True)
 
 
 def check_classes(cfg: Config, dataset: CustomDataset) -> None:
-    """Refuse a decode head whose number of classes is not the data set's.
+    """Refuse a head whose number of classes is not the data set's.
 
     Raises:
         ConfigError: names both numbers.
     """
-    heads = [cfg.model.decode_head, *([cfg.model.auxiliary_head] if cfg.model.get("auxiliary_head") else [])]
-    for head in heads:
-        for one in head if isinstance(head, (list, tuple)) else [head]:
-            if one.num_classes != len(dataset.CLASSES):
+    for heads in filter(None, (cfg.model.decode_head, cfg.model.get("auxiliary_head"))):
+        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
+            if head.num_classes != len(dataset.CLASSES):
                 raise ConfigError(
-                    f"num_classes={one.num_classes} in {one.type}, but the data set has {len(dataset.CLASSES)} classes "
-                    f"({', '.join(dataset.CLASSES)}); make them equal"
+                    f"num_classes={head.num_classes} in {head.type}, but the data set has {len(dataset.CLASSES)} "
+                    f"classes ({', '.join(dataset.CLASSES)}); make them equal"
                 )

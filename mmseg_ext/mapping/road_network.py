@@ -15,8 +15,7 @@ from ..datasets.loading import to_bgr
 from ..datasets.reading import ImageReading
 from ..deploy import BackendSettings, run_on
 from ..deploy.facts import NetworkFacts, file_sha256
-from ..engine.checkpoint import config_for
-from ..engine.config import config_mistakes
+from ..engine.config import config_for, config_mistakes
 from ..engine.distributed import start_process
 from ..engine.weights import build_network, load_weights
 

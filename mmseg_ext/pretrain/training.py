@@ -28,12 +28,20 @@ from torch.utils.data import DistributedSampler
 from tqdm import tqdm
 
 from .. import __version__
-from ..engine.checkpoint import remove_partial_files, write_checkpoint
-from ..engine.distributed import Process, on_first_process, seed_everything, share_batch_norm_statistics, start_process
-from ..engine.optimizer import DTYPES, choose_precision
+from ..engine.checkpoint import write_checkpoint
+from ..engine.distributed import (
+    DTYPES,
+    Process,
+    choose_precision,
+    on_first_process,
+    seed_everything,
+    share_batch_norm_statistics,
+    start_process,
+)
 from ..engine.training import WORK_DIRS
 from ..engine.weights import load_fitting
 from ..errors import CheckpointError, ConfigError
+from ..files import remove_partial_files
 from .classifiers import check_name, create_classifier, load_classifier
 from .image_folder import (
     ImageFolder,

@@ -87,7 +87,7 @@ def test_names_set_the_pipeline(tiny_config):
     assert not step.get("flip") and "test_rotations" not in cfg
     use_augmentations(cfg, ["flips", "scales", "rotations"])
     assert step["flip"] and step["img_ratios"] == list(SCALES) and cfg.test_rotations == (0, 1, 2, 3)
-    with pytest.raises(ConfigError, match="--tta turns: unknown; take some of flips, scales, rotations"):
+    with pytest.raises(ConfigError, match="--tta turns: unknown; choose from flips, scales, rotations"):
         use_augmentations(cfg, ["turns"])
     cfg.data.test.pipeline = []
     with pytest.raises(ConfigError, match="no MultiScaleFlipAug"):

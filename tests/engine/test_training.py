@@ -129,13 +129,13 @@ def test_a_stopped_run_goes_on_from_the_last_good_checkpoint(tiny_config, tmp_pa
     process = subprocess.Popen(
         [*command, "runner.max_iters=100000"], cwd=root, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         time.sleep(0.05)
         if list(tmp_path.glob("*.log.json")) and len(logged(tmp_path)) > 3:
             break
     os.killpg(process.pid, how)  # as a terminal does: the loader's workers get it too
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == (-9 if how == signal.SIGKILL else 130)
     newest = max(int(p.stem.split("_")[1]) for p in tmp_path.glob("iter_*.pth"))
     assert newest >= (2 if how == signal.SIGKILL else 3)  # killed between the log's third line and its checkpoint
@@ -149,10 +149,10 @@ def test_a_stopped_run_goes_on_from_the_last_good_checkpoint(tiny_config, tmp_pa
     torn = tmp_path / f"iter_{newest + 1}.pth"
     torn.write_bytes((tmp_path / f"iter_{newest}.pth").read_bytes()[:1000])
     done = subprocess.run(
-        [*command, f"runner.max_iters={newest + 2}"], cwd=root, capture_output=True, text=True, timeout=120
+        [*command, f"runner.max_iters={newest + 2}"], cwd=root, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
-    assert f"iter_{newest + 1}.pth: is cut off or damaged" in done.stdout + done.stderr
+    assert f"iter_{newest + 1}.pth: is truncated or damaged" in done.stdout + done.stderr
     assert f"resumed from {tmp_path}/iter_{newest}.pth at iteration {newest}" in done.stdout + done.stderr
     assert read_checkpoint(str(tmp_path / "latest.pth"))["meta"]["iter"] == newest + 2
 

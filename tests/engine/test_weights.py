@@ -3,7 +3,6 @@ import torch
 import torchvision
 from torch import nn
 
-from mmseg_ext.engine.checkpoint import fitting_config
 from mmseg_ext.engine.weights import load_fitting, load_pretrained, load_start_weights, load_weights
 from mmseg_ext.errors import CheckpointError
 from mmseg_ext.models import MSCAN, DUNet, LinkNet34, SevenLevelUNet
@@ -36,7 +35,7 @@ def test_start_weights_may_lack_the_head_but_not_the_backbone(tmp_path):
     network.backbone = nn.Linear(99, 1)  # the bias alone is 1 % of it, the weight 99 %
     state = {"backbone.weight": torch.zeros(1, 99), "backbone.bias": torch.zeros(2)}
     torch.save(dict(state_dict=state), tmp_path / "most.pth")
-    with pytest.raises(CheckpointError, match="fills only 99% .* all the same: --cfg-options min_loaded_share=0"):
+    with pytest.raises(CheckpointError, match="fills only 99% .* anyway: --cfg-options min_loaded_share=0"):
         load_start_weights(network, str(tmp_path / "most.pth"), min_share=0.995)
 
 
@@ -127,7 +126,6 @@ def test_weights_of_another_size_say_which_config_they_fit(build, tmp_path):
     torch.save(dict(state_dict={**encoder, **head}), tmp_path / "small.pth")
     with pytest.raises(CheckpointError, match="the weights fit the model of myconfigs/dsegnext/small/dsegnext.small."):
         load_pretrained(tiny.backbone, str(tmp_path / "small.pth"))
-    assert fitting_config({"a": torch.zeros(1)}) is None
 
 
 def test_a_segmentation_checkpoint_is_an_encoder_too(build, tmp_path):

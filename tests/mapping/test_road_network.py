@@ -48,7 +48,7 @@ def test_predicts_what_evaluation_predicts(checkpoint, network, one_config):
     loader = evaluation_loader(dataset, Process(0, 1, network.device), workers=0)
     plain = RoadNetwork.load(checkpoint, settings=BackendSettings("plain"))
     local = LocalSegmentor(plain.model, plain.device, None)
-    (expected,) = predict_dataset(local, loader, progress=False)
+    (expected,) = predict_dataset(local, loader)
     (found,) = plain.predict([dataset.picture(0)])
     assert np.array_equal(found, expected.probabilities.cpu().numpy())
     (fast,) = network.predict([dataset.picture(0)])

@@ -245,7 +245,7 @@ def test_checkpoints_that_do_not_fit(learned, stripes, tmp_path):
     with pytest.raises(CheckpointError, match=r"last.pth: holds weights but no training state"):
         pretrain(data, "dsegnext_tiny", LEARN, str(tmp_path), auto_resume=True, model_options=TINY)
     (tmp_path / "last.pth").write_bytes((learned / "last.pth").read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"last.pth: is cut off or damaged"):
+    with pytest.raises(CheckpointError, match=r"last.pth: is truncated or damaged"):
         pretrain(data, "dsegnext_tiny", LEARN, str(tmp_path), auto_resume=True, model_options=TINY)
     three = tmp_path / "three"
     for split in ("train", "val"):

@@ -84,4 +84,4 @@ def test_wrong_arguments_are_one_line(trained, run_tool, tmp_path):
         "publish_checkpoint.py", checkpoint, tmp_path / "a.safetensors", "--licence", "x", "--metrics", "no"
     )
     assert done.returncode == 2
-    assert done.stderr == "error: no: holds no metrics; give the file that tools/test.py --out wrote\n"
+    assert done.stderr == "error: no: contains no metrics; give the file that tools/test.py --out wrote\n"

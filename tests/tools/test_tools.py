@@ -123,16 +123,7 @@ def test_an_error_of_several_processes_is_said_once(run_tool, tiny_config, tmp_p
     options = ["--cfg-options", "data.train.split=ImageSets/Segmentation/nothing.txt"]
     done = run_tool("dist_train.sh", tiny_config, 2, "--work-dir", tmp_path, *options)
     refused(done, "nothing.txt: no such split file")
-    refused(run_tool("dist_train.sh", tiny_config, 0), "0 processes were asked for")
-
-
-def test_more_gpus_than_there_are(monkeypatch):
-    from mmseg_ext.engine.launch import launch
-    from mmseg_ext.errors import ConfigError
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="2 GPUs were asked for, but this machine has 1; ask for 1 or fewer"):
-        launch(2, ["tools/train.py"])
+    refused(run_tool("dist_train.sh", tiny_config, 0), "0 processes were requested")
 
 
 @pytest.mark.slow

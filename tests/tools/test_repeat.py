@@ -1,21 +1,29 @@
-"""Repeats: the figures, and that nothing is trained twice; tests/tools/test_accuracy_table.py trains really."""
+"""Repeats: the figures, and that nothing is trained twice; test_accuracy_table.py trains really."""
 
+import importlib.util
 import json
-import runpy
 import signal
 import statistics
 import sys
 
 import pytest
 
-from mmseg_ext.engine import repeat, repeat_table, repeating
 from mmseg_ext.errors import ConfigError, Stopped, TrainingError
 
 SCORES = {0: (0.61, 0.41), 1: (0.65, 0.45), 2: (0.60, 0.37)}
 
 
+@pytest.fixture(scope="module")
+def tool(root):
+    """The module tools/repeat.py."""
+    spec = importlib.util.spec_from_file_location("repeat", root / "tools" / "repeat.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture()
-def trained(monkeypatch):
+def trained(monkeypatch, tool):
     """The (seed, work dir, options) of each training that was asked for; seed 9 fails."""
     asked = []
 
@@ -26,18 +34,18 @@ def trained(monkeypatch):
         miou, road = SCORES[seed]
         return {"aAcc": 0.9, "mIoU": miou, "IoU.background": 0.8, "IoU.road": road, "Acc.road": None}
 
-    monkeypatch.setattr(repeating, "train_and_score", pretend)
+    monkeypatch.setattr(tool, "train_and_score", pretend)
     return asked
 
 
-def test_mean_and_deviation_and_what_is_done_is_kept(tiny_config, tmp_path, trained):
+def test_mean_and_deviation_and_what_is_done_is_kept(tiny_config, tmp_path, trained, tool):
     work_dir = tmp_path / "runs"
     options = ["optimizer.lr=1e-4"]
     with pytest.raises(TrainingError):
-        repeat(str(tiny_config), [1, 0, 9], str(work_dir), options)
+        tool.repeat(str(tiny_config), [1, 0, 9], str(work_dir), options, 1)
     after_two = json.loads((work_dir / "repeat.json").read_text())
     assert [run["seed"] for run in after_two["runs"]] == [0, 1]
-    result = repeat(str(tiny_config), [0, 1, 2], str(work_dir), options)
+    result = tool.repeat(str(tiny_config), [0, 1, 2], str(work_dir), options, 1)
     assert trained == [(seed, str(work_dir / f"seed{seed}"), options) for seed in (1, 0, 2)]
     assert json.loads((work_dir / "repeat.json").read_text()) == result
     for place, name in enumerate(("mIoU", "IoU.road")):
@@ -46,7 +54,7 @@ def test_mean_and_deviation_and_what_is_done_is_kept(tiny_config, tmp_path, trai
         assert result["mean"][name] == pytest.approx(mean)
         assert result["deviation"][name] == pytest.approx((sum((v - mean) ** 2 for v in values) / 2) ** 0.5)
     assert "Acc.road" not in result["mean"]
-    assert repeat_table(result).splitlines() == [
+    assert tool.repeat_table(result).splitlines() == [
         "| seed | mIoU % | road IoU % |",
         "| --- | --- | --- |",
         "| 0 | 61.00 | 41.00 |",
@@ -55,22 +63,22 @@ def test_mean_and_deviation_and_what_is_done_is_kept(tiny_config, tmp_path, trai
         f"| mean ± deviation | 62.00 ± {100 * statistics.stdev([0.61, 0.65, 0.60]):.2f} | 41.00 ± 4.00 |",
     ]
     with pytest.raises(ConfigError, match=r"repeat.json: was made with options \['optimizer.lr=1e-4'\], not \[\]"):
-        repeat(str(tiny_config), [0], str(work_dir))
+        tool.repeat(str(tiny_config), [0], str(work_dir), [], 1)
 
 
-def test_the_tool_prints_the_table(tiny_config, tmp_path, trained, root, monkeypatch, capsys):
+def test_the_tool_prints_the_table(tiny_config, tmp_path, trained, tool, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["repeat.py", str(tiny_config), "--seeds", "1"])
-    runpy.run_path(str(root / "tools" / "repeat.py"))["main"]()
+    tool.main()
     assert capsys.readouterr().out.splitlines()[2:] == ["| 1 | 65.00 | 45.00 |", "| mean | 65.00 | 45.00 |"]
     assert (tmp_path / "work_dirs/tiny.repeat/repeat.json").exists()
     with pytest.raises(ConfigError, match="no such config"):
-        repeat("none.py", [0])
+        tool.repeat("none.py", [0], None, [], 1)
 
 
-def test_a_failed_or_stopped_child_ends_the_repeats():
+def test_a_failed_or_stopped_child_ends_the_repeats(tool):
     with pytest.raises(TrainingError, match="the training of a with seed 1 ended with exit code 3"):
-        repeating._run("the training of a with seed 1", [sys.executable, "-c", "raise SystemExit(3)"])
+        tool.run("the training of a with seed 1", [sys.executable, "-c", "raise SystemExit(3)"])
     before = signal.getsignal(signal.SIGTERM)
     # the child asks its parent to end; the parent passes that on and waits until the child has saved
     child = (
@@ -80,6 +88,6 @@ def test_a_failed_or_stopped_child_ends_the_repeats():
         "time.sleep(60)"
     )
     with pytest.raises(Stopped) as stopped:
-        repeating._run("it", [sys.executable, "-c", child])
+        tool.run("it", [sys.executable, "-c", child])
     assert stopped.value.number == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before

@@ -1,18 +1,24 @@
-"""A loss that is no number: what is said, what stays, what is left out."""
+"""Hooks: the guard against non-finite losses, and what is shown while a run runs."""
 
+import io
 import logging
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmcv.runner import HOOKS, Hook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmseg_ext.engine import load_config, train
+from mmseg_ext.engine import ProgressBar, load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
-from mmseg_ext.engine.non_finite_guard import _Activations, check_weights
+from mmseg_ext.engine.hooks import Activations, PredictionSamplesHook
 from mmseg_ext.engine.runner import SafeIterRunner
 from mmseg_ext.errors import TrainingError
 
@@ -49,8 +55,8 @@ def test_the_run_stops_with_iteration_images_and_layers(tiny_config, tmp_path):
     assert said.startswith("iteration 3: decode.loss_ce is nan, loss is nan; images ")
     assert len(set(SpoilImages.last.names)) == 2
     assert ", ".join(SpoilImages.last.names) in said
-    assert "the images themselves hold nan" in said
-    assert "since the step before" not in said
+    assert "the images themselves contain NaN" in said
+    assert "since the previous step" not in said
     assert "the first layer with nan is backbone.patch_embed1.proj.0" in said
     assert "lower optimizer.lr" in said
     assert set(contents(tmp_path / "run")) == {"iter_1.pth", "iter_2.pth", "latest.pth"}
@@ -86,7 +92,7 @@ def test_layers_are_named_by_their_largest_activations():
     for layer, factor in zip(layers, (2, -10, 0.25, 4, 1e38), strict=True):
         layer.weight.data.fill_(factor)
     network = torch.nn.Sequential(*layers[:4], torch.nn.Sequential(layers[4]))
-    with _Activations(network) as activations, torch.no_grad():
+    with Activations(network) as activations, torch.no_grad():
         network(torch.tensor([[1.0], [-3.0]]))
     # layer 3 puts out 60 as layer 1 did: told once, as what the container of the last layer passes on is
     assert activations.words() == ["the first layer with inf is 4.0", "largest activations: 1 60, 2 15, 0 6"]
@@ -105,8 +111,8 @@ def test_a_skipped_step_leaves_no_trace_but_its_count(tiny_config, tmp_path, cap
         logging.getLogger("mmseg").propagate = True
         cfg = config(tiny_config, at=[2, 3], **{"non_finite.skip": True, "runner.max_iters": 5})
         train(cfg, str(tmp_path), validate=False)
-    assert "iteration 2 left out: decode.loss_ce is nan, loss is nan; 1 in a row, 1 in this run" in caplog.text
-    assert "iteration 3 left out: decode.loss_ce is nan, loss is nan; 2 in a row, 2 in this run" in caplog.text
+    assert "iteration 2 skipped: decode.loss_ce is nan, loss is nan; 1 in a row, 1 in this run" in caplog.text
+    assert "iteration 3 skipped: decode.loss_ce is nan, loss is nan; 2 in a row, 2 in this run" in caplog.text
     saved = {number: read_checkpoint(str(tmp_path / f"iter_{number}.pth")) for number in (1, 4, 5)}
     assert not (tmp_path / "iter_2.pth").exists() and not (tmp_path / "iter_3.pth").exists()
     first, third, fourth = (states[number] for number in (1, 3, 4))
@@ -130,16 +136,13 @@ def test_too_many_skips_in_a_row_stop_the_run(tiny_config, tmp_path):
 @pytest.mark.parametrize("skip", [False, True])
 def test_weights_that_are_no_numbers_are_told_and_not_written(tiny_config, tmp_path, skip):
     broken = {"optimizer.lr": float("inf"), "lr_config.warmup": None, "non_finite.skip": skip}
-    with pytest.raises(TrainingError, match="iter_1.pth: not written, because backbone.* holds nan or infinity; lower"):
+    with pytest.raises(TrainingError, match="iter_1.pth: not written, because backbone.* contains NaN or Inf; lower"):
         train(config(tiny_config, **broken), str(tmp_path / "run"), validate=False)
     assert contents(tmp_path / "run") == {}
     broken["checkpoint_config.interval"] = 2
-    with pytest.raises(TrainingError, match="^iteration 2: .*; backbone.* holds nan or infinity since the step before"):
+    with pytest.raises(TrainingError, match="^iteration 2: .*; backbone.* contains NaN or Inf since the previous step"):
         train(config(tiny_config, **broken), str(tmp_path / "run"), validate=False)
     assert contents(tmp_path / "run") == {}
-    check_weights(dict(a=torch.zeros(2), n=torch.tensor(3)), "iter_1.pth")
-    with pytest.raises(TrainingError, match="^iter_1.pth: not written, because b holds nan"):
-        check_weights(dict(a=torch.zeros(2), b=torch.tensor([0, float("inf")])), "iter_1.pth")
 
 
 TWO_PROCESSES = """
@@ -166,8 +169,6 @@ run_tool(lambda: train(cfg, sys.argv[2], validate=False))
 
 
 def test_two_processes_skip_and_stop_together(tiny_config, tmp_path, root):
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -180,13 +181,105 @@ def test_two_processes_skip_and_stop_together(tiny_config, tmp_path, root):
         )
         for rank in "01"
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=240) for process in pair]
+    outputs = [process.communicate(timeout=600) for process in pair]
     assert [process.returncode for process in pair] == [2, 2], outputs
     said = [(tmp_path / f"said{rank}").read_text() for rank in "01"]
     assert "iteration 5: " in said[0]
     assert said[0].split('"timestamp"')[0] == said[1].split('"timestamp"')[0]
-    assert f"images {outputs[1][0].strip()}; the images themselves hold nan" in said[0]
+    assert f"images {outputs[1][0].strip()}; the images themselves contain NaN" in said[0]
     log = (next((tmp_path / "run").glob("*.log"))).read_text()
-    assert "iteration 2 left out" in log
-    assert "iteration 4 left out" in log
+    assert "iteration 2 skipped" in log
+    assert "iteration 4 skipped" in log
     assert "1 in a row, 2 in this run" in log
+
+
+def images(run):
+    board = EventAccumulator(str(run / "tf_logs"), size_guidance=dict(images=0))
+    board.Reload()
+    return {tag: board.Images(tag) for tag in board.Tags()["images"]}
+
+
+def test_the_same_few_predictions_at_every_evaluation(tiny_config, tmp_path, mine_data):
+    options = {"sample_predictions.count": 2, "data.workers_per_gpu": 1}
+    train(load_config(str(tiny_config), options), str(tmp_path / "run"))
+    assert multiprocessing.active_children() == []  # no hook keeps the loader's workers
+    shown = images(tmp_path / "run")
+    stems = (mine_data / "ImageSets/Segmentation/val.txt").read_text().split()
+    assert set(shown) == {f"predictions/{stems[0]}", f"predictions/{stems[-1]}"}
+    for events in shown.values():
+        assert [event.step for event in events] == [2, 4]
+        assert (events[0].width, events[0].height) == (3 * 64 + 2 * 8, 64 + 28)
+    stem = stems[0]
+    sheet = cv2.imdecode(
+        np.frombuffer(shown[f"predictions/{stem}"][0].encoded_image_string, np.uint8), cv2.IMREAD_COLOR
+    )[:, :, ::-1]
+    image = cv2.imread(str(mine_data / "JPEGImages" / f"{stem}.png"))[:, :, ::-1]
+    truth = cv2.imread(str(mine_data / "SegmentationClass" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
+    assert (sheet[28:, :64] == image).all()
+    painted = (sheet[28:, 72:136] != image).any(-1)
+    assert (painted[truth == 0] == 0).all()
+    assert painted[truth == 1].mean() > 0.9
+
+
+def test_no_samples_without_tensorboard_or_with_a_count_of_none(tiny_config, tmp_path):
+    train(load_config(str(tiny_config), {"sample_predictions.count": 0, "runner.max_iters": 2}), str(tmp_path / "none"))
+    assert images(tmp_path / "none") == {}
+    runner = SimpleNamespace(hooks=[], rank=0)
+    PredictionSamplesHook().before_run(runner)
+
+
+def test_large_samples_are_scaled_down():
+    hook = PredictionSamplesHook(max_size_px=100)
+    labels = np.zeros((300, 400), np.uint8)
+    labels[100:200] = 1
+    small = hook._smaller(labels, cv2.INTER_NEAREST)
+    assert small.shape == (75, 100)
+    assert small.mean() == pytest.approx(1 / 3, abs=0.01)
+    assert hook._smaller(labels[:60, :80], cv2.INTER_NEAREST).shape == (60, 80)
+
+
+class Terminal(io.StringIO):
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_bar_is_for_terminals(is_terminal, monkeypatch):
+    screen = Terminal(is_terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    logger = logging.getLogger("test-progress-bar")
+    logger.setLevel("INFO")
+    logger.propagate = False
+    file = io.StringIO()
+    logger.handlers = [logging.StreamHandler(screen), logging.StreamHandler(file)]
+    handlers = logger.handlers
+    log_vars = dict(loss=0.5)
+    runner = SimpleNamespace(
+        rank=0, iter=3, max_iters=10, work_dir="work_dirs/mine/", logger=logger, outputs=dict(log_vars=log_vars)
+    )
+    bar = ProgressBar()
+    bar.before_run(runner)
+    for _ in range(4):
+        bar.after_train_iter(runner)
+    logger.info("Iter [7/10]")
+    bar.close()
+    logger.info("after")
+    assert file.getvalue() == "Iter [7/10]\nafter\n"
+    assert logger.handlers is handlers
+    if is_terminal:
+        assert "mine:" in screen.getvalue()
+        assert "7/10" in screen.getvalue().replace("[7/10]", "")
+        assert "loss=0.5000" in screen.getvalue()
+        assert "Iter [7/10]\n" in screen.getvalue()
+        assert screen.getvalue().endswith("\nafter\n")
+    else:
+        assert screen.getvalue() == "Iter [7/10]\nafter\n"
+    # the other processes draw none
+    other = ProgressBar()
+    other.before_run(SimpleNamespace(rank=1))
+    other.after_train_iter(runner)
+    other.close()

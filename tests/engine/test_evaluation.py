@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_bad_arguments_are_one_line(evaluated, run_tool, one_config, tmp_path):
     root, _, _ = evaluated
     checkpoint = root / "run" / "latest.pth"
     for options, words in (
-        (["--eval", "roads"], "--eval roads: unknown metric; take some of mIoU, mDice, mFscore, road"),
+        (["--eval", "roads"], "--eval roads: unknown metric; choose from mIoU, mDice, mFscore, road"),
         (["--eval", "road", "--threshold", 2], "the threshold is 2; it must lie between 0 and 1"),
         (["--eval", "road", "--report", one_config], "cannot be created"),
     ):
@@ -110,3 +112,9 @@ def test_what_is_road_is_told_by_the_names_of_the_classes():
     assert road_labels(("background", "road")) == [1]
     assert road_labels(("ground", "road", "pad")) == [1]
     assert road_labels(("ground", "ramp", "haul")) == [1, 2]
+
+
+def test_who_scores_no_roads_needs_no_graph_libraries(root):
+    code = "import sys, mmseg_ext; print(*sorted({'networkx', 'skimage', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr

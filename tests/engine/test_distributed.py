@@ -1,7 +1,6 @@
-"""Sampler, precision, processes, launch options, memory."""
+"""Draws, precision, processes and how they are launched."""
 
 import itertools
-import json
 import random
 
 import numpy as np
@@ -11,18 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.parallel import DataContainer
 
-from mmseg_ext.engine import build_network, estimate_training_memory, load_config
 from mmseg_ext.engine.distributed import (
     InfiniteSampler,
     LocalSegmentor,
     SeededDraws,
+    choose_precision,
     gather_by_index,
     seed_everything,
     to_device,
 )
-from mmseg_ext.engine.launch import torchrun_arguments
-from mmseg_ext.engine.optimizer import choose_precision
-from mmseg_ext.engine.work_dir import trim_logs
+from mmseg_ext.engine.launch import launch, torchrun_arguments
 from mmseg_ext.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -106,29 +103,6 @@ def test_autocast_reaches_the_network():
     assert seen == [torch.bfloat16, torch.float32]
 
 
-def test_one_machine_gets_a_free_port_and_several_need_an_address():
-    assert torchrun_arguments(2, {}) == ["--nproc-per-node=2", "--nnodes=1", "--standalone"]
-    many = torchrun_arguments(4, dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="node0", PORT="1234"))
-    assert many == [
-        "--nproc-per-node=4",
-        "--nnodes=2",
-        "--node-rank=1",
-        "--master-addr=node0",
-        "--master-port=1234",
-    ]
-    with pytest.raises(ConfigError, match="MASTER_ADDR"):
-        torchrun_arguments(4, dict(NNODES="2"))
-
-
-def test_memory_estimate_grows_with_the_batch_and_halves_in_low_precision(tiny_config):
-    cfg = load_config(str(tiny_config))
-    one, two = (estimate_training_memory(cfg, batch, 128, 128, "fp32") for batch in (1, 2))
-    low = estimate_training_memory(cfg, 2, 128, 128, "fp16")
-    network = 16 * sum(p.numel() for p in build_network(cfg, initialise=False).parameters())
-    assert two - one == pytest.approx(one - network, rel=0.1)
-    assert 0.4 < (low - network) / (two - network) < 0.75
-
-
 def test_a_draw_is_the_same_in_any_order_and_leaves_no_trace():
     class Noise(torch.utils.data.Dataset):
         def __getitem__(self, index):
@@ -148,9 +122,21 @@ def test_a_draw_is_the_same_in_any_order_and_leaves_no_trace():
     assert SeededDraws(Noise(), seed=4)[(0, 1)][1:] != first[0][1:]
 
 
-def test_logs_are_cut_where_a_run_goes_on(tmp_path):
-    entries = [dict(seed=0), *(dict(mode="train", iter=i) for i in (1, 2, 3))]
-    text = "".join(f"{json.dumps(entry)}\n" for entry in entries)
-    (tmp_path / "a.log.json").write_text(f'{text}{{"mode": "train", "it')
-    trim_logs(str(tmp_path), 2)
-    assert [json.loads(line) for line in (tmp_path / "a.log.json").open()] == entries[:3]
+def test_one_machine_gets_a_free_port_and_several_need_an_address():
+    assert torchrun_arguments(2, {}) == ["--nproc-per-node=2", "--nnodes=1", "--standalone"]
+    many = torchrun_arguments(4, dict(NNODES="2", NODE_RANK="1", MASTER_ADDR="node0", PORT="1234"))
+    assert many == [
+        "--nproc-per-node=4",
+        "--nnodes=2",
+        "--node-rank=1",
+        "--master-addr=node0",
+        "--master-port=1234",
+    ]
+    with pytest.raises(ConfigError, match="MASTER_ADDR"):
+        torchrun_arguments(4, dict(NNODES="2"))
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="2 GPUs were requested, but this machine has 1; request 1 or fewer"):
+        launch(2, ["tools/train.py"])
