@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..deploy import BACKENDS, PRECISIONS
+from ..deploy.options import BACKENDS, PRECISIONS
 from ..errors import ConfigError
 from .methods import check_method, is_peer
 

@@ -9,9 +9,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from ..deploy import export_onnx
-from ..deploy.facts import openvino_core
-from ..deploy.openvino import compile_settings
+from ..deploy.onnx import export_onnx
+from ..deploy.openvino import compile_settings, openvino_core
 from ..errors import ConfigError
 from .cell import Contender
 from .methods import build_method

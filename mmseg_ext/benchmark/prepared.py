@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from ..datasets.reading import ImageReading
-from ..deploy import accelerated, choose_backend, fast_precisions, make_runner
+from ..deploy.choice import choose_backend, fast_precisions
 from ..deploy.facts import NetworkFacts
+from ..deploy.runner import accelerated, make_runner
+from ..deploy.trained import TrainedNetwork
 from ..errors import ConfigError
 from ..geo.raster import RasterInfo
-from ..mapping import RoadNetwork, TilePlan, map_strips
+from ..mapping import TilePlan, map_strips
 from .cell import AUTO, Cell, Contender
 from .methods import CLASSES, Method, build_method, is_peer
 
@@ -133,7 +135,7 @@ def _tiled(cell: Cell, tiles: tuple[int, int], method: Method, device: torch.dev
         threshold=None,
         weights_sha256="none",
     )
-    network = RoadNetwork(fast, facts, device, backend, precision)
+    network = TrainedNetwork(fast, facts, device, backend, precision)
     raster = SyntheticRaster(cell.size_px, method.bands)
 
     def call() -> None:

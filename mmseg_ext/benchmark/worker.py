@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ..deploy import cache_folder
+from ..deploy.cache import cache_folder
 from ..engine.distributed import start_process
 from ..errors import UserError
 from .cell import Cell

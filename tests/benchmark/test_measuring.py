@@ -84,10 +84,12 @@ def test_tiles_of_a_raster_that_takes_no_memory():
 
 def test_a_raster_goes_through_the_network_tile_by_tile(monkeypatch):
     seen = []
-    from mmseg_ext.mapping import RoadNetwork
+    from mmseg_ext.deploy.trained import TrainedNetwork
 
-    predict = RoadNetwork.predict
-    monkeypatch.setattr(RoadNetwork, "predict", lambda self, images: seen.append(len(images)) or predict(self, images))
+    predict = TrainedNetwork.predict
+    monkeypatch.setattr(
+        TrainedNetwork, "predict", lambda self, images: seen.append(len(images)) or predict(self, images)
+    )
     cell = scaling_cells(parse_contender("segformer-b0@torch"), [160], (64, 32), batch=2)[1]
     prepare(cell, torch.device("cpu"), QUICK).call()
     plan = TilePlan(160, 160, 64, 32, stride=32)

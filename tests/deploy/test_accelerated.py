@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_ext.deploy import accelerated
+from mmseg_ext.deploy.runner import accelerated
 from mmseg_ext.engine.test_time_augmentation import class_probabilities
 
 

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from mmseg_ext.deploy import choice as choice_module
-from mmseg_ext.deploy import choose_backend
+from mmseg_ext.deploy.choice import choose_backend
 
 
 @pytest.fixture()

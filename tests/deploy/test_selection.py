@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from mmseg_ext.deploy import BackendSettings, Choice, add_backend_options, backend_settings, run_on
 from mmseg_ext.deploy import choice as selection
+from mmseg_ext.deploy.choice import Choice, run_on
+from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.distributed import seed_everything
 from mmseg_ext.errors import ConfigError
@@ -66,9 +67,12 @@ def test_exported_files_are_of_the_same_weights(network, tmp_path, monkeypatch):
         run_on(network, BackendSettings(exported="a.pth"), "fp32", CPU, SHAPE)
     with pytest.raises(ConfigError, match=r"none.onnx: no such file"):
         run_on(network, BackendSettings(exported=str(tmp_path / "none.onnx")), "fp32", CPU, SHAPE)
-    monkeypatch.setattr(selection, "read_metadata", lambda path: {"precision": json.dumps(path[:4])})
-    own = argparse.Namespace(weights_sha256=selection.weights_sha256(network.state_dict()))
-    monkeypatch.setattr(selection, "read_facts", lambda path: own)
+
+    def metadata(path):
+        return dict(precision=json.dumps(path[:4]), weights_sha256=json.dumps(weights))
+
+    monkeypatch.setattr(selection, "read_metadata", metadata)
+    weights = selection.weights_sha256(network.state_dict())
     for backend, precision, file, words in [
         ("onnxruntime", None, "int8.xml", "int8.xml: runs on openvino, not on --backend onnxruntime"),
         ("torch", None, "fp32.onnx", "runs on onnxruntime or openvino or tensorrt, not on --backend torch"),
@@ -86,6 +90,6 @@ def test_exported_files_are_of_the_same_weights(network, tmp_path, monkeypatch):
         ("auto", None, "fp16.xml", ("openvino", "fp32")),
     ]:
         assert run_on(network, BackendSettings(backend, precision, file), "fp32", CPU, SHAPE)[1:] == found
-    monkeypatch.setattr(selection, "read_facts", lambda path: argparse.Namespace(weights_sha256="other"))
-    with pytest.raises(ConfigError, match=r"a.onnx: was made from other weights; export this checkpoint"):
-        run_on(network, BackendSettings("auto", exported="a.onnx"), "fp32", CPU, SHAPE)
+    weights = "other"
+    with pytest.raises(ConfigError, match=r"fp32.onnx: was made from other weights; export this checkpoint"):
+        run_on(network, BackendSettings("auto", exported="fp32.onnx"), "fp32", CPU, SHAPE)

@@ -1,5 +1,6 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmseg_ext.datasets import ImageReading
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import write_checkpoint
 from mmseg_ext.engine.distributed import seed_everything
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import RasterInfo
-from mmseg_ext.mapping import RoadNetwork, TilePlan, map_strips
+from mmseg_ext.mapping import TilePlan, map_strips
 
 
 class Memory:
@@ -43,10 +45,8 @@ class Memory:
 class Pixelwise:
     """A network that sees single pixels: two classes, of which the second is the red value."""
 
-    classes = ("background", "road")
-    reading = ImageReading()
-
-    def __init__(self):
+    def __init__(self, reading=None):
+        self.facts = SimpleNamespace(classes=("background", "road"), reading=reading or ImageReading())
         self.batches = []
 
     def predict(self, images):
@@ -238,11 +238,10 @@ def test_scale(scale):
 def test_bands_and_scaling_are_the_networks_unless_told():
     deep = noise(40, 30, 5).astype(np.uint16) * 16
     plan = TilePlan(40, 30, 20, 4)
-    network = Pixelwise()
-    network.reading = ImageReading(bands=(4, 2, 1), low=(0.0,), high=(4080.0,))
+    network = Pixelwise(ImageReading(bands=(4, 2, 1), low=(0.0,), high=(4080.0,)))
     (_, road), _ = assembled(map_strips(Memory(deep), network, plan), plan)
     assert np.abs(road - deep[:, :, 3] / 4080).max() < 1e-6
-    other = network.reading.with_settings(bands=(2, 1, 5))
+    other = network.facts.reading.with_settings(bands=(2, 1, 5))
     (_, road), _ = assembled(map_strips(Memory(deep), network, plan, reading=other), plan)
     assert np.abs(road - deep[:, :, 1] / 4080).max() < 1e-6
     with pytest.raises(DataError, match="has 5 bands, but bands 6"):
@@ -303,7 +302,7 @@ def tiny_network(tmp_path_factory, one_config):
     cfg = load_config(str(one_config))
     path = str(tmp_path_factory.mktemp("tiny") / "network.pth")
     write_checkpoint(dict(state_dict=build_network(cfg).state_dict(), meta=dict(config=cfg.pretty_text)), path)
-    return RoadNetwork.load(path)
+    return TrainedNetwork.load(path)
 
 
 def test_dsegnext_gives_the_same_bits_for_any_choice_of_strips(tiny_network):
@@ -329,12 +328,14 @@ def test_a_convolutional_network_says_the_same_in_tiles_and_as_a_whole(tmp_path,
     path = str(tmp_path / "linknet.pth")
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
     with torch.no_grad():
-        model.train().encode_decode(torch.from_numpy(RoadNetwork.load(path)._input(image)).permute(2, 0, 1)[None], [{}])
+        model.train().encode_decode(
+            torch.from_numpy(TrainedNetwork.load(path).normalized(image)).permute(2, 0, 1)[None], [{}]
+        )
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
-    network = RoadNetwork.load(path)
+    network = TrainedNetwork.load(path)
     (whole,) = network.predict([image])
 
-    plan = TilePlan(704, 608, 576, 288, stride=network.stride)
+    plan = TilePlan(704, 608, 576, 288, stride=network.facts.stride)
     assert (plan.row_starts, plan.column_starts) == ((0, 128), (0, 32))
     tiled, _ = assembled(map_strips(Memory(image), network, plan, batch=1), plan)
     expected, found = (np.log(probability[1] / probability[0]) for probability in (whole, tiled))
