@@ -38,7 +38,7 @@ class Brightness:
         ("background", "road"), ((0, 0, 0), (128, 0, 0)), (0.0,) * 3, (1.0,) * 3, True, ImageReading(), 32, 2, None,
         "none",
     )  # fmt: skip
-    backend, precision, exported_sha256, threads, software = "none", "fp32", None, 1, {}
+    execution, software = dict(backend="none", precision="fp32", exported_sha256=None, threads=1), {}
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:
         """Return (N, 2, h, w)."""
@@ -129,7 +129,9 @@ def measure_speed(args: argparse.Namespace) -> None:
         write_raster(path, height, width)
         with RasterSource(path) as source, torch.no_grad():
             plan = TilePlan(height, width, args.tile, args.overlap, stride=network.facts.stride)
-            image = network.normalized(source.read(0, 0, height, width)[0])[:height, :width]
+            image = network.facts.normalized(network.facts.padded(source.read(0, 0, height, width)[0]), path)[
+                :height, :width
+            ]
             whole = torch.from_numpy(image).permute(2, 0, 1)[None]
             meta = [dict(ori_shape=(height, width, 3), img_shape=(height, width, 3), flip=False)]
             for turn in range(args.rounds + 1):

@@ -5,14 +5,10 @@ import argparse
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.errors import ConfigError, require, run_tool
-
-if TYPE_CHECKING:
-    from mmseg_ext.mapping import MapFiles
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,13 +45,14 @@ def main() -> None:
 
     from mmseg_ext.deploy.trained import TrainedNetwork
     from mmseg_ext.engine.distributed import start_process
-    from mmseg_ext.mapping import MapFiles, MapSettings, check_rasters, find_rasters, map_raster
+    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, read_bands(args.bands)
     )
     rasters = find_rasters(args.inputs)
     process, backend = start_process(args.gpu_id), backend_settings(args)
+    group = Group(process.rank, process.world_size, process.wait)
     network = TrainedNetwork.load(
         args.checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
     )
@@ -63,11 +60,11 @@ def main() -> None:
     if args.network:
         require(("geopandas",), "gis", "--network")  # before the work, not after it
     for raster in rasters:
-        map_raster(raster, network, args.out, settings, args.overwrite, process)
-        if args.network and process.rank == 0:
-            files = MapFiles.of(raster, args.out)
-            if args.overwrite or not os.path.exists(files.path("_network.gpkg")):
-                write_network(files, settings.threshold or 0.5)
+        map_raster(raster, network, args.out, settings, args.overwrite, group)
+        if args.network and group.rank == 0:
+            network_file, probability = map(MapFiles.of(raster, args.out).path, ("_network.gpkg", "_probability.tif"))
+            if args.overwrite or not os.path.exists(network_file):
+                write_network(network_file, probability, settings.threshold or 0.5)
 
 
 def read_bands(text: str | None) -> tuple[int, ...] | None:
@@ -78,12 +75,11 @@ def read_bands(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--bands {text}: give numbers from 1 with commas, such as 1,2,3") from None
 
 
-def write_network(files: "MapFiles", threshold: float) -> None:
-    """Write the road network of a map."""
+def write_network(path: str, probability: str, threshold: float) -> None:
+    """Write the road network of a map of probabilities."""
     from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
 
-    path = files.path("_network.gpkg")
-    layers = extract_network(files.path("_probability.tif"), NetworkSettings(threshold=threshold))
+    layers = extract_network(probability, NetworkSettings(threshold=threshold))
     write_layers(path, layers.named())
     logging.info("%s: %d edges", path, len(layers.edges))
 

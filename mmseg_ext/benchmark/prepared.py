@@ -139,7 +139,7 @@ def _tiled(cell: Cell, tiles: tuple[int, int], method: Method, device: torch.dev
     raster = SyntheticRaster(cell.size_px, method.bands)
 
     def call() -> None:
-        for _ in map_strips(raster, network, plan, batch=cell.batch):
+        for _ in map_strips(raster, network, plan, batch=cell.batch):  # type: ignore[arg-type]
             pass
 
     return Prepared(call, backend, precision)

@@ -79,15 +79,9 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
 
 def _forget_oldest(root: Path) -> None:
     """Remove the entries beyond the `_KEPT` last used."""
-
-    def last_use(entry: Path) -> float:
-        try:
-            return entry.stat().st_mtime
-        except OSError:
-            return 0.0
-
-    for entry in sorted(root.glob("[!.]*"), key=last_use, reverse=True)[_KEPT:]:
-        shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process does the same
+        for entry in sorted(root.glob("[!.]*"), key=os.path.getmtime, reverse=True)[_KEPT:]:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 @cache

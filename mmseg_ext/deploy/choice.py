@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -61,11 +62,7 @@ def run_on(
 
 
 def _of_file(path: str, settings: BackendSettings, network: nn.Module) -> tuple[str, str]:
-    """Return backend and precision for an exported file.
-
-    Raises:
-        ConfigError: it is of other weights or of another precision, or no file that the backend runs.
-    """
+    """Return backend and precision for an exported file, which must be of these weights and of this precision."""
     suffix = os.path.splitext(path)[1]
     if suffix not in _RUN_BY:
         raise ConfigError(f"--exported {path}: give a .onnx or .xml file that tools/export.py wrote")
@@ -142,12 +139,12 @@ def choose_backend(
     Args:
         network: segmentor with its weights.
         shape: (N, C, H, W); sides are rounded up to the network's stride.
-        precisions: of `PRECISIONS` without int8; `fast_precisions` are those that the hardware has.
-        device: where images come from; None is the CPU.
-        threads: on a CPU; see `make_runner`.
+        precisions: without int8; `fast_precisions` are those that the hardware has.
+        device: see `make_runner`.
+        threads: likewise.
 
     Raises:
-        ConfigError: an unknown precision, or the cache folder cannot be written.
+        ConfigError: the cache folder cannot be written.
     """
     device = device or torch.device("cpu")
     if threads is not None:
@@ -172,14 +169,13 @@ def choose_backend(
     }
     measured = ["before"]
 
-    def write(path: str) -> None:
+    def measure(path: str) -> None:
         measured[0] = "now"
         logger.info("measuring %s, once on this machine", ", ".join(map(" ".join, candidates)))
-        runners = _runners(network, candidates, device)
-        seconds = _measure(runners, torch.randn(fitted, device=device))
+        seconds = _medians(_runners(network, candidates, device), torch.randn(fitted, device=device))
         Path(path).write_text(json.dumps({**facts, "seconds": seconds}, indent=1), encoding="utf-8")
 
-    choice = through_cache(facts, "choice.json", write, Choice.read)
+    choice = through_cache(facts, "choice.json", measure, Choice.read)
     figures = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in choice.seconds.items())
     size = "x".join(map(str, fitted))
     logger.info("fastest for %s, measured %s: %s %s (%s)", size, *measured, choice.backend, choice.precision, figures)
@@ -199,11 +195,8 @@ def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], device: 
     return runners
 
 
-def _measure(runners: dict[str, Runner], image: Tensor) -> dict[str, float]:
-    """Return the median seconds of each runner on ``image``, the fastest first.
-
-    Runners take turns, so that other load on the machine slows all of them alike.
-    """
+def _medians(runners: dict[str, Runner], image: Tensor) -> dict[str, float]:
+    """Return the median seconds of each runner, the fastest first; they take turns, so that load slows all alike."""
 
     def seconds(run: Runner) -> float:
         begin = time.perf_counter()
@@ -216,25 +209,23 @@ def _measure(runners: dict[str, Runner], image: Tensor) -> dict[str, float]:
     for run in runners.values():
         run(image)
     begin = time.perf_counter()
-    least, most = _ROUNDS
-    for done in range(most):
-        if done >= least and time.perf_counter() - begin > _SECONDS_EACH * len(runners):
+    for done in range(_ROUNDS[1]):
+        if done >= _ROUNDS[0] and time.perf_counter() - begin > _SECONDS_EACH * len(runners):
             break
         for name, run in runners.items():
             times[name].append(seconds(run))
     medians = {name: statistics.median(found) for name, found in times.items()}
-    return dict(sorted(medians.items(), key=lambda item: item[1]))
+    return {name: medians[name] for name in sorted(medians, key=lambda name: medians[name])}
 
 
 def _machine(device: torch.device) -> dict[str, object]:
     """Return what the speed of ``device`` depends on."""
     if device.type == "cuda":
         return {"gpu": torch.cuda.get_device_name(device)}
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text("utf-8").splitlines() if listed.exists() else []  # Linux only
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    listed = Path("/proc/cpuinfo")  # on Linux, where platform does not know it
+    model = re.search("model name.*: (.*)", listed.read_text("utf-8")) if listed.exists() else None
     return {
-        "cpu": next(names, platform.processor()),
+        "cpu": model[1] if model else platform.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

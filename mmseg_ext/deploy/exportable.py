@@ -1,4 +1,8 @@
-"""Networks in a form that can be traced for any batch and any size."""
+"""Networks in a form that can be traced and exported for any batch and any size.
+
+An exported network takes ``image`` (N, C, H, W), float32 and normalised, and returns ``scores`` (N, K, H, W), float32
+logits; N, H and W are free, H and W multiples of the network's stride.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import tempfile
 import warnings
@@ -81,14 +82,14 @@ def export_checkpoint(
     if height % facts.stride or width % facts.stride:
         raise ConfigError(f"--shape {height} {width}: this network takes multiples of {facts.stride} px; give such")
     if precision == "int8":
-        images = calibration_images(calibration, cfg, facts)
-        check = _Check(network, facts, precision, images[:2], validation_split(cfg))
+        images, dataset = calibration_images(calibration, cfg, facts), validation_split(cfg)
+        before = math.nan if dataset is None else mean_iou(network, dataset)
+        job = _Job(network, facts, precision, images[:2], images, dataset, before)
     else:
-        images = []
         sizes = [(2, facts.bands, height, width), (1, facts.bands, 2 * height, width + facts.stride)]
-        check = _Check(network, facts, precision, [synthetic_images(*size) for size in sizes])
+        job = _Job(network, facts, precision, [synthetic_images(*size) for size in sizes])
     for name, target in targets.items():
-        _export(check, name, target, images)
+        job.write(name, target)
     return list(targets.values())
 
 
@@ -113,28 +114,67 @@ def synthetic_images(count: int, bands: int, height: int, width: int) -> np.ndar
     return noise.astype(np.float32)
 
 
-def _export(check: _Check, name: str, target: str, images: Sequence[np.ndarray]) -> None:
-    """Write one file and its record, which appear together and only where the file passes ``check``."""
-    kind, precision = FORMATS[name], check.precision
-    metadata = {**check.facts.as_metadata(), "precision": json.dumps(precision)}
-    further = dict(calibration=images) if precision == "int8" else {}
-    folder = os.path.dirname(target) or "."
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as unfinished, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # those of PyTorch about its own exporters
-            draft = os.path.join(unfinished, os.path.basename(target))
-            kind.write(check.network, draft, precision, metadata, **further)
-            found, said = check(kind.run(draft), target)
-            record = {key: json.loads(value) for key, value in metadata.items()} | dict(format=name, **found)
-            with open(f"{draft}.json", "w", encoding="utf-8") as file:
-                json.dump(record, file, indent=1)
-            for made, final in zip(kind.files(draft), kind.files(target), strict=True):
-                if os.path.exists(made):
-                    os.replace(made, final)
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
-    logger.info("%s: %s", target, said)
+@dataclass(frozen=True)
+class _Job:
+    """What all files of one export share.
+
+    Attributes:
+        network: segmentor with its weights, in evaluation mode on the CPU.
+        facts: of the network.
+        precision: of the files.
+        batches: normalised images (N, C, H, W) to compare on.
+        images: likewise, to calibrate int8 with.
+        dataset: for int8, the validation images, if they are here; ``plain_iou`` is the network's mean IoU on them.
+    """
+
+    network: nn.Module
+    facts: NetworkFacts
+    precision: str
+    batches: Sequence[np.ndarray]
+    images: Sequence[np.ndarray] = ()
+    dataset: Any | None = None
+    plain_iou: float = math.nan
+
+    def write(self, name: str, target: str) -> None:
+        """Write one file and its record, which appear together and only where the file agrees with the network."""
+        kind, folder = FORMATS[name], os.path.dirname(target) or "."
+        metadata = {**self.facts.as_metadata(), "precision": json.dumps(self.precision)}
+        further = dict(calibration=self.images) if self.precision == "int8" else {}
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as unfinished, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # those of PyTorch about its own exporters
+                draft = os.path.join(unfinished, os.path.basename(target))
+                kind.write(self.network, draft, self.precision, metadata, **further)
+                found, said = self._check(kind.open(draft), target)
+                record = {key: json.loads(value) for key, value in metadata.items()} | dict(format=name, **found)
+                with open(f"{draft}.json", "w", encoding="utf-8") as file:
+                    json.dump(record, file, indent=1)
+                for made, final in zip(kind.files(draft), kind.files(target), strict=True):
+                    if os.path.exists(made):
+                        os.replace(made, final)
+        except OSError as error:
+            raise ConfigError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
+        logger.info("%s: %s", target, said)
+
+    def _check(self, run: Runner, target: str) -> tuple[dict[str, Any], str]:
+        """Return what is recorded and what is said about a file; refuse one that does not agree with PyTorch."""
+        parity = compare(self.network, run, self.batches)
+        parity.check(target, self.precision)
+        record: dict[str, Any] = dict(parity=asdict(parity))
+        said = f"logits within {parity.max_difference:.2g}, classes agree on {parity.class_agreement:.3%}"
+        if self.dataset is not None:
+
+            def padded(image: Tensor) -> Tensor:
+                height, width = image.shape[2:]
+                return run(torch.from_numpy(self.facts.padded(image.numpy(), 2)))[:, :, :height, :width]
+
+            iou, count = mean_iou(segmentor_on(self.network, padded), self.dataset), len(self.dataset)
+            record["mIoU"] = dict(fp32=self.plain_iou, int8=iou, images=count)
+            said += f"; mIoU {100 * self.plain_iou:.2f} before, {100 * iou:.2f} after, on {count} images"
+        elif self.precision == "int8":
+            said += "; the change of mIoU is unknown, as the config's validation images are not here"
+        return record, said
 
 
 @dataclass(frozen=True)
@@ -152,31 +192,21 @@ class Parity:
     shapes: tuple[tuple[int, ...], ...]
 
     def check(self, path: str, precision: str) -> None:
-        """Refuse a file that does not agree: in its classes, and in ``fp32`` in its logits.
-
-        Raises:
-            ConfigError: says how far off it is.
-        """
+        """Raise a ConfigError for a file that does not agree: in its classes, and in ``fp32`` in its logits."""
         wrong = self.class_agreement < MIN_AGREEMENT[precision]
         if precision == "fp32":
             wrong |= not self.max_difference < MAX_DIFFERENCE
         if wrong:
+            remedy = "please report it" if precision == "fp32" else "take --precision fp32"
             raise ConfigError(
                 f"{path}: differs from the network in PyTorch ({precision}: logits by up to {self.max_difference:.2g}, "
-                f"classes agree on {self.class_agreement:.2%} of the pixels), so it was not kept; "
-                + ("please report it" if precision == "fp32" else "take --precision fp32")
+                f"classes agree on {self.class_agreement:.2%} of the pixels), so it was not kept; {remedy}"
             )
 
 
 @torch.no_grad()
 def compare(network: nn.Module, run: Runner, batches: Sequence[np.ndarray]) -> Parity:
-    """Return how ``run`` agrees with ``network``.
-
-    Args:
-        network: segmentor with its weights, in evaluation mode on the CPU.
-        run: the exported file.
-        batches: normalised images (N, C, H, W).
-    """
+    """Return how ``run``, an exported file, agrees with ``network``, on the CPU, on normalised images (N, C, H, W)."""
     head: Any = network.decode_head
 
     def classes(scores: Tensor) -> Tensor:
@@ -208,50 +238,3 @@ def mean_iou(network: nn.Module, dataset: Any) -> float:
     loader = evaluation_loader(dataset, Process(0, 1, device), workers=0)
     areas = evaluate_dataset(LocalSegmentor(network, device, None), loader)
     return dataset.evaluate(areas, ["mIoU"], logger="silent")["mIoU"]
-
-
-class _Check:
-    """What every exported file must pass.
-
-    Args:
-        network: segmentor with its weights, in evaluation mode on the CPU.
-        facts: of the network.
-        precision: of the files.
-        batches: normalised images (N, C, H, W) to compare on.
-        dataset: for int8, what `validation_split` returned.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        facts: NetworkFacts,
-        precision: str,
-        batches: Sequence[np.ndarray],
-        dataset: Any | None = None,
-    ) -> None:
-        self.network, self.facts, self.precision = network, facts, precision
-        self.batches, self.dataset = batches, dataset
-        self.plain_iou = None if dataset is None else mean_iou(network, dataset)
-
-    def __call__(self, run: Runner, path: str) -> tuple[dict[str, Any], str]:
-        """Return what is recorded and what is said about a file.
-
-        Raises:
-            ConfigError: it does not agree with PyTorch.
-        """
-        parity = compare(self.network, run, self.batches)
-        parity.check(path, self.precision)
-        record: dict[str, Any] = dict(parity=asdict(parity))
-        said = f"logits within {parity.max_difference:.2g}, classes agree on {parity.class_agreement:.3%}"
-        if self.dataset is not None and self.plain_iou is not None:
-
-            def padded(image: Tensor) -> Tensor:
-                height, width = image.shape[2:]
-                return run(torch.from_numpy(self.facts.padded(image.numpy(), 2)))[:, :, :height, :width]
-
-            iou = mean_iou(segmentor_on(self.network, padded), self.dataset)
-            record["mIoU"] = dict(fp32=self.plain_iou, int8=iou, images=len(self.dataset))
-            said += f"; mIoU {100 * self.plain_iou:.2f} before, {100 * iou:.2f} after, on {len(self.dataset)} images"
-        elif self.precision == "int8":
-            said += "; the change of mIoU is unknown, as the config's validation images are not here"
-        return record, said

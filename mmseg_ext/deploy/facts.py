@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from mmcv import Config
 from torch import nn
 
 from .. import __version__
 from ..datasets.augmentation import BandNormalize
+from ..datasets.loading import to_bgr
 from ..datasets.reading import ImageReading
 from ..datasets.road_dataset import ROAD_CLASSES, ROAD_PALETTE, road_labels
 from ..engine.checkpoint import weights_sha256
@@ -121,9 +122,17 @@ class NetworkFacts:
         """Indices of the classes that are road."""
         return road_labels(self.classes)
 
-    def normalize(self) -> BandNormalize:
-        """Return the step of the test pipeline."""
+    @cached_property
+    def _normalize(self) -> BandNormalize:
         return BandNormalize(list(self.mean), list(self.std), self.to_rgb)
+
+    def normalized(self, image: np.ndarray, path: str) -> np.ndarray:
+        """Return ``image`` (H, W, B), RGB first, as the network takes it, float32 (H, W, B).
+
+        Raises:
+            ConfigError: names ``path``: the number of bands is another than that of the training images.
+        """
+        return self._normalize(dict(img=to_bgr(image), filename=path))["img"]
 
     def padded(self, pixels: np.ndarray, rows_axis: int = 0) -> np.ndarray:
         """Return ``pixels`` mirrored below and at the right to multiples of the stride.
@@ -146,25 +155,6 @@ def _step(cfg: Config, kind: str) -> dict:
         return {}
 
 
-def image_bands(network: nn.Module) -> int:
-    """Return the number of bands that a segmentor takes.
-
-    Raises:
-        ConfigError: it does not begin with a convolution.
-    """
-
-    class Found(Exception):
-        pass
-
-    def stop(convolution: nn.Conv2d, _: object) -> None:
-        raise Found(convolution.in_channels)
-
-    hooks = [m.register_forward_pre_hook(stop) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    try:
-        network.backbone(torch.zeros(1, 1, 256, 256))  # type: ignore[operator]
-    except Found as found:
-        return found.args[0]
-    finally:
-        for hook in hooks:
-            hook.remove()
-    raise ConfigError("the network does not begin with a convolution, so its number of bands is unknown")
+def image_bands(network: Any) -> int:
+    """Return the number of bands that a segmentor takes: the inputs of its first convolution."""
+    return next(module.in_channels for module in network.backbone.modules() if isinstance(module, nn.Conv2d))

@@ -6,20 +6,15 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import ConfigError, UserError, require
 from .facts import NetworkFacts
-from .onnx import OnnxRuntimeSession, export_onnx, onnx_metadata
-from .openvino import OpenVinoSession, export_openvino, openvino_metadata
-from .pytorch import (
-    Runner,
-    export_torch,
-    export_torchscript,
-    program_metadata,
-    program_session,
-    torchscript_metadata,
-    torchscript_session,
-)
+from .onnx import OnnxRuntimeSession, export_onnx
+from .openvino import OpenVinoSession, export_openvino
+from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session
+
+Session = OnnxRuntimeSession | OpenVinoSession | TorchSession
 
 
 @dataclass(frozen=True)
@@ -30,19 +25,18 @@ class Format:
         suffix: of its files.
         precisions: that it stores.
         packages: that writing it needs.
-        write: from network, path, precision, metadata and, for int8, calibration images.
-        metadata: what the file at a path says about itself.
-        run: the file at a path as a function of images on the CPU, in float32 as far as it can.
-        weights: the path of the weights of the file at a path, where they may stand in a file of their own.
+        write: from segmentor, path, precision, metadata (what the file says about itself) and, for int8, calibration
+            images (N, C, H, W); the segmentor is not changed.
+        open: the file at a path as a `Runner` on the CPU, in float32 as far as it can, with its ``metadata``.
+        weights: the file that the weights may be in, by ``path`` or ``stem`` of the network's.
     """
 
     suffix: str
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     write: Callable[..., None]
-    metadata: Callable[[str], dict[str, str]]
-    run: Callable[[str], Runner]
-    weights: Callable[[str], str] | None = None
+    open: Callable[[str], Session]
+    weights: str | None = None
 
     def check(self, precision: str, what: str) -> None:
         """Refuse a precision that the format cannot store, and missing packages.
@@ -58,32 +52,19 @@ class Format:
         require([*self.packages, *(["nncf"] if precision == "int8" else [])], "export", what)
 
     def files(self, path: str) -> list[str]:
-        """Return the paths of all files that may belong to the network at ``path``, which comes last."""
-        return [*([self.weights(path)] if self.weights else []), f"{path}.json", path]
+        """Return the paths of all files that the network at ``path`` may have beside it, then ``path``."""
+        weights = [self.weights.format(path=path, stem=os.path.splitext(path)[0])] if self.weights else []
+        return [*weights, f"{path}.json", path]
 
 
 _ALL, _FLOAT = ("fp32", "fp16", "int8"), ("fp32", "fp16")
+_ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
-    "onnx": Format(
-        ".onnx",
-        _ALL,
-        ("onnx", "onnxscript", "onnxruntime"),
-        export_onnx,
-        onnx_metadata,
-        OnnxRuntimeSession,
-        weights=lambda path: f"{path}.data",
-    ),
-    "openvino": Format(
-        ".xml",
-        _ALL,
-        ("openvino",),
-        export_openvino,
-        openvino_metadata,
-        lambda path: OpenVinoSession(path, shapes=0),  # the file as it is, for any shape
-        weights=lambda path: f"{os.path.splitext(path)[0]}.bin",
-    ),
-    "torch": Format(".pt2", _FLOAT, (), export_torch, program_metadata, program_session),
-    "torchscript": Format(".pt", _FLOAT, (), export_torchscript, torchscript_metadata, torchscript_session),
+    "onnx": Format(".onnx", _ALL, _ONNX, export_onnx, OnnxRuntimeSession, "{path}.data"),
+    # the file as it is, for any shape
+    "openvino": Format(".xml", _ALL, ("openvino",), export_openvino, partial(OpenVinoSession, shapes=0), "{stem}.bin"),
+    "torch": Format(".pt2", _FLOAT, (), export_torch, program_session),
+    "torchscript": Format(".pt", _FLOAT, (), export_torchscript, torchscript_session),
 }
 _BY_SUFFIX = {format.suffix: format for format in FORMATS.values()}
 
@@ -107,7 +88,7 @@ def read_metadata(path: str) -> dict[str, str]:
     if not is_exported(path):
         raise ConfigError(f"{path}: is not an exported network; give one that ends in {', '.join(_BY_SUFFIX)}")
     try:
-        metadata = _BY_SUFFIX[os.path.splitext(path)[1]].metadata(path)
+        metadata = _BY_SUFFIX[os.path.splitext(path)[1]].open(path).metadata
     except UserError:
         raise
     except Exception as error:  # a damaged file can break the readers anywhere
@@ -130,8 +111,8 @@ def read_facts(path: str) -> NetworkFacts:
 def file_sha256(path: str) -> str:
     """Return the hash of an exported file and, where there is one, of its file of weights."""
     digest = hashlib.sha256()
-    weights = _BY_SUFFIX[os.path.splitext(path)[1]].weights
-    for part in filter(os.path.isfile, [path, *([weights(path)] if weights else [])]):
+    *weights, _, network = _BY_SUFFIX[os.path.splitext(path)[1]].files(path)
+    for part in filter(os.path.isfile, [network, *weights]):
         with open(part, "rb") as file:
             while chunk := file.read(2**20):
                 digest.update(chunk)

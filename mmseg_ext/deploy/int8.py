@@ -13,7 +13,6 @@ import numpy as np
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
-from ..datasets.loading import to_bgr
 from ..datasets.reading import IMAGE_SUFFIXES
 from ..engine.config import config_mistakes, load_config
 from ..errors import ConfigError, DataError, UserError
@@ -60,12 +59,8 @@ def _of_folder(folder: str, facts: NetworkFacts) -> list[np.ndarray]:
     paths = sorted(str(path) for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise DataError(f"{folder}: no images in it ({', '.join(IMAGE_SUFFIXES)}); give a folder of images")
-    normalize = facts.normalize()
-    images = []
-    for path in _spread(paths):
-        image, _ = facts.reading.read(path)
-        images.append(normalize(dict(img=to_bgr(image[:_MAX_SIDE_PX, :_MAX_SIDE_PX]), filename=path))["img"])
-    return images
+    read = ((path, facts.reading.read(path)[0]) for path in _spread(paths))
+    return [facts.normalized(image[:_MAX_SIDE_PX, :_MAX_SIDE_PX], path) for path, image in read]
 
 
 def _spread(items: Sequence) -> list:
@@ -75,12 +70,7 @@ def _spread(items: Sequence) -> list:
 
 
 def quantized(model: Any, network: Any, calibration: Sequence[np.ndarray]) -> Any:
-    """Return ``model`` with int8 convolutions; the NMF stays in float.
-
-    Args:
-        model: OpenVINO or ONNX model of ``network``.
-        network: segmentor.
-        calibration: see `calibration_images`.
+    """Return ``model``, OpenVINO's or ONNX's of the segmentor ``network``, with int8 convolutions; the NMF stays float.
 
     Raises:
         ConfigError: there are no images.

@@ -26,17 +26,7 @@ def export_onnx(
     metadata: Mapping[str, str] | None = None,
     calibration: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write ``network`` as an ONNX file with the input ``image`` (N, C, H, W) and the output ``scores`` (N, K, H, W).
-
-    Both are float32; N, H and W are free, H and W multiples of the network's stride. Weights are inside the file, or
-    in ``path`` + ``.data`` where there are more than 2 GB of them.
-
-    Args:
-        network: segmentor with its weights; it is not changed.
-        path: the file to write, .onnx.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        metadata: what the file says about itself.
-        calibration: normalised images (N, C, H, W) for int8.
+    """Write ``network`` as an ONNX file; more than 2 GB of weights go to ``path`` + ``.data``.
 
     Raises:
         ConfigError: int8 without calibration images.
@@ -66,30 +56,21 @@ def export_onnx(
     onnx.save(model, path, save_as_external_data=large, location=f"{path.rpartition('/')[2]}.data" if large else None)
 
 
-def onnx_metadata(path: str) -> dict[str, str]:
-    """Return what an ONNX file says about itself."""
-    require(["onnxruntime"], "export", "reading an ONNX file")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return dict(session.get_modelmeta().custom_metadata_map)
-
-
 class OnnxRuntimeSession:
     """The ONNX file at ``path`` in ONNX Runtime; on a GPU, images and scores stay there.
 
     Args:
-        path: a file that `export_onnx` wrote.
+        path: a file that `export_onnx` wrote; ``metadata`` is what it says about itself.
         device: where images come from and scores go to.
         preferred: providers to take before CUDA, on a GPU.
 
     Raises:
-        ConfigError: this ONNX Runtime has no CUDA provider.
+        MissingExtraError: ONNX Runtime is not installed.
+        ConfigError: it has no CUDA provider.
     """
 
     def __init__(self, path: str, device: torch.device = _CPU, preferred: Sequence[tuple[str, dict]] = ()) -> None:
+        require(["onnxruntime"], "export", "reading and running ONNX files")
         import onnxruntime
 
         self.device = device
@@ -109,6 +90,7 @@ class OnnxRuntimeSession:
                 "--backend onnxruntime on a GPU needs the package onnxruntime-gpu; install it, or take --backend torch"
             )
         self.channels = self.session.get_outputs()[0].shape[1]
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return logits (N, K, H, W), float32, of normalised images (N, C, H, W)."""

@@ -47,16 +47,8 @@ def export_openvino(
 ) -> None:
     """Write ``network`` as OpenVINO's ``path`` (.xml) and, beside it, the weights in .bin.
 
-    Input ``image`` (N, C, H, W) and output ``scores`` (N, K, H, W) are float32; N, H and W are free, H and W multiples
-    of the network's stride. ``fp16`` only halves the file: the precision to compute in is chosen where the file is
-    loaded, and is bf16 by default on hardware that has it.
-
-    Args:
-        network: segmentor with its weights; it is not changed.
-        path: the file to write.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        metadata: what the file says about itself, in the group ``mmseg_ext`` of its runtime information.
-        calibration: normalised images (N, C, H, W) for int8.
+    ``fp16`` only halves the file: the precision to compute in is chosen where the file is loaded, and is bf16 by
+    default on hardware that has it. ``metadata`` is the group ``mmseg_ext`` of the file's runtime information.
 
     Raises:
         ConfigError: int8 without calibration images.
@@ -76,11 +68,6 @@ def export_openvino(
     for name, value in metadata.items():
         model.set_rt_info(value, [_GROUP, name])
     openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
-
-
-def openvino_metadata(path: str) -> dict[str, str]:
-    """Return what an OpenVINO file says about itself."""
-    return dict(openvino_core().read_model(path).get_rt_info([_GROUP]).value)
 
 
 @cache
@@ -107,7 +94,7 @@ class OpenVinoSession:
     for any shape serves the rest.
 
     Args:
-        path: a file with the input ``image`` and the output ``scores``.
+        path: a file that `export_openvino` or `export_onnx` wrote.
         precision: see `compile_settings`.
         shapes: how many.
     """
@@ -117,6 +104,11 @@ class OpenVinoSession:
         self.settings = compile_settings(precision)
         self.shapes = shapes
         self.requests: dict[tuple[int, ...], Any] = {}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What an OpenVINO file says about itself."""
+        return dict(self.model.get_rt_info([_GROUP]).value)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         key = shape if shape in self.requests or len(self.requests) < self.shapes else ()

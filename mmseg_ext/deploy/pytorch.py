@@ -37,8 +37,7 @@ logger = logging.getLogger(__name__)
 def export_torch(network: nn.Module, path: str, precision: str, metadata: Mapping[str, str]) -> None:
     """Write ``network`` as PyTorch's ``ExportedProgram``: ``torch.export.load(path).module()(image)``.
 
-    Image (N, C, H, W) and scores (N, K, H, W) are float32; N, H and W are free, H and W multiples of the network's
-    stride, two at least. ``metadata`` is the JSON file ``metadata.json`` in the archive.
+    Sides of images are two strides at least. ``metadata`` is the JSON file ``metadata.json`` in the archive.
     """
     program = exported_program(network, precision)
     torch.export.save(program, path, extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
@@ -56,20 +55,6 @@ def export_torchscript(network: nn.Module, path: str, precision: str, metadata: 
         torch.jit.save(traced, path, _extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
 
 
-def program_metadata(path: str) -> dict[str, str]:
-    """Return what an ``ExportedProgram`` says about itself."""
-    extra: dict[str, Any] = {_METADATA_FILE: ""}
-    torch.export.load(path, extra_files=extra)
-    return json.loads(extra[_METADATA_FILE])
-
-
-def torchscript_metadata(path: str) -> dict[str, str]:
-    """Return what a TorchScript file says about itself."""
-    extra: dict[str, Any] = {_METADATA_FILE: ""}
-    torch.jit.load(path, map_location="cpu", _extra_files=extra)
-    return json.loads(extra[_METADATA_FILE])
-
-
 class TorchSession:
     """A module as a `Runner`: images take the type and layout of its weights, outside any autocast.
 
@@ -78,6 +63,7 @@ class TorchSession:
         device: where images come from.
         precision: of its weights.
         layout: of its weights.
+        metadata: what its file says about itself.
     """
 
     def __init__(
@@ -86,8 +72,9 @@ class TorchSession:
         device: torch.device = _CPU,
         precision: str = "fp32",
         layout: torch.memory_format = torch.contiguous_format,
+        metadata: dict[str, str] | None = None,
     ) -> None:
-        self.module, self.device, self.layout = module, device, layout
+        self.module, self.device, self.layout, self.metadata = module, device, layout, metadata or {}
         self.dtype = DTYPES[precision] or torch.float32
 
     @torch.no_grad()
@@ -99,12 +86,16 @@ class TorchSession:
 
 def program_session(path: str) -> TorchSession:
     """Return an ``ExportedProgram`` as a runner on the CPU."""
-    return TorchSession(torch.export.load(path).module())
+    extra: dict[str, Any] = {_METADATA_FILE: ""}
+    program = torch.export.load(path, extra_files=extra)
+    return TorchSession(program.module(), metadata=json.loads(extra[_METADATA_FILE]))
 
 
 def torchscript_session(path: str) -> TorchSession:
     """Return a TorchScript file as a runner on the CPU."""
-    return TorchSession(torch.jit.load(path, map_location="cpu"))
+    extra: dict[str, Any] = {_METADATA_FILE: ""}
+    module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    return TorchSession(module, metadata=json.loads(extra[_METADATA_FILE]))
 
 
 def plain_session(network: nn.Module, device: torch.device) -> Runner:
@@ -116,13 +107,7 @@ def torch_session(network: nn.Module, precision: str, device: torch.device, comp
     """Return the folded network in channels_last and the type of ``precision``; on a GPU replayed as CUDA graphs.
 
     The whole network is cast rather than autocast, which would cast weights at every call; only the NMF and its bases
-    stay float32.
-
-    Args:
-        network: segmentor with its weights; it is not changed.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        device: where images come from.
-        compiled: through ``torch.compile``, which needs a C++ compiler.
+    stay float32. ``compiled``: through ``torch.compile``, which needs a C++ compiler.
     """
     fast: Any = Scores(folded(network))
     if DTYPES[precision] is not None:
@@ -137,8 +122,24 @@ def torch_session(network: nn.Module, precision: str, device: torch.device, comp
         fast = torch.compile(fast, dynamic=True)
     run: Runner = TorchSession(fast, device, precision, torch.channels_last)
     if compiled:
-        run = _CompileTime(run)
+        run = _telling_compile_time(run)
     return _CudaGraphs(run) if device.type == "cuda" else run
+
+
+def _telling_compile_time(run: Runner) -> Runner:
+    """Return ``run``, which logs how long the first image of each new shape took to compile."""
+    seen: set[torch.Size] = set()
+
+    def told(image: Tensor) -> Tensor:
+        begin = time.perf_counter()
+        scores = run(image)
+        if image.shape not in seen:
+            seen.add(image.shape)
+            shape = "x".join(map(str, image.shape))
+            logger.info("torch.compile: the first image of shape %s took %.0f s", shape, time.perf_counter() - begin)
+        return scores
+
+    return told
 
 
 def has_compiler() -> bool:
@@ -163,24 +164,6 @@ def _keep_freed_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, _NEVER)
-
-
-class _CompileTime:
-    """A runner that logs how long the first image of each new shape took to compile."""
-
-    def __init__(self, run: Runner) -> None:
-        self.run = run
-        self.seen: set[torch.Size] = set()
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if image.shape in self.seen:
-            return self.run(image)
-        self.seen.add(image.shape)
-        begin = time.perf_counter()
-        scores = self.run(image)
-        shape = "x".join(map(str, image.shape))
-        logger.info("torch.compile: the first image of shape %s took %.0f s", shape, time.perf_counter() - begin)
-        return scores
 
 
 class _CudaGraphs:

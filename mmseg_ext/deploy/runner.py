@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import logging
 import os
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -123,16 +123,11 @@ def make_runner(
             export_onnx(network, path, stored)
 
         run = through_cache(facts, "network.onnx", write, read)
-    return _AnySize(run, network, "fp32" if precision == "int8" else precision, device)
+    return _any_size(run, network, "fp32" if precision == "int8" else precision, device)
 
 
 def _check(backend: str, precision: str, device: torch.device, model_file: str | None) -> None:
-    """Refuse what cannot run.
-
-    Raises:
-        ConfigError: says what and what to take instead.
-        MissingExtraError: packages are not installed.
-    """
+    """Refuse what cannot run, and say what to take instead."""
     if backend not in BACKENDS:
         raise ConfigError(f"--backend {backend}: unknown; take one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
@@ -162,28 +157,20 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
         raise ConfigError(f"{model_file}: no such file; make it with tools/export.py")
 
 
-class _AnySize:
-    """A runner of an exported network that leaves sizes that do not fit it to the torch backend."""
+def _any_size(run: Runner, network: nn.Module, precision: str, device: torch.device) -> Runner:
+    """Return ``run`` of an exported network, which leaves sizes that do not fit it to the torch backend."""
+    stride = network_stride(network)
 
-    def __init__(self, run: Runner, network: nn.Module, precision: str, device: torch.device) -> None:
-        self.run = run
-        self.stride = network_stride(network)
-        self.make_other = partial(torch_session, network, precision, device)
-        self.other: Runner | None = None
+    @cache
+    def other() -> Runner:
+        logger.warning("images whose sides are no multiples of %d px run through the torch backend", stride)
+        return torch_session(network, precision, device)
 
-    def __call__(self, image: Tensor) -> Tensor:
-        height, width = image.shape[2:]
-        if height % self.stride == 0 == width % self.stride:
-            return self.run(image)
-        if self.other is None:
-            logger.warning(
-                "images of %d x %d px are no multiples of %d px; such images run through the torch backend",
-                width,
-                height,
-                self.stride,
-            )
-            self.other = self.make_other()
-        return self.other(image)
+    def sized(image: Tensor) -> Tensor:
+        fits = image.shape[2] % stride == 0 == image.shape[3] % stride
+        return run(image) if fits else other()(image)
+
+    return sized
 
 
 def segmentor_on(network: nn.Module, run: Runner) -> nn.Module:
@@ -199,9 +186,6 @@ def segmentor_on(network: nn.Module, run: Runner) -> nn.Module:
 def accelerated(network: nn.Module, *arguments: Any, **options: Any) -> nn.Module:
     """Return a segmentor whose ``encode_decode`` is `make_runner`'s function of the same arguments.
 
-    What runs are the weights of this moment. Do not autocast around it; the runner's precision decides.
-
-    Raises:
-        UserError: as `make_runner`.
+    It runs the weights of this moment. Do not autocast around it; the runner's precision decides.
     """
     return segmentor_on(network, make_runner(network, *arguments, **options))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from mmcv import Config
 
-from ..datasets.augmentation import BandNormalize
-from ..datasets.loading import to_bgr
 from ..engine.checkpoint import config_for
 from ..engine.config import config_mistakes
 from ..engine.distributed import start_process
@@ -74,16 +71,10 @@ class TrainedNetwork:
         tile_px: int = 1024,
         batch: int = 1,
     ) -> TrainedNetwork:
-        """Return the network of ``checkpoint``.
+        """Return the network of ``checkpoint``; see `load_trained`.
 
-        Args:
-            checkpoint: see `load_trained`.
-            config: likewise.
-            options: likewise.
-            settings: backend and precision; None: PyTorch in its fastest form, with the config's precision.
-            device: where it runs; None: this process's.
-            tile_px: rows and columns of the images to come, for the backend ``auto``, which measures.
-            batch: how many of them at a time, likewise.
+        By default it runs on this process's device, through PyTorch in its fastest form, in the config's precision.
+        The backend ``auto`` measures batches of ``batch`` images of ``tile_px`` rows and columns.
 
         Raises:
             UserError: checkpoint, config or machine do not fit; the message says what to do.
@@ -95,23 +86,19 @@ class TrainedNetwork:
         return cls(model, facts, device, backend, precision, settings.exported and file_sha256(settings.exported))
 
     @property
-    def threads(self) -> int:
-        """Number of threads on a CPU; others sum in another order."""
-        return torch.get_num_threads()
+    def execution(self) -> dict[str, Any]:
+        """All that the last bits of a prediction depend on besides weights and image."""
+        return dict(
+            backend=self.backend,
+            precision=self.precision,
+            exported_sha256=self.exported_sha256,
+            threads=torch.get_num_threads(),  # others sum in another order
+        )
 
     @property
     def software(self) -> dict[str, str]:
         """Versions of what computes."""
         return dict(torch=str(torch.__version__))
-
-    @cached_property
-    def normalize(self) -> BandNormalize:
-        """The test pipeline's step."""
-        return self.facts.normalize()
-
-    def normalized(self, image: np.ndarray) -> np.ndarray:
-        """Return ``image`` (h, w, B) as the network takes it: padded to its stride, and normalised as in training."""
-        return self.normalize(dict(img=to_bgr(self.facts.padded(image)), filename="the image to predict"))["img"]
 
     @torch.no_grad()
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -130,8 +117,10 @@ class TrainedNetwork:
             ConfigError: the number of bands differs from that of the training images.
         """
         height, width = images[0].shape[:2]
-        stacked = torch.from_numpy(np.stack([self.normalized(image) for image in images])).permute(0, 3, 1, 2)
-        scores = self.model.encode_decode(stacked.to(self.device), [{}] * len(images))
+        facts = self.facts
+        taken = np.stack([facts.normalized(facts.padded(image), "the image to predict") for image in images])
+        stacked = torch.from_numpy(taken).permute(0, 3, 1, 2).to(self.device)
+        scores = self.model.encode_decode(stacked, [{}] * len(images))
         scores = scores[:, :, :height, :width].float()
         if scores.shape[1] == 1:
             road = scores.sigmoid()

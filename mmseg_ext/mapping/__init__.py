@@ -1,10 +1,11 @@
 """Road maps of rasters of any size; imports no PyTorch: whatever predicts is given as an object."""
 
 from .map_files import MapFiles, find_rasters
-from .road_map import MapSettings, check_rasters, map_raster
+from .road_map import Group, MapSettings, check_rasters, map_raster
 from .strips import Strip, TilePlan, map_strips
 
 __all__ = [
+    "Group",
     "MapFiles",
     "MapSettings",
     "Strip",

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,13 +108,13 @@ class MapFiles:
         Raises:
             ConfigError: the folder cannot be written, or its disk has less than ``disk_bytes`` left.
         """
-        parts, key_file = self.path(".parts"), self.strip("key")
+        parts = Path(self.path(".parts"))
+        key_file = parts / "key"
         try:
-            if os.path.isdir(parts) and not _holds(key_file, key):
+            if parts.is_dir() and not (key_file.is_file() and key_file.read_text("ascii") == key):
                 shutil.rmtree(parts)
-            os.makedirs(parts, exist_ok=True)
-            with open(key_file, "w", encoding="ascii") as file:
-                file.write(key)
+            parts.mkdir(parents=True, exist_ok=True)
+            key_file.write_text(key, "ascii")
         except OSError as error:
             raise ConfigError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
         free = shutil.disk_usage(parts).free
@@ -123,9 +124,9 @@ class MapFiles:
                 f"{disk_bytes / 2**30:.1f} GiB; free some, or choose another --out"
             )
 
-    def strip(self, name: int | str) -> str:
-        """Return the path of a finished strip, by its number, in the folder that stays until the map is finished."""
-        return os.path.join(self.path(".parts"), name if isinstance(name, str) else f"{name:06d}.npz")
+    def strip(self, index: int) -> str:
+        """Return the path of a finished strip, in a folder that stays until the map is finished."""
+        return os.path.join(self.path(".parts"), f"{index:06d}.npz")
 
     def save_strip(self, index: int, row: int, layers: Mapping[str, np.ndarray]) -> None:
         """Write a finished strip, complete or not at all.
@@ -154,14 +155,10 @@ class MapFiles:
         facts: NetworkFacts,
         layers: Sequence[str],
     ) -> np.ndarray:
-        """Put the finished strips together: maps, their QGIS styles and the preview; return the pixels by label (256).
+        """Put all finished strips together: maps of ``layers``, their QGIS styles, and the preview of the raster.
 
-        Args:
-            strips: the numbers of all of them.
-            source: the raster.
-            reading: how it was read.
-            facts: of the network.
-            layers: what the strips have.
+        Returns:
+            The number of pixels with each label (256).
         """
         info, place = source.info, source.georeference
         colours = {label: (red, green, blue) for label, (red, green, blue) in enumerate(facts.palette)}
@@ -217,11 +214,3 @@ class MapFiles:
         with complete_file(self.path(".json")) as partial, open(partial, "w", encoding="utf-8") as file:
             json.dump(record, file, indent=1, default=float)
         shutil.rmtree(self.path(".parts"))
-
-
-def _holds(path: str, text: str) -> bool:
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read() == text
-    except OSError:
-        return False

@@ -8,9 +8,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from ..errors import ConfigError, DataError, UserError
 from ..geo import RasterInfo, RasterSource, disk_needed, ground_sampling_distance
 from ..metrics.probability import entropy
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
-from .strips import Strip, TileModel, TilePlan, map_strips
+from .strips import MapModel, Strip, TilePlan, map_strips
 
 # GDAL keeps what it has read; by default up to 5 % of the memory
 os.environ.setdefault("GDAL_CACHEMAX", "256")
@@ -66,53 +65,16 @@ class MapSettings:
         return ("labels", "probability", "uncertainty") if self.uncertainty else ("labels", "probability")
 
 
-class MapModel(TileModel, Protocol):
-    """What maps; `mmseg_ext.deploy.trained.TrainedNetwork`, or anything that does as it does."""
+@dataclass(frozen=True)
+class Group:
+    """The processes that share the strips of a raster: which one this is, of how many, and how to wait for all."""
 
-    @property
-    def backend(self) -> str:
-        """What runs the network."""
-
-    @property
-    def precision(self) -> str:
-        """In which it computes."""
-
-    @property
-    def exported_sha256(self) -> str | None:
-        """Hash of the exported file that runs, if one does."""
-
-    @property
-    def threads(self) -> int:
-        """Number of threads on a CPU."""
-
-    @property
-    def software(self) -> dict[str, str]:
-        """Versions of what computes."""
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
 
 
-class Group(Protocol):
-    """The processes that share the strips of a raster; `mmseg_ext.engine.distributed.Process`."""
-
-    @property
-    def rank(self) -> int:
-        """Number of this process, from 0."""
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-
-
-class _Alone:
-    rank, world_size = 0, 1
-
-    def wait(self) -> None:
-        pass
-
-
-def check_rasters(paths: Sequence[str], network: TileModel, settings: MapSettings) -> None:
+def check_rasters(paths: Sequence[str], network: MapModel, settings: MapSettings) -> None:
     """Look at all rasters before the first is mapped.
 
     Raises:
@@ -130,12 +92,8 @@ def check_rasters(paths: Sequence[str], network: TileModel, settings: MapSetting
         raise DataError(count + "; ".join(problems))
 
 
-def _reading_of(info: RasterInfo, network: TileModel, settings: MapSettings) -> ImageReading:
-    """Return how the raster is read.
-
-    Raises:
-        DataError: its bands or its depth do not fit the network.
-    """
+def _reading_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> ImageReading:
+    """Return how the raster is read; refuse one whose bands or depth do not fit the network."""
     reading = network.facts.reading.with_settings(bands=settings.bands)
     if info.dtype != "uint8" and reading.low is None:
         raise DataError(
@@ -160,12 +118,8 @@ def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings)
     if max(scale, 1 / scale) <= _SAME_SCALE:
         return 1.0
     if max(scale, 1 / scale) > _FAR_SCALE:
-        logger.warning(
-            "%s: has %.3g m per pixel, the training images had %.3g m; it is resampled, but roads may look different",
-            info.path,
-            own,
-            trained,
-        )
+        text = "%s: has %.3g m per pixel, the training images had %.3g m; it is resampled, but roads may look different"
+        logger.warning(text, info.path, own, trained)
     return scale
 
 
@@ -175,7 +129,7 @@ def map_raster(
     folder: str,
     settings: MapSettings,
     overwrite: bool = False,
-    group: Group | None = None,
+    group: Group = Group(),
 ) -> dict:
     """Map the roads of one raster; every process of a group calls it with the same arguments.
 
@@ -190,7 +144,7 @@ def map_raster(
         folder: where the results go.
         settings: how to map.
         overwrite: replace existing results.
-        group: the processes that share the work; None: this one alone.
+        group: the processes that share the work; by default this one alone.
 
     Returns:
         The content of the JSON file; in processes other than the first, of a map that was already finished only.
@@ -199,8 +153,8 @@ def map_raster(
         DataError: the raster cannot be read, or does not fit the network.
         ConfigError: other results exist already, the disk is too small, or settings do not fit.
     """
-    group, files = group or _Alone(), MapFiles.of(path, folder)
-    first, facts, started = group.rank == 0, network.facts, time.time()
+    files, facts = MapFiles.of(path, folder), network.facts
+    first, started = group.rank == 0, time.time()
     with RasterSource(path) as source:
         info = source.info
         reading = _reading_of(info, network, settings)
@@ -241,14 +195,7 @@ def map_raster(
                 raster=asdict(info),
                 weights_sha256=facts.weights_sha256,
                 classes=list(facts.classes),
-                settings=dict(
-                    asdict(settings),
-                    scale=scale,
-                    backend=network.backend,
-                    precision=network.precision,
-                    exported_sha256=network.exported_sha256,
-                    threads=network.threads,
-                ),
+                settings=dict(asdict(settings), scale=scale, **network.execution),
                 reading=asdict(reading),
                 version=__version__,
                 **network.software,
@@ -268,8 +215,7 @@ def _key(info: RasterInfo, network: MapModel, settings: MapSettings, scale: floa
     """Return what identifies a map: raster, weights, settings, and all else that its pixels depend on."""
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
-    facts += [asdict(settings), scale, network.backend, network.precision, network.exported_sha256]
-    facts += [network.threads, asdict(network.facts.reading)]
+    facts += [asdict(settings), scale, *network.execution.values(), asdict(network.facts.reading)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -297,18 +243,19 @@ def _announce(info: RasterInfo, network: MapModel, plan: TilePlan, missing: Sequ
         "" if info.crs else ", no coordinate reference system: the map is in pixels",
         tiles,
         plan.tile_px,
-        network.backend,
-        network.precision,
+        network.execution["backend"],
+        network.execution["precision"],
         f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
         *(f"{size / 2**30:.1f} GiB" if size > 2**30 else f"{size / 2**20:.0f} MiB" for size in (memory, disk)),
     )
 
 
 class _Timed:
-    """A network that moves a progress bar, and adds up the seconds that it took."""
+    """The network, which moves a progress bar and adds up the seconds it took."""
 
-    def __init__(self, network: TileModel, bar: tqdm) -> None:
-        self.network, self.bar, self.seconds, self.facts = network, bar, 0.0, network.facts
+    def __init__(self, network: MapModel, bar: tqdm) -> None:
+        self.network, self.bar, self.seconds = network, bar, 0.0
+        self.facts, self.execution, self.software = network.facts, network.execution, network.software
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         start = time.perf_counter()
@@ -318,7 +265,7 @@ class _Timed:
         return found
 
 
-def _layers(strip: Strip, network: TileModel, settings: MapSettings) -> dict[str, np.ndarray]:
+def _layers(strip: Strip, network: MapModel, settings: MapSettings) -> dict[str, np.ndarray]:
     """Return labels and steps of probability and uncertainty of a strip, uint8 (h, W), `NODATA` where not valid."""
     facts, probability = network.facts, strip.probability
     roads = facts.road_labels

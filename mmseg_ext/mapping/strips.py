@@ -9,14 +9,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from ..datasets.reading import ImageReading
 from ..errors import ConfigError
-from ..geo.raster import RasterInfo
+from ..geo import RasterSource
 from ..tiling import blend_weights, overlapping_starts
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _BATCHES_AHEAD = 2
 
+# what was read at one place: the image, None where no pixel is valid, and the valid pixels, None where all are
+_Tile = tuple[np.ndarray | None, np.ndarray | None]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -123,29 +125,20 @@ class TilePlan:
         return blend_weights(self.column_starts, self.tile_shape[1])
 
 
-class Source(Protocol):
-    """What is mapped; `mmseg_ext.geo.RasterSource`, or anything that reads as it does."""
-
-    info: RasterInfo
-
-    def read(
-        self,
-        row: int,
-        column: int,
-        height: int,
-        width: int,
-        bands: Sequence[int] | None = None,
-        out_shape: tuple[int, int] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return values (h, w, B) and valid (h, w) bool or None of a part."""
-
-
-class TileModel(Protocol):
-    """What predicts; `mmseg_ext.deploy.trained.TrainedNetwork`, or anything that does as it does."""
+class MapModel(Protocol):
+    """What maps; `mmseg_ext.deploy.trained.TrainedNetwork`, or anything that does as it does."""
 
     @property
     def facts(self) -> NetworkFacts:
         """Classes, and how images are read."""
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """``backend``, ``precision``, ``exported_sha256`` and ``threads``: what the last bits of a map depend on."""
+
+    @property
+    def software(self) -> dict[str, str]:
+        """Versions of what computes."""
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return (N, classes, h, w) float32, 0 to 1, for uint8 images (h, w, B) of one size."""
@@ -165,14 +158,6 @@ class Strip:
     index: int
     row: int
     probability: np.ndarray
-    valid: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """What was read at one place: ``image`` is None where no pixel is valid, ``valid`` None where all are."""
-
-    image: np.ndarray | None
     valid: np.ndarray | None
 
 
@@ -244,12 +229,8 @@ def _ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], count: int)
             thread.shutdown(cancel_futures=True)
 
 
-def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
-    """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster.
-
-    Raises:
-        DataError: the source has not the bands to read.
-    """
+def _reader(source: RasterSource, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
+    """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster."""
     path = source.info.path
     reading.select(np.empty((1, 1, source.info.bands), np.uint8), path)
     # the source reads the chosen bands only, which then are all there are
@@ -266,15 +247,15 @@ def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[
             values = np.pad(values, (*outside, (0, 0)), mode="reflect")
             valid = None if valid is None else np.pad(valid, outside, mode="reflect")
         if valid is not None and not valid.any():
-            return _Tile(None, valid)
-        return _Tile(read.as_read(values, valid, path), valid)
+            return None, valid
+        return read.as_read(values, valid, path), valid
 
     return tile
 
 
 def map_strips(
-    source: Source,
-    network: TileModel,
+    source: RasterSource,
+    network: MapModel,
     plan: TilePlan,
     *,
     batch: int = 4,
@@ -289,7 +270,7 @@ def map_strips(
     height. Closing the generator ends the thread.
 
     Args:
-        source: the raster; read in one thread at a time.
+        source: the raster, or whatever has its ``info`` and reads as it does; read in one thread at a time.
         network: what predicts.
         plan: tiles and strips of the raster.
         batch: tiles in one forward pass.
@@ -315,11 +296,11 @@ def map_strips(
         for row in needed:
             sums.move_to(plan.row_starts[row])
             images: dict[int, np.ndarray] = {}
-            for column, tile in zip(columns, islice(tiles, len(columns)), strict=True):
-                if tile.valid is not None:
-                    sums.hide(column, tile.valid)
-                if tile.image is not None:
-                    images[column] = tile.image
+            for column, (image, valid) in zip(columns, islice(tiles, len(columns)), strict=True):
+                if valid is not None:
+                    sums.hide(column, valid)
+                if image is not None:
+                    images[column] = image
                 if images and (len(images) == batch or column == columns[-1]):
                     found = network.predict(list(images.values()))
                     for place, probability in zip(images, found, strict=True):

@@ -75,7 +75,7 @@ def test_a_file_agrees_with_pytorch_and_says_what_it_is(tiny, name, tmp_path):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     path = str(tmp_path / f"roads{FORMATS[name].suffix}")
     FORMATS[name].write(network, path, "fp32", {**facts.as_metadata(), "precision": '"fp32"'})
-    parity = compare(network, FORMATS[name].run(path), batches_for(network))
+    parity = compare(network, FORMATS[name].open(path), batches_for(network))
     assert parity.max_difference < 1e-4
     assert parity.class_agreement > 0.999
     assert read_facts(path) == facts
@@ -104,7 +104,7 @@ def test_every_method_agrees_in_every_format(root, method, name, tmp_path):
     )
     path = str(tmp_path / f"roads{FORMATS[name].suffix}")
     FORMATS[name].write(network, path, "fp32", {})
-    parity = compare(network, FORMATS[name].run(path), batches_for(network))
+    parity = compare(network, FORMATS[name].open(path), batches_for(network))
     assert parity.max_difference < 1e-3
     assert parity.class_agreement > 0.999
 
@@ -133,7 +133,7 @@ def test_half_precision_halves_the_file(tiny, name, tmp_path):
         else:  # beside the weights there is the code, with the path of each line's file
             entries = zipfile.ZipFile(path).infolist()
             sizes[precision] = sum(entry.file_size for entry in entries if "/data/" in entry.filename)
-        parity = compare(network, FORMATS[name].run(str(path)), batches_for(network))
+        parity = compare(network, FORMATS[name].open(str(path)), batches_for(network))
         assert parity.class_agreement > 0.99
         assert parity.max_difference < (1e-4 if precision == "fp32" else 0.1)
     assert parity.max_difference > 1e-5

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from mmseg_ext.datasets.loading import to_bgr
 from mmseg_ext.deploy import exporting
 from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.deploy.formats import FORMATS, read_facts
@@ -53,7 +52,7 @@ def test_several_formats_at_once(trained, run_tool, tmp_path):
         assert f"{name}: logits within" in done.stderr
         facts = read_facts(str(out / name))
         assert (facts.weights_sha256, facts.reading.gsd_m, facts.mean[0]) == (digest, 0.5, 150.0)
-        found = FORMATS[kind].run(str(out / name))(image)
+        found = FORMATS[kind].open(str(out / name))(image)
         assert (found - Scores(network)(image)).abs().max() < 1e-4
     refused = run_tool(*command)
     assert refused.returncode == 2
@@ -89,7 +88,7 @@ def test_calibration_images_are_what_the_network_sees(trained, one_config, mine_
     stem = (mine_data / "ImageSets" / "Segmentation" / "train.txt").read_text().split()[0]
     (path,) = (mine_data / "JPEGImages").glob(f"{stem}.*")
     pixels = np.asarray(Image.open(path))
-    assert np.allclose(images[0][0], facts.normalize()(dict(img=to_bgr(pixels)))["img"].transpose(2, 0, 1), atol=1e-5)
+    assert np.allclose(images[0][0], facts.normalized(pixels, "a.png").transpose(2, 0, 1), atol=1e-5)
     Image.fromarray(pixels[:50, :40]).save(tmp_path / "a.png")
     (image,) = calibration_images(str(tmp_path), cfg, facts)
     assert image.shape == (1, 3, 64, 64)
@@ -106,7 +105,7 @@ def test_calibration_images_are_what_the_network_sees(trained, one_config, mine_
 
 def test_a_file_that_differs_is_not_kept(trained, tmp_path, monkeypatch):
     checkpoint, _ = trained
-    wrong = dataclasses.replace(FORMATS["torchscript"], run=lambda path: lambda image: image[:, :2])
+    wrong = dataclasses.replace(FORMATS["torchscript"], open=lambda path: lambda image: image[:, :2])
     monkeypatch.setitem(exporting.FORMATS, "torchscript", wrong)
     with pytest.raises(ConfigError, match=r"roads.pt: differs from the network in PyTorch .* so it was not kept"):
         exporting.export_checkpoint(checkpoint, str(tmp_path / "roads.pt"), ["torchscript"])

@@ -328,9 +328,8 @@ def test_a_convolutional_network_says_the_same_in_tiles_and_as_a_whole(tmp_path,
     path = str(tmp_path / "linknet.pth")
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
     with torch.no_grad():
-        model.train().encode_decode(
-            torch.from_numpy(TrainedNetwork.load(path).normalized(image)).permute(2, 0, 1)[None], [{}]
-        )
+        taken = TrainedNetwork.load(path).facts.normalized(image, "a.tif")  # 704 and 608 are multiples of 32
+        model.train().encode_decode(torch.from_numpy(taken).permute(2, 0, 1)[None], [{}])
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
     network = TrainedNetwork.load(path)
     (whole,) = network.predict([image])
