@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from mmcv import Config
 from torch import nn
 
@@ -156,5 +157,20 @@ def _step(cfg: Config, kind: str) -> dict:
 
 
 def image_bands(network: Any) -> int:
-    """Return the number of bands that a segmentor takes: the inputs of its first convolution."""
-    return next(module.in_channels for module in network.backbone.modules() if isinstance(module, nn.Conv2d))
+    """Return the number of bands that a segmentor takes: the inputs of the first convolution that runs."""
+
+    class Found(Exception):
+        pass
+
+    def stop(convolution: nn.Conv2d, _: object) -> None:
+        raise Found(convolution.in_channels)
+
+    hooks = [m.register_forward_pre_hook(stop) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    try:
+        network.backbone(torch.zeros(1, 1, 256, 256))
+    except Found as found:
+        return found.args[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    raise ConfigError("the network does not begin with a convolution, so its number of bands is unknown")
