@@ -87,7 +87,7 @@ class TrainedNetwork:
 
     @property
     def execution(self) -> dict[str, Any]:
-        """All that the last bits of a prediction depend on besides weights and image."""
+        """All that the last bits of a prediction depend on besides weights and image; the order is part of map keys."""
         return dict(
             backend=self.backend,
             precision=self.precision,
