@@ -149,7 +149,7 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
     if model_file is None and precision == "int8":
         raise ConfigError(
             "int8 needs the file of a quantised network: make one with tools/export.py --precision int8, and give it "
-            "as --exported (tools/benchmark.py: --int8)"
+            "as --exported"
         )
     if model_file is not None and backend not in _PACKAGES:
         raise ConfigError(f"{model_file}: --backend {backend} runs no exported file; take onnxruntime or openvino")
