@@ -5,6 +5,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo.vector import file_and_layer
@@ -23,22 +24,21 @@ from mmseg_ext.networks import (
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    metres = partial(parser.add_argument, type=float, metavar="M")
     text = "lines of the earlier survey: FILE or FILE:LAYER, of tools/extract_network.py or any vector file"
     parser.add_argument("old", help=text)
-    parser.add_argument("new", help="lines of the later one; taken to the coordinate reference system of OLD")
-    text = "polygons of the ground that both surveys cover; roads are compared up to its border (default: everywhere)"
+    parser.add_argument("new", help="lines of the later one; reprojected to the CRS of OLD")
+    text = "polygons that both surveys cover; roads are compared up to their border (default: everywhere)"
     parser.add_argument("--area", metavar="FILE[:LAYER]", help=text)
     text = "layer of the changes: changes.gpkg, or .geojson or .parquet (default: changes.gpkg)"
     parser.add_argument("--out", default="changes.gpkg", help=text)
-    text = "how far apart the same road may be: errors of registration and lines (default: 3)"
-    parser.add_argument("--tolerance", type=float, default=3, metavar="M", help=text)
-    text = "how far a road may have moved to be shifted, not removed and new (default: 15)"
-    parser.add_argument("--shift", type=float, default=15, metavar="M", help=text)
-    text = "leave out shorter stretches, and widths that change over less than twice as much (default: 10)"
-    parser.add_argument("--min-length", type=float, default=10, metavar="M", help=text)
-    text = "how much wider or narrower, a fifth at least, a road must be to be reported (default: 2)"
-    parser.add_argument("--width-change", type=float, default=2, metavar="M", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    metres("--tolerance", default=3, help="how far apart the same road may be: registration errors (default: 3)")
+    metres("--shift", default=15, help="how far a shifted road may move; beyond, removed and new (default: 15)")
+    text = "drop shorter stretches, and width changes over less than twice as much (default: 10)"
+    metres("--min-length", default=10, help=text)
+    text = "report roads that became this much, and at least a fifth, wider or narrower (default: 2)"
+    metres("--width-change", default=2, help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser.parse_args()
 
 

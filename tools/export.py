@@ -5,8 +5,9 @@ import argparse
 import logging
 import sys
 
-from mmseg_ext.deploy import FORMATS, export_checkpoint
-from mmseg_ext.engine import add_config_options
+from mmseg_ext.deploy.exporting import export_checkpoint
+from mmseg_ext.deploy.formats import FORMATS
+from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.errors import run_tool
 
 
@@ -18,12 +19,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--format", nargs="+", required=True, choices=FORMATS, help="one or several")
     text = "of the file (default: fp32); int8 needs images to calibrate with"
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"], help=text)
-    parser.add_argument("--config", help="what the checkpoint was trained with (default: the one inside it)")
-    text = "for int8: folder of images, or a config whose training images are taken (default: the network's config)"
+    parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
+    text = "for int8: folder of images, or a config, for its training images (default: the network's config)"
     parser.add_argument("--calibration", metavar="DIR", help=text)
-    text = "of the images that the file is checked with (default: four strides of the network); the file takes any"
+    text = "size of the images to check the file with (default: four strides of the network); the file takes any size"
     parser.add_argument("--shape", type=int, nargs=2, metavar=("H", "W"), help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_config_options(parser)
     return parser.parse_args()
 

@@ -24,32 +24,29 @@ from mmseg_ext.networks import (
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("raster", help="road mask or probability map, such as those of tools/predict.py")
-    text = "roads.gpkg, or roads.geojson or roads.parquet, which become a file for each layer"
-    parser.add_argument("--out", required=True, help=text)
-    parser.add_argument("--threshold", type=float, default=0.5, help="probability from which it is road (default: 0.5)")
-    parser.add_argument("--road-values", metavar="1,2", help="values of a mask that are road (default: all but 0)")
-    text = "leave out pieces of the network with less road in all, and their surface (default: 0)"
-    parser.add_argument("--min-length", type=float, default=0, metavar="M", help=text)
-    text = "leave out roads whose median width is smaller (default: 0)"
-    parser.add_argument("--min-width", type=float, default=0, metavar="M", help=text)
-    text = "close gaps up to this long between dead ends that face each other (default: 0)"
-    parser.add_argument("--close-gaps", type=float, default=0, metavar="M", help=text)
-    text = "farthest that lines and outlines may be from those of the pixels (default: one pixel)"
-    parser.add_argument("--simplify", type=float, metavar="M", help=text)
-    parser.add_argument("--tile", type=int, default=2048, metavar="PX", help="in memory at a time (default: 2048)")
-    text = "looked at around a tile; roads up to half as wide are found as in one piece (default: 256)"
-    parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
-    text = "DEM or DSM, of any resolution and map: lines in 3-D, grades, cross-falls, and a layer `grades`"
-    parser.add_argument("--dem", metavar="FILE", help=text)
+    metres = partial(parser.add_argument, type=float, metavar="M")
     limits = HeightSettings()
-    text = f"distance over which a grade is measured (default: {limits.grade_over_m:g})"
-    parser.add_argument("--grade-over", type=float, metavar="M", help=text)
-    text = f"flag what is steeper (default: {limits.max_grade_percent:g})"
+    parser.add_argument("raster", help="road mask or probability map, such as those of tools/predict.py")
+    text = "roads.gpkg; roads.geojson or roads.parquet become one file for each layer"
+    parser.add_argument("--out", required=True, help=text)
+    text = "probability from which a pixel is road (default: 0.5)"
+    parser.add_argument("--threshold", type=float, default=0.5, help=text)
+    parser.add_argument("--road-values", metavar="1,2", help="values of a mask that are road (default: all but 0)")
+    metres("--min-length", default=0, help="drop smaller pieces of the network, and their surface (default: 0)")
+    metres("--min-width", default=0, help="drop roads with a smaller median width (default: 0)")
+    metres("--close-gaps", default=0, help="close gaps up to this long between facing dead ends (default: 0)")
+    metres("--simplify", help="tolerance of simplified lines and outlines (default: one pixel)")
+    parser.add_argument("--tile", type=int, default=2048, metavar="PX", help="tile size in pixels (default: 2048)")
+    text = "margin around a tile; roads up to half as wide are not affected by tiles (default: 256)"
+    parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
+    text = "DEM or DSM of any resolution and CRS, for lines in 3-D, grades, cross-falls, and a layer `grades`"
+    parser.add_argument("--dem", metavar="FILE", help=text)
+    metres("--grade-over", help=f"distance over which a grade is measured (default: {limits.grade_over_m:g})")
+    text = f"flag steeper roads (default: {limits.max_grade_percent:g})"
     parser.add_argument("--max-grade", type=float, metavar="PERCENT", help=text)
     text = f"flag roads that fall more to a side (default: {limits.max_cross_fall_percent:g})"
     parser.add_argument("--max-cross-fall", type=float, metavar="PERCENT", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args()
 
 
@@ -74,15 +71,16 @@ def height_settings(args: argparse.Namespace) -> HeightSettings:
     return HeightSettings(**dict(given.values()))
 
 
-def progress_bar(what: str, unit: str) -> tqdm:
-    """Return a bar, which is quiet in a log."""
-    return tqdm(desc=what, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30, delay=1)
+class Progress(tqdm):
+    """A bar that is told (done, total); in a log it speaks seldom."""
 
+    def __init__(self, what: str, unit: str) -> None:
+        super().__init__(desc=what, unit=unit, mininterval=0.1 if sys.stderr.isatty() else 30, delay=1)
 
-def show(bar: tqdm, done: int, total: int) -> None:
-    """Show progress."""
-    bar.total = total
-    bar.update(done - bar.n)
+    def __call__(self, done: int, total: int) -> None:
+        """Show progress."""
+        self.total = total
+        self.update(done - self.n)
 
 
 def main() -> None:
@@ -102,16 +100,16 @@ def main() -> None:
     check_layer_files(args.out, layers_to_write, args.overwrite, placed)
     if args.dem:
         check_dem(args.dem, args.raster)
-    with progress_bar("road network", "tile") as bar:
-        layers = extract_network(args.raster, settings, partial(show, bar))
+    with Progress("road network", "tile") as show:
+        layers = extract_network(args.raster, settings, show)
     if args.dem:
-        with progress_bar("heights", "edge") as bar:
-            layers = add_heights(layers, args.dem, limits, partial(show, bar))
+        with Progress("heights", "edge") as show:
+            layers = add_heights(layers, args.dem, limits, show)
     files = write_layers(args.out, layers.named())
     unit = "m" if "length_m" in layers.edges else "px"
     for x, y, width in layers.wide:
         logging.warning(
-            "around %.2f %.2f: road %.0f %s wide, too wide to be seen whole; check the lines there, or give a larger "
+            "around %.2f %.2f: road %.0f %s wide, too wide for the margin; check the lines there, or give a larger "
             "--halo", x, y, width, unit,
         )  # fmt: skip
     total = layers.edges[f"length_{unit}"].sum()

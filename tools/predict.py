@@ -6,10 +6,9 @@ import logging
 import os
 import sys
 
-from mmseg_ext.deploy import add_backend_options, backend_settings
-from mmseg_ext.engine import add_config_options
+from mmseg_ext.deploy.options import add_backend_options, backend_settings
+from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.errors import ConfigError, require, run_tool
-from mmseg_ext.mapping import MapFiles, MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,44 +17,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="GeoTIFF, COG, VRT, image, folder or pattern")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
-    parser.add_argument("--config", help="what the checkpoint was trained with (default: the one inside it)")
-    parser.add_argument("--tile", type=int, default=1024, metavar="PX", help="that the network sees (default: 1024)")
+    parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
+    parser.add_argument("--tile", type=int, default=1024, metavar="PX", help="tile size in pixels (default: 1024)")
     parser.add_argument("--overlap", type=int, default=256, metavar="PX", help="of neighbouring tiles (default: 256)")
     parser.add_argument("--batch", type=int, default=2, help="tiles at a time (default: 2)")
-    text = "pixels the network sees for one of the raster (default: from metres per pixel, where both are known)"
+    text = "resize the raster for the network by this factor (default: from metres per pixel, where both are known)"
     parser.add_argument("--scale", type=float, help=text)
-    parser.add_argument("--threshold", type=float, help="probability from which it is road (default: the likelier)")
+    parser.add_argument("--threshold", type=float, help="probability from which a pixel is road (default: argmax)")
     parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
     text = "write centrelines, nodes and surfaces too, as NAME_network.gpkg (more settings: tools/extract_network.py)"
     parser.add_argument("--network", action="store_true", help=text)
     parser.add_argument("--bands", metavar="1,2,3", help="bands to read, red first (default: as in training)")
     add_backend_options(parser, "auto")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace maps that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
     return parser.parse_args()
-
-
-def read_bands(text: str | None) -> tuple[int, ...] | None:
-    """Return band numbers of a list with commas."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--bands {text}: give numbers from 1 with commas, such as 1,2,3") from None
-
-
-def write_network(files: MapFiles, settings: MapSettings, overwrite: bool) -> None:
-    """Write the road network of a map; one that is there is kept."""
-    from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
-
-    path = files.path("_network.gpkg")
-    if overwrite or not os.path.exists(path):
-        chosen = NetworkSettings(threshold=settings.threshold or 0.5)
-        layers = extract_network(files.path("_probability.tif"), chosen)
-        write_layers(path, layers.named())
-        logging.info("%s: %d edges", path, len(layers.edges))
 
 
 def main() -> None:
@@ -65,22 +42,47 @@ def main() -> None:
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
+
+    from mmseg_ext.deploy.trained import TrainedNetwork
+    from mmseg_ext.engine.distributed import start_process
+    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
+
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, read_bands(args.bands)
     )
     rasters = find_rasters(args.inputs)
-    backend = backend_settings(args)
-    network = RoadNetwork.load(
-        args.checkpoint, args.config, args.cfg_options, backend, args.gpu_id, args.tile, args.batch
+    process, backend = start_process(args.gpu_id), backend_settings(args)
+    group = Group(process.rank, process.world_size, process.wait)
+    network = TrainedNetwork.load(
+        args.checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
     )
     check_rasters(rasters, network, settings)
     if args.network:
         require(("geopandas",), "gis", "--network")  # before the work, not after it
     for raster in rasters:
-        map_raster(raster, network, args.out, settings, args.overwrite)
-        if args.network and os.environ.get("RANK", "0") == "0":
-            write_network(MapFiles.of(raster, args.out), settings, args.overwrite)
+        map_raster(raster, network, args.out, settings, args.overwrite, group)
+        if args.network and group.rank == 0:
+            network_file, probability = map(MapFiles.of(raster, args.out).path, ("_network.gpkg", "_probability.tif"))
+            if args.overwrite or not os.path.exists(network_file):
+                write_network(network_file, probability, settings.threshold or 0.5)
+
+
+def read_bands(text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of a list with commas."""
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--bands {text}: give numbers from 1 with commas, such as 1,2,3") from None
+
+
+def write_network(path: str, probability: str, threshold: float) -> None:
+    """Write the road network of a map of probabilities."""
+    from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
+
+    layers = extract_network(probability, NetworkSettings(threshold=threshold))
+    write_layers(path, layers.named())
+    logging.info("%s: %d edges", path, len(layers.edges))
 
 
 if __name__ == "__main__":
-    run_tool(main, "stopped; the same command goes on")
+    run_tool(main, "stopped; re-run the command to resume")

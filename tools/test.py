@@ -7,8 +7,9 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mmseg_ext.deploy import BackendSettings, add_backend_options, backend_settings, run_on
+from mmseg_ext.deploy.choice import run_on
 from mmseg_ext.deploy.facts import image_bands
+from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
 from mmseg_ext.engine import (
     AUGMENTATIONS,
     PredictionWriter,

@@ -1,7 +1,8 @@
-"""Files that can be made again, kept between runs: exported networks and measured choices."""
+"""A folder of files that can be made again, kept between runs: exported networks and measured choices."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -29,17 +30,15 @@ T = TypeVar("T")
 
 def cache_folder() -> Path:
     """Return the folder: that of the variable MMSEG_EXT_CACHE, or ``mmseg_ext`` in the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mmseg_ext"
+    chosen = os.environ.get(CACHE_VARIABLE) or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mmseg_ext")
+    return Path(chosen).expanduser()
 
 
 def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str], None], read: Callable[[str], T]) -> T:
     """Return what ``read`` finds in a cached file, which ``write`` makes where it is missing or damaged.
 
     The file appears complete or not at all, so that processes may share the folder. Beyond `_KEPT` entries, those
-    that were not used for longest go.
+    unused for longest are removed.
 
     Args:
         facts: all that the content depends on.
@@ -59,7 +58,7 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
             os.utime(entry)
             return found
         except Exception as error:  # a damaged file can break its reader anywhere
-            logger.warning("%s: cannot be read and is made anew (%s)", entry / name, type(error).__name__)
+            logger.warning("%s: cannot be read and is made again (%s)", entry / name, type(error).__name__)
             shutil.rmtree(entry, ignore_errors=True)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,15 +79,9 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
 
 def _forget_oldest(root: Path) -> None:
     """Remove the entries beyond the `_KEPT` last used."""
-
-    def last_use(entry: Path) -> float:
-        try:
-            return entry.stat().st_mtime
-        except OSError:
-            return 0.0
-
-    for entry in sorted(root.glob("[!.]*"), key=last_use, reverse=True)[_KEPT:]:
-        shutil.rmtree(entry, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process does the same
+        for entry in sorted(root.glob("[!.]*"), key=os.path.getmtime, reverse=True)[_KEPT:]:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 @cache
@@ -96,14 +89,11 @@ def software() -> dict[str, str]:
     """Return the versions of the packages that run networks, and a hash of the code that defines and exports them."""
     found = {}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     digest = hashlib.sha256()
-    package_root = Path(__file__).parents[1]
-    for room in ("models", "export", "backends"):
-        for file in sorted((package_root / room).rglob("*.py")):
+    for room in ("models", "deploy"):
+        for file in sorted(Path(__file__).parents[1].joinpath(room).rglob("*.py")):
             digest.update(file.read_bytes())
     return {**found, "code": digest.hexdigest()}
 
@@ -122,8 +112,8 @@ def architecture_sha256(network: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def network_facts(network: nn.Module) -> dict[str, Any]:
-    """Return what tells ``network`` with its weights from all others, and the software that would export it."""
+def network_identity(network: nn.Module) -> dict[str, Any]:
+    """Return what identifies ``network`` with its weights, and the software that would export it."""
     return {
         "architecture": architecture_sha256(network),
         "weights": weights_sha256(_tensors(network)),
@@ -132,5 +122,5 @@ def network_facts(network: nn.Module) -> dict[str, Any]:
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers, those that no state dict holds too."""
+    """Return parameters and buffers, including those in no state dict."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}

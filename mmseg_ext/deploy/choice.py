@@ -1,13 +1,13 @@
-"""The fastest backend of this machine, by measurement."""
+"""The fastest backend of this machine, by measurement, and a network that runs as the user asks."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -23,13 +23,82 @@ from ..engine.checkpoint import weights_sha256
 from ..errors import ConfigError
 from ..models.folding import network_stride
 from .cache import architecture_sha256, software, through_cache
-from .facts import read_facts, read_metadata
+from .formats import read_metadata
+from .options import BackendSettings
 from .pytorch import Runner
-from .runner import BACKENDS, PRECISIONS, accelerated, available_backends, make_runner, possible_precisions
+from .runner import accelerated, available_backends, make_runner, possible_precisions
 
 _ROUNDS = (3, 7)
 _SECONDS_EACH = 3.0
+_RUN_BY = {".onnx": ("onnxruntime", "openvino", "tensorrt"), ".xml": ("openvino",)}
 logger = logging.getLogger(__name__)
+
+
+def run_on(
+    network: nn.Module, settings: BackendSettings, configured: str, device: torch.device, shape: Sequence[int]
+) -> tuple[nn.Module, str, str]:
+    """Return a segmentor that runs as ``settings`` say, the backend and the precision.
+
+    Args:
+        network: segmentor with its weights; moved to ``device``.
+        settings: what the user wants.
+        configured: the precision that the config asks for.
+        device: where images come from.
+        shape: (N, C, H, W) of what is to be predicted, for ``auto``.
+
+    Raises:
+        UserError: the machine, the packages or the file do not fit.
+    """
+    network = network.to(device).eval()
+    backend, precision = settings.backend, settings.precision or configured
+    if settings.exported is not None:
+        backend, precision = _of_file(settings.exported, settings, network)
+    elif backend == "auto":
+        precisions = fast_precisions(device) if precision == "auto" else (precision,)
+        backend, precision = _chosen(network, shape, precisions, device)
+    elif precision == "auto":
+        precision = [one for one in fast_precisions(device) if one in possible_precisions(backend, device)][-1]
+    return accelerated(network, backend, precision, device, model_file=settings.exported), backend, precision
+
+
+def _of_file(path: str, settings: BackendSettings, network: nn.Module) -> tuple[str, str]:
+    """Return backend and precision for an exported file, which must be of these weights and of this precision."""
+    suffix = os.path.splitext(path)[1]
+    if suffix not in _RUN_BY:
+        raise ConfigError(f"--exported {path}: give a .onnx or .xml file that tools/export.py wrote")
+    facts = {name: json.loads(value) for name, value in read_metadata(path).items()}
+    if facts["weights_sha256"] != weights_sha256(network.state_dict()):
+        raise ConfigError(f"--exported {path}: was made from other weights; export this checkpoint")
+    backend = _RUN_BY[suffix][0] if settings.backend == "auto" else settings.backend
+    if backend not in _RUN_BY[suffix]:
+        raise ConfigError(f"--exported {path}: runs on {' or '.join(_RUN_BY[suffix])}, not on --backend {backend}")
+    stored, wanted = facts["precision"], settings.precision
+    if wanted in (None, "auto"):
+        return backend, "fp32" if (backend, stored) == ("openvino", "fp16") else stored
+    if wanted != stored and (backend == "onnxruntime" or "int8" in (wanted, stored)):
+        raise ConfigError(f"--exported {path}: is in {stored}, not in {wanted}; leave --precision out, or export it so")
+    return backend, wanted
+
+
+def _chosen(
+    network: nn.Module, shape: Sequence[int], precisions: Sequence[str], device: torch.device
+) -> tuple[str, str]:
+    """Return backend and precision; of several processes the first measures."""
+    found: list[Any] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        choice = choose_backend(network, shape, precisions, device)
+        found = [(choice.backend, choice.precision)]
+    if dist.is_initialized():
+        dist.broadcast_object_list(found)
+    return found[0]
+
+
+def fast_precisions(device: torch.device | None = None) -> tuple[str, ...]:
+    """Return float32 and the shorter floating-point type that the hardware computes natively, if any."""
+    if device is not None and device.type == "cuda":
+        return ("fp32", "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16")
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return ("fp32", "bf16") if native else ("fp32",)
 
 
 @dataclass(frozen=True)
@@ -46,13 +115,13 @@ class Choice:
     precision: str
     seconds: dict[str, float]
 
-
-def fast_precisions(device: torch.device | None = None) -> tuple[str, ...]:
-    """Return float32 and the shorter floating-point type that the hardware computes natively, if any."""
-    if device is not None and device.type == "cuda":
-        return ("fp32", "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16")
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return ("fp32", "bf16") if native else ("fp32",)
+    @classmethod
+    def read(cls, path: str) -> Choice:
+        """Return the choice in the file at ``path``; anything else in it raises."""
+        measured = json.loads(Path(path).read_text("utf-8"))["seconds"].items()
+        seconds = {str(name): float(value) for name, value in measured}
+        backend, precision = min(seconds, key=lambda name: seconds[name]).split()
+        return cls(backend, precision, seconds)
 
 
 def choose_backend(
@@ -62,7 +131,7 @@ def choose_backend(
     device: torch.device | None = None,
     threads: int | None = None,
 ) -> Choice:
-    """Return the fastest way to run ``network`` on images of ``shape`` that is installed.
+    """Return the fastest installed way to run ``network`` on images of ``shape``.
 
     It is measured once per machine, number of threads, versions, architecture, shape and precisions, and remembered in
     the cache folder. ``compile`` takes part on a GPU only: on a CPU it compiles for about a minute in every process.
@@ -70,19 +139,26 @@ def choose_backend(
     Args:
         network: segmentor with its weights.
         shape: (N, C, H, W); sides are rounded up to the network's stride.
-        precisions: of `PRECISIONS` without int8; `fast_precisions` are those that the hardware has.
-        device: where images come from; None is the CPU.
-        threads: on a CPU; see `make_runner`.
+        precisions: without int8; `fast_precisions` are those that the hardware has.
+        device: see `make_runner`.
+        threads: likewise.
 
     Raises:
-        ConfigError: an unknown precision, or the cache folder cannot be written.
+        ConfigError: the cache folder cannot be written.
     """
     device = device or torch.device("cpu")
     if threads is not None:
         torch.set_num_threads(threads)
     stride = network_stride(network)
     fitted = (*shape[:2], *(math.ceil(side / stride) * stride for side in shape[2:]))
-    candidates = _candidates(precisions, device)
+    left_out = ("plain",) if device.type == "cuda" else ("plain", "compile")
+    candidates = [
+        (backend, precision)
+        for backend in available_backends(device)
+        if backend not in left_out
+        for precision in possible_precisions(backend, device)
+        if precision in precisions
+    ]
     facts = {
         "machine": _machine(device),
         "software": software(),
@@ -91,37 +167,23 @@ def choose_backend(
         "precisions": sorted(precisions),
         "candidates": candidates,
     }
-
     measured = ["before"]
 
-    def write(path: str) -> None:
+    def measure(path: str) -> None:
         measured[0] = "now"
         logger.info("measuring %s, once on this machine", ", ".join(map(" ".join, candidates)))
-        runners = _runners(network, candidates, device)
-        seconds = _measure(runners, torch.randn(fitted, device=device))
+        seconds = _medians(_runners(network, candidates, device), torch.randn(fitted, device=device))
         Path(path).write_text(json.dumps({**facts, "seconds": seconds}, indent=1), encoding="utf-8")
 
-    choice = through_cache(facts, "choice.json", write, _read)
+    choice = through_cache(facts, "choice.json", measure, Choice.read)
     figures = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in choice.seconds.items())
     size = "x".join(map(str, fitted))
     logger.info("fastest for %s, measured %s: %s %s (%s)", size, *measured, choice.backend, choice.precision, figures)
     return choice
 
 
-def _candidates(precisions: Sequence[str], device: torch.device) -> list[tuple[str, str]]:
-    """Return the backends and precisions that take part."""
-    left_out = ("plain",) if device.type == "cuda" else ("plain", "compile")
-    return [
-        (backend, precision)
-        for backend in available_backends(device)
-        if backend not in left_out
-        for precision in possible_precisions(backend, device)
-        if precision in precisions
-    ]
-
-
 def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], device: torch.device) -> dict[str, Runner]:
-    """Return a runner for each candidate, by "backend precision", without those that fail to be made."""
+    """Return a runner for each candidate, by "backend precision", without those that cannot be made."""
     runners = {}
     for backend, precision in candidates:
         try:
@@ -133,154 +195,38 @@ def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], device: 
     return runners
 
 
-def _measure(runners: dict[str, Runner], image: Tensor) -> dict[str, float]:
-    """Return the median seconds of each runner on ``image``, the fastest first.
+def _medians(runners: dict[str, Runner], image: Tensor) -> dict[str, float]:
+    """Return the median seconds of each runner, the fastest first; they take turns, so that load slows all alike."""
 
-    Runners take turns, so that what else the machine does meets all of them.
-    """
+    def seconds(run: Runner) -> float:
+        begin = time.perf_counter()
+        run(image)
+        if image.device.type == "cuda":
+            torch.cuda.synchronize(image.device)
+        return time.perf_counter() - begin
+
     times: dict[str, list[float]] = {name: [] for name in runners}
     for run in runners.values():
         run(image)
     begin = time.perf_counter()
-    least, most = _ROUNDS
-    for done in range(most):
-        if done >= least and time.perf_counter() - begin > _SECONDS_EACH * len(runners):
+    for done in range(_ROUNDS[1]):
+        if done >= _ROUNDS[0] and time.perf_counter() - begin > _SECONDS_EACH * len(runners):
             break
         for name, run in runners.items():
-            times[name].append(_seconds(run, image))
+            times[name].append(seconds(run))
     medians = {name: statistics.median(found) for name, found in times.items()}
-    return dict(sorted(medians.items(), key=lambda item: item[1]))
-
-
-def _seconds(run: Runner, image: Tensor) -> float:
-    begin = time.perf_counter()
-    run(image)
-    if image.device.type == "cuda":
-        torch.cuda.synchronize(image.device)
-    return time.perf_counter() - begin
-
-
-def _read(path: str) -> Choice:
-    """Return the choice in the file at ``path``; anything else in it raises."""
-    seconds = {str(name): float(value) for name, value in json.loads(Path(path).read_text("utf-8"))["seconds"].items()}
-    backend, precision = min(seconds, key=lambda name: seconds[name]).split()
-    return Choice(backend, precision, seconds)
+    return {name: medians[name] for name in sorted(medians, key=lambda name: medians[name])}
 
 
 def _machine(device: torch.device) -> dict[str, object]:
     """Return what the speed of ``device`` depends on."""
     if device.type == "cuda":
         return {"gpu": torch.cuda.get_device_name(device)}
-    names = (line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name"))
+    listed = Path("/proc/cpuinfo")  # on Linux, where platform does not know it
+    model = re.search("model name.*: (.*)", listed.read_text("utf-8")) if listed.exists() else None
     return {
-        "cpu": next(names, platform.processor()),
+        "cpu": model[1] if model else platform.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
-
-
-def _cpu_lines() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:  # not Linux
-        return []
-
-
-# -- backends.selection
-# What a user asks for, and the network that runs so.
-
-_RUN_BY = {".onnx": ("onnxruntime", "openvino", "tensorrt"), ".xml": ("openvino",)}
-
-
-@dataclass(frozen=True)
-class BackendSettings:
-    """How a network is to run.
-
-    Attributes:
-        backend: of `BACKENDS`, or ``auto``: the fastest that is installed, by measurement.
-        precision: of `PRECISIONS`, or ``auto``: what the hardware does best; None: the config's.
-        exported: an exported file of the same weights to run, which int8 needs.
-    """
-
-    backend: str = "torch"
-    precision: str | None = None
-    exported: str | None = None
-
-
-def add_backend_options(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """Add --backend, --precision and --exported to a tool; `backend_settings` reads them."""
-    names = ("auto", *BACKENDS)
-    text = "how the network runs; auto: the fastest that is installed, measured once on this machine"
-    parser.add_argument("--backend", choices=names, default=default, help=f"{text} (default: {default or 'eager'})")
-    text = "auto: what the hardware does best (default: the config's, else fp32)"
-    parser.add_argument("--precision", choices=[*PRECISIONS, "auto"], help=text)
-    parser.add_argument("--exported", metavar="FILE", help="a file of tools/export.py to run, .onnx or .xml; int8")
-
-
-def backend_settings(args: argparse.Namespace) -> BackendSettings:
-    """Return what the command line says."""
-    return BackendSettings(args.backend or ("auto" if args.exported else "torch"), args.precision, args.exported)
-
-
-def run_on(
-    network: nn.Module, settings: BackendSettings, configured: str, device: torch.device, shape: Sequence[int]
-) -> tuple[nn.Module, str, str]:
-    """Return a segmentor that runs as ``settings`` say, the backend and the precision.
-
-    Args:
-        network: the segmentor with its weights; moved to ``device``.
-        settings: what the user wants.
-        configured: the precision that the config asks for.
-        device: where images come from.
-        shape: (N, C, H, W) of what is to be predicted, for ``auto``.
-
-    Raises:
-        UserError: the machine, the packages or the file do not fit.
-    """
-    network = network.to(device).eval()
-    backend, precision = settings.backend, settings.precision or configured
-    if settings.exported is not None:
-        backend, precision = _of_file(settings, network)
-    elif backend == "auto":
-        precisions = fast_precisions(device) if precision == "auto" else (precision,)
-        backend, precision = _chosen(network, shape, precisions, device)
-    elif precision == "auto":
-        precision = [one for one in fast_precisions(device) if one in possible_precisions(backend, device)][-1]
-    return accelerated(network, backend, precision, device, model_file=settings.exported), backend, precision
-
-
-def _chosen(
-    network: nn.Module, shape: Sequence[int], precisions: Sequence[str], device: torch.device
-) -> tuple[str, str]:
-    """Return backend and precision; of several processes the first measures."""
-    found: list[Any] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        choice = choose_backend(network, shape, precisions, device)
-        found = [(choice.backend, choice.precision)]
-    if dist.is_initialized():
-        dist.broadcast_object_list(found)
-    return found[0]
-
-
-def _of_file(settings: BackendSettings, network: nn.Module) -> tuple[str, str]:
-    """Return backend and precision for an exported file.
-
-    Raises:
-        ConfigError: it is of other weights or of another precision, or no file that the backend runs.
-    """
-    path = str(settings.exported)
-    suffix = os.path.splitext(path)[1]
-    if suffix not in _RUN_BY:
-        raise ConfigError(f"--exported {path}: give a .onnx or .xml file that tools/export.py wrote")
-    if read_facts(path).weights_sha256 != weights_sha256(network.state_dict()):
-        raise ConfigError(f"--exported {path}: was made from other weights; export this checkpoint")
-    backend = _RUN_BY[suffix][0] if settings.backend == "auto" else settings.backend
-    if backend not in _RUN_BY[suffix]:
-        raise ConfigError(f"--exported {path}: runs on {' or '.join(_RUN_BY[suffix])}, not on --backend {backend}")
-    stored, wanted = json.loads(read_metadata(path)["precision"]), settings.precision
-    if wanted in (None, "auto"):
-        return backend, "fp32" if (backend, stored) == ("openvino", "fp16") else stored
-    if wanted != stored and (backend == "onnxruntime" or "int8" in (wanted, stored)):
-        raise ConfigError(f"--exported {path}: is in {stored}, not in {wanted}; leave --precision out, or export it so")
-    return backend, wanted

@@ -1,13 +1,14 @@
-"""Networks in the form in which they can be traced for any batch and any size."""
+"""Networks in a form that can be traced and exported for any batch and any size.
+
+An exported network takes ``image`` (N, C, H, W), float32 and normalised, and returns ``scores`` (N, K, H, W), float32
+logits; N, H and W are free, H and W multiples of the network's stride.
+"""
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.utils import revert_sync_batchnorm
@@ -15,12 +16,8 @@ from mmseg.models.backbones.mit import EfficientMultiheadAttention
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ..errors import ConfigError, require
 from ..models.folding import Scores, folded, network_stride
-from ..models.light_ham_head import Hamburger
 from .facts import image_bands
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 class ExportableAttention(nn.Module):
@@ -67,8 +64,8 @@ def exportable(network: nn.Module, precision: str = "fp32") -> nn.Module:
     """Return a module from images (N, C, H, W) to logits (N, K, H, W), float32 both, in evaluation mode on the CPU.
 
     Args:
-        network: segmentor with its weights; it stays as it is.
-        precision: ``fp16`` computes in float16, but for the NMF.
+        network: segmentor with its weights; it is not changed.
+        precision: ``fp16`` computes in float16, except for the NMF.
     """
     copied = folded(revert_sync_batchnorm(copy.deepcopy(network)).cpu())
     for module in list(copied.modules()):
@@ -80,7 +77,7 @@ def exportable(network: nn.Module, precision: str = "fp32") -> nn.Module:
 
 
 def example_image(network: nn.Module) -> Tensor:
-    """Return an image batch (2, C, H, W) whose sides differ, to trace with."""
+    """Return an image batch (2, C, H, W) to trace with, whose sides differ."""
     stride = network_stride(network)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, image_bands(network), 3 * stride, 2 * stride, generator=generator)
@@ -88,53 +85,8 @@ def example_image(network: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def exported_program(network: nn.Module, precision: str = "fp32") -> ExportedProgram:
-    """Return the graph of ``network``, for any batch and for sides that are multiples of its stride, two at least."""
-    # a free dimension of which PyTorch finds the rules itself takes a third of the time of one that is stride * n
+    """Return the graph of ``network`` for any batch and for sides that are multiples of its stride, two at least."""
+    # a free dimension whose rules PyTorch finds itself takes a third of the time of one that is stride * n
     free = Dim.DYNAMIC
     module = exportable(network, precision)
     return torch.export.export(module, (example_image(network),), dynamic_shapes=({0: free, 2: free, 3: free},))
-
-
-def check_precision(
-    precision: str, allowed: Sequence[str] = PRECISIONS, what: str = "export", calibration: Sequence | None = None
-) -> None:
-    """Refuse a precision that a format has not, and int8 with an empty ``calibration``.
-
-    Raises:
-        ConfigError: says what to do.
-    """
-    if precision not in allowed:
-        hint = "; bf16 is chosen where an fp32 file is run" if precision == "bf16" else ""
-        raise ConfigError(f"{what}: --precision {precision} is not possible, take {' or '.join(allowed)}{hint}")
-    if precision == "int8" and calibration is not None and not len(calibration):
-        raise ConfigError("int8 needs images to calibrate with; give --calibration, a folder or a config")
-
-
-# -- export.quantization
-# int8 by post-training quantisation.
-
-
-def quantized(model: Any, network: Any, calibration: Sequence[np.ndarray]) -> Any:
-    """Return ``model`` with int8 convolutions; the NMF stays in float.
-
-    Args:
-        model: OpenVINO or ONNX model of ``network``.
-        network: the segmentor.
-        calibration: normalised images (N, C, H, W) like those that the network will see.
-
-    Raises:
-        MissingExtraError: NNCF is not installed.
-    """
-    require(["nncf"], "export", "int8")
-    import nncf
-
-    nncf.set_log_level(logging.ERROR)
-    # all matrix products of a network with a Hamburger are those of its NMF
-    nmf = any(isinstance(module, Hamburger) for module in network.modules())
-    return nncf.quantize(
-        model,
-        nncf.Dataset(calibration, lambda image: {"image": image}),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(calibration),
-        ignored_scope=nncf.IgnoredScope(types=["MatMul", "Divide", "Div"], validate=False) if nmf else None,
-    )

@@ -1,4 +1,4 @@
-"""Networks as ONNX files."""
+"""ONNX: a network as a file, and that file in ONNX Runtime (CPU and CUDA) and TensorRT."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, require
-from .exportable import check_precision, exported_program, quantized
-from .pytorch import Runner
-
-logger = logging.getLogger(__name__)
+from .exportable import exported_program
+from .int8 import quantized
 
 _OPSET = 18
 _ONE_FILE_BYTES = 2**31  # protobuf's limit
+_CPU = torch.device("cpu")
 
 
 def export_onnx(
@@ -27,26 +26,12 @@ def export_onnx(
     metadata: Mapping[str, str] | None = None,
     calibration: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write ``network`` as an ONNX file with the input ``image`` (N, C, H, W) and the output ``scores`` (N, K, H, W).
-
-    Both are float32; N, H and W are free, H and W multiples of the network's stride. Weights are inside the file, or
-    in ``path`` + ``.data`` where there are more than 2 GB of them.
-
-    Args:
-        network: segmentor with its weights; it stays as it is.
-        path: the file to write, .onnx.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        metadata: what the file says of itself.
-        calibration: normalised images (N, C, H, W) for int8.
+    """Write ``network`` as an ONNX file; more than 2 GB of weights go to ``path`` + ``.data``.
 
     Raises:
-        ConfigError: another precision, or int8 without calibration images.
-        MissingExtraError: packages of the extra 'export' are not installed.
+        ConfigError: int8 without calibration images.
     """
-    check_precision(precision, what="ONNX", calibration=calibration)
-    require(["onnx", "onnxscript"], "export", "exporting to ONNX")
     import onnx
-    import torch
 
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -71,65 +56,60 @@ def export_onnx(
     onnx.save(model, path, save_as_external_data=large, location=f"{path.rpartition('/')[2]}.data" if large else None)
 
 
-# -- backends.onnx_runtime
-# Networks in ONNX Runtime, on its CPU, CUDA and TensorRT providers.
-
-
-def onnx_runner(path: str, channels: int, device: torch.device, tensorrt: str | None = None) -> Runner:
-    """Return a runner of the ONNX file at ``path``.
+class OnnxRuntimeSession:
+    """The ONNX file at ``path`` in ONNX Runtime; on a GPU, images and scores stay there.
 
     Args:
-        path: a file with the input ``image`` and the output ``scores``.
-        channels: of the output.
-        device: a CPU, or a GPU where ONNX Runtime has its CUDA provider.
-        tensorrt: a precision to run TensorRT in; None leaves TensorRT out.
+        path: a file that `export_onnx` wrote; ``metadata`` is what it says about itself.
+        device: where images come from and scores go to.
+        preferred: providers to take before CUDA, on a GPU.
 
     Raises:
-        ConfigError: this ONNX Runtime has no CUDA provider.
+        MissingExtraError: ONNX Runtime is not installed.
+        ConfigError: it has no CUDA provider.
     """
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = torch.get_num_threads()
-    # threads that wait busily between images take the processor from PyTorch's
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # tiny numbers, of which the NMF makes many, take a hundred times the time of others
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=_providers(device, tensorrt))
-    if device.type == "cpu":
-        return lambda image: torch.from_numpy(session.run(["scores"], {"image": image.contiguous().numpy()})[0])
-    if "CUDAExecutionProvider" not in session.get_providers():
-        raise ConfigError(
-            "--backend onnxruntime on a GPU needs the package onnxruntime-gpu; install it, or take --backend torch"
-        )
-    return _gpu_runner(session, channels, device)
+    def __init__(self, path: str, device: torch.device = _CPU, preferred: Sequence[tuple[str, dict]] = ()) -> None:
+        require(["onnxruntime"], "export", "reading and running ONNX files")
+        import onnxruntime
 
+        self.device = device
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        # threads that wait busily between images take the processor from PyTorch's
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # tiny numbers, of which the NMF makes many, take a hundred times the time of others
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.type == "cuda":
+            providers = [*preferred, ("CUDAExecutionProvider", {"device_id": device.index or 0}), *providers]
+        self.session = onnxruntime.InferenceSession(path, options, providers=providers)
+        if device.type == "cuda" and "CUDAExecutionProvider" not in self.session.get_providers():
+            raise ConfigError(
+                "--backend onnxruntime on a GPU needs the package onnxruntime-gpu; install it, or take --backend torch"
+            )
+        self.channels = self.session.get_outputs()[0].shape[1]
+        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
 
-def _providers(device: torch.device, tensorrt: str | None) -> list[Any]:
-    if device.type == "cpu":
-        return ["CPUExecutionProvider"]
-    gpu = {"device_id": device.index or 0}
-    providers: list[Any] = [("CUDAExecutionProvider", gpu), "CPUExecutionProvider"]
-    if tensorrt is not None:
-        types = {"trt_fp16_enable": tensorrt == "fp16", "trt_bf16_enable": tensorrt == "bf16"}
-        providers.insert(0, ("TensorrtExecutionProvider", {**gpu, **types}))
-    return providers
-
-
-def _gpu_runner(session: Any, channels: int, device: torch.device) -> Runner:
-    """Return a runner whose image and scores stay on the GPU."""
-
-    def run(image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return logits (N, K, H, W), float32, of normalised images (N, C, H, W)."""
         image = image.contiguous()
-        scores = torch.empty((len(image), channels, *image.shape[2:]), device=device)
-        binding = session.io_binding()
+        if self.device.type == "cpu":
+            return torch.from_numpy(self.session.run(["scores"], {"image": image.numpy()})[0])
+        scores = torch.empty((len(image), self.channels, *image.shape[2:]), device=self.device)
+        binding = self.session.io_binding()
         for bind, name, tensor in ((binding.bind_input, "image", image), (binding.bind_output, "scores", scores)):
-            bind(name, "cuda", device.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr())
-        torch.cuda.current_stream(device).synchronize()  # ONNX Runtime has its own stream
-        session.run_with_iobinding(binding)
+            bind(name, "cuda", self.device.index or 0, np.float32, tuple(tensor.shape), tensor.data_ptr())
+        torch.cuda.current_stream(self.device).synchronize()  # ONNX Runtime has its own stream
+        self.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return scores
 
-    return run
+
+class TensorRTSession(OnnxRuntimeSession):
+    """The ONNX file at ``path`` in TensorRT, through ONNX Runtime's provider, in ``precision``."""
+
+    def __init__(self, path: str, device: torch.device, precision: str) -> None:
+        types = {f"trt_{name}_enable": name == precision for name in ("fp16", "bf16")}
+        super().__init__(path, device, [("TensorrtExecutionProvider", {"device_id": device.index or 0, **types})])

@@ -1,4 +1,4 @@
-"""Networks as OpenVINO files."""
+"""OpenVINO: a network as a file, and that file or an ONNX file on a CPU."""
 
 from __future__ import annotations
 
@@ -12,37 +12,47 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import require
-from .exportable import check_precision, example_image, exportable, quantized
-from .facts import GROUP, image_bands, openvino_core
-from .pytorch import Runner
+from .exportable import example_image, exportable
+from .facts import image_bands
+from .int8 import quantized
+
+_GROUP = "mmseg_ext"  # of the file's runtime information
+_SHAPES = 4
+
+
+@cache
+def openvino_core() -> Any:
+    """Return the `openvino.Core` of this process, which stays to its end.
+
+    The CPU plugin of each core gives signal handlers a stack of their own. When a core other than the youngest goes,
+    they keep a stack that no longer exists, and the next signal, even Ctrl-C, kills the process (OpenVINO 2026.4).
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    require(["openvino"], "export", "reading and running OpenVINO files")
+    import openvino
+
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin, before any other core can
+    return core
 
 
 def export_openvino(
     network: nn.Module,
     path: str,
-    precision: str = "fp32",
-    metadata: Mapping[str, str] | None = None,
+    precision: str,
+    metadata: Mapping[str, str],
     calibration: Sequence[np.ndarray] = (),
 ) -> None:
-    """Write ``network`` as OpenVINO's ``path`` and, beside it, the weights in .bin.
+    """Write ``network`` as OpenVINO's ``path`` (.xml) and, beside it, the weights in .bin.
 
-    Input ``image`` (N, C, H, W) and output ``scores`` (N, K, H, W) are float32; N, H and W are free, H and W multiples
-    of the network's stride. ``fp16`` halves the file and stands for nothing else: in what precision the network runs
-    is said where it is loaded, and is bf16 by default on hardware that has it.
-
-    Args:
-        network: segmentor with its weights; it stays as it is.
-        path: the file to write, .xml.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        metadata: what the file says of itself, in the group ``mmseg_ext`` of its runtime information.
-        calibration: normalised images (N, C, H, W) for int8.
+    ``fp16`` only halves the file: the precision to compute in is chosen where the file is loaded, and is bf16 by
+    default on hardware that has it. ``metadata`` is the group ``mmseg_ext`` of the file's runtime information.
 
     Raises:
-        ConfigError: another precision, or int8 without calibration images.
-        MissingExtraError: packages of the extra 'export' are not installed.
+        ConfigError: int8 without calibration images.
     """
-    check_precision(precision, what="OpenVINO", calibration=calibration)
-    require(["openvino"], "export", "exporting to OpenVINO")
     openvino_core()  # outlives those that NNCF makes
     import openvino
 
@@ -55,16 +65,9 @@ def export_openvino(
     model.outputs[0].set_names({"scores"})
     if precision == "int8":
         model = quantized(model, network, calibration)
-    for name, value in (metadata or {}).items():
-        model.set_rt_info(value, [GROUP, name])
+    for name, value in metadata.items():
+        model.set_rt_info(value, [_GROUP, name])
     openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
-
-
-# -- backends.openvino_cpu
-# Networks in OpenVINO, on a CPU.
-
-_SHAPES = 4
-_ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16"}
 
 
 @cache
@@ -73,49 +76,51 @@ def has_bf16() -> bool:
     return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _element_type(precision: str) -> str:
-    """Return OpenVINO's name of the type; int8 is in the file, and this is that of the rest."""
-    if precision == "int8":
-        return "bf16" if has_bf16() else "f32"
-    return _ELEMENT_TYPES[precision]
-
-
 def compile_settings(precision: str) -> dict[str, Any]:
-    """Return what OpenVINO is told when it compiles a network for ``precision`` (``fp32``, ``bf16`` or ``int8``)."""
+    """Return OpenVINO's settings for ``precision``: ``fp32``, ``bf16``, or ``int8``, which is that of the file."""
+    bf16 = precision == "bf16" or (precision == "int8" and has_bf16())
     return {
         # OpenVINO's own choice where the hardware has bf16 is bf16
-        "INFERENCE_PRECISION_HINT": _element_type(precision),
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
 
 
-def openvino_runner(path: str, precision: str) -> Runner:
-    """Return a runner of the ONNX or OpenVINO file at ``path``.
+class OpenVinoSession:
+    """The ONNX or OpenVINO file at ``path`` on a CPU.
 
-    The first `_SHAPES` shapes of images get a model compiled for them, which is faster than one for any shape; such a
-    one serves all further shapes.
+    The first ``shapes`` shapes of images get a model compiled for them, which is faster than one for any shape; one
+    for any shape serves the rest.
 
     Args:
-        path: a file with the input ``image`` and the output ``scores``.
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        path: a file that `export_openvino` or `export_onnx` wrote.
+        precision: see `compile_settings`.
+        shapes: how many.
     """
-    core = openvino_core()
-    model = core.read_model(path)
-    settings = compile_settings(precision)
-    requests: dict[tuple[int, ...], Any] = {}
 
-    def request(shape: tuple[int, ...]) -> Any:
-        key = shape if shape in requests or len(requests) < _SHAPES else ()
-        if key not in requests:
-            fitted = model.clone()
+    def __init__(self, path: str, precision: str = "fp32", shapes: int = _SHAPES) -> None:
+        self.model = openvino_core().read_model(path)
+        self.settings = compile_settings(precision)
+        self.shapes = shapes
+        self.requests: dict[tuple[int, ...], Any] = {}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What an OpenVINO file says about itself."""
+        return dict(self.model.get_rt_info([_GROUP]).value)
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        key = shape if shape in self.requests or len(self.requests) < self.shapes else ()
+        if key not in self.requests:
+            fitted = self.model.clone()
             if key:
-                fitted.reshape(list(shape))
-            requests[key] = core.compile_model(fitted, "CPU", settings).create_infer_request()
-        return requests[key]
+                fitted.reshape(list(key))
+            self.requests[key] = openvino_core().compile_model(fitted, "CPU", self.settings).create_infer_request()
+        return self.requests[key]
 
-    def run(image: Tensor) -> Tensor:
-        found = request(tuple(image.shape)).infer({"image": image.contiguous().numpy()}, share_inputs=True)
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return logits (N, K, H, W), float32, of normalised images (N, C, H, W)."""
+        request = self._request(tuple(image.shape))
+        found = request.infer({"image": image.contiguous().numpy()}, share_inputs=True)
         return torch.from_numpy(found["scores"])
-
-    return run

@@ -1,4 +1,4 @@
-"""Networks as files of PyTorch that need none of this package's code."""
+"""PyTorch: networks as files that need none of this package's code, and as functions: plain, fast and compiled."""
 
 from __future__ import annotations
 
@@ -13,182 +13,156 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..engine.distributed import DTYPES
-from ..errors import ConfigError
 from ..models.folding import Scores, folded
 from ..models.light_ham_head import Hamburger
-from .exportable import check_precision, example_image, exportable, exported_program
-from .facts import EXTRA_FILE
+from .exportable import example_image, exportable, exported_program
 
-_PRECISIONS = ("fp32", "fp16")
+# images (N, C, H, W), float32 and normalised, to logits (N, K, H, W), float32
+Runner = Callable[[Tensor], Tensor]
+_CPU = torch.device("cpu")
+_METADATA_FILE = "metadata.json"  # inside PyTorch's archives
+_GRAPHS = 4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_NEVER = 2**31 - 1
+logger = logging.getLogger(__name__)
 
 
-def export_torch(
-    network: nn.Module, path: str, precision: str = "fp32", metadata: Mapping[str, str] | None = None
-) -> None:
+def export_torch(network: nn.Module, path: str, precision: str, metadata: Mapping[str, str]) -> None:
     """Write ``network`` as PyTorch's ``ExportedProgram``: ``torch.export.load(path).module()(image)``.
 
-    Image (N, C, H, W) and scores (N, K, H, W) are float32; N, H and W are free, H and W multiples of the network's
-    stride, two at least.
-
-    Args:
-        network: segmentor with its weights; it stays as it is.
-        path: the file to write, .pt2.
-        precision: ``fp32`` or ``fp16``.
-        metadata: what the file says of itself, as the JSON file ``metadata.json`` in it.
-
-    Raises:
-        ConfigError: another precision.
+    Sides of images are two strides at least. ``metadata`` is the JSON file ``metadata.json`` in the archive.
     """
-    check_precision(precision, _PRECISIONS, "torch")
     program = exported_program(network, precision)
-    torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(dict(metadata or {}))})
+    torch.export.save(program, path, extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
 
 
 @torch.no_grad()
-def export_torchscript(
-    network: nn.Module, path: str, precision: str = "fp32", metadata: Mapping[str, str] | None = None
-) -> None:
+def export_torchscript(network: nn.Module, path: str, precision: str, metadata: Mapping[str, str]) -> None:
     """Write ``network`` as TorchScript: ``torch.jit.load(path)(image)``; PyTorch calls this format deprecated.
 
-    Image (N, C, H, W) and scores (N, K, H, W) are float32; N, H and W are free, H and W multiples of the network's
-    stride (others give an error or scores of another size).
-
-    Args:
-        network: segmentor with its weights; it stays as it is.
-        path: the file to write, .pt.
-        precision: ``fp32`` or ``fp16``.
-        metadata: what the file says of itself, as the JSON file ``metadata.json`` in it.
-
-    Raises:
-        ConfigError: another precision.
+    As `export_torch`, but sides that are no multiples of the stride give an error or scores of another size.
     """
-    check_precision(precision, _PRECISIONS, "torchscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation, and branches on sizes, which all multiples of the stride share
         traced = torch.jit.trace(exportable(network, precision), example_image(network), check_trace=False)
-        torch.jit.save(traced, path, _extra_files={EXTRA_FILE: json.dumps(dict(metadata or {}))})
+        torch.jit.save(traced, path, _extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
 
 
-# -- backends.heap
-# Memory that a process keeps for its next tensor instead of giving it back to the system.
+class TorchSession:
+    """A module as a `Runner`: images take the type and layout of its weights, outside any autocast.
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1
+    Args:
+        module: from images to scores, on ``device``.
+        device: where images come from.
+        precision: of its weights.
+        layout: of its weights.
+        metadata: what its file says about itself.
+    """
+
+    def __init__(
+        self,
+        module: Callable[[Tensor], Tensor],
+        device: torch.device = _CPU,
+        precision: str = "fp32",
+        layout: torch.memory_format = torch.contiguous_format,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        self.module, self.device, self.layout, self.metadata = module, device, layout, metadata or {}
+        self.dtype = DTYPES[precision] or torch.float32
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return logits (N, K, H, W), float32, of normalised images (N, C, H, W)."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.module(image.to(self.dtype, memory_format=self.layout)).float()
+
+
+def program_session(path: str) -> TorchSession:
+    """Return an ``ExportedProgram`` as a runner on the CPU."""
+    extra: dict[str, Any] = {_METADATA_FILE: ""}
+    program = torch.export.load(path, extra_files=extra)
+    return TorchSession(program.module(), metadata=json.loads(extra[_METADATA_FILE]))
+
+
+def torchscript_session(path: str) -> TorchSession:
+    """Return a TorchScript file as a runner on the CPU."""
+    extra: dict[str, Any] = {_METADATA_FILE: ""}
+    module = torch.jit.load(path, map_location="cpu", _extra_files=extra)
+    return TorchSession(module, metadata=json.loads(extra[_METADATA_FILE]))
+
+
+def plain_session(network: nn.Module, device: torch.device) -> Runner:
+    """Return the network unchanged, in NCHW and float32: what all else is compared with."""
+    return TorchSession(_placed(Scores(copy.deepcopy(network)), device, torch.contiguous_format), device)
+
+
+def torch_session(network: nn.Module, precision: str, device: torch.device, compiled: bool = False) -> Runner:
+    """Return the folded network in channels_last and the type of ``precision``; on a GPU replayed as CUDA graphs.
+
+    The whole network is cast rather than autocast, which would cast weights at every call; only the NMF and its bases
+    stay float32. ``compiled``: through ``torch.compile``, which needs a C++ compiler.
+    """
+    fast: Any = Scores(folded(network))
+    if DTYPES[precision] is not None:
+        bases = [(module, module.fixed_bases) for module in fast.modules() if isinstance(module, Hamburger)]
+        fast = fast.to(DTYPES[precision])
+        for module, kept in bases:
+            module.fixed_bases = kept
+    fast = _placed(fast, device, torch.channels_last)
+    if device.type == "cpu":
+        _keep_freed_memory()
+    if compiled:
+        fast = torch.compile(fast, dynamic=True)
+    run: Runner = TorchSession(fast, device, precision, torch.channels_last)
+    if compiled:
+        run = _telling_compile_time(run)
+    return _CudaGraphs(run) if device.type == "cuda" else run
+
+
+def _telling_compile_time(run: Runner) -> Runner:
+    """Return ``run``, which logs how long the first image of each new shape took to compile."""
+    seen: set[torch.Size] = set()
+
+    def told(image: Tensor) -> Tensor:
+        begin = time.perf_counter()
+        scores = run(image)
+        if image.shape not in seen:
+            seen.add(image.shape)
+            shape = "x".join(map(str, image.shape))
+            logger.info("torch.compile: the first image of shape %s took %.0f s", shape, time.perf_counter() - begin)
+        return scores
+
+    return told
+
+
+def has_compiler() -> bool:
+    """Return whether there is the C++ compiler that torch.compile would call."""
+    return shutil.which(os.environ.get("CXX") or "g++") is not None
+
+
+def _placed(scores: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
+    """Return ``scores`` for inference on ``device`` with its weights in ``layout``."""
+    return scores.eval().requires_grad_(False).to(device).to(memory_format=layout)  # type: ignore[call-overload]
 
 
 @cache
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks; the process then holds its peak until it ends.
+def _keep_freed_memory() -> None:
+    """Let glibc reuse large blocks; the process then keeps its peak until it ends.
 
-    New blocks from the system are cleared page by page, which is a large part of a forward pass on a CPU. Without glibc
-    nothing changes.
+    The system clears new blocks page by page, which is a large part of a forward pass on a CPU. Without glibc nothing
+    changes.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, _NEVER)
-
-
-# -- backends.pytorch
-# Networks in PyTorch: as they are, in their fastest form, and compiled.
-
-Runner = Callable[[Tensor], Tensor]
-_GRAPHS = 4
-logger = logging.getLogger(__name__)
-
-
-def plain_runner(network: nn.Module, device: torch.device) -> Runner:
-    """Return the untouched network in NCHW and float32, which all else is compared with."""
-    scores = _arranged(Scores(copy.deepcopy(network)), device, torch.contiguous_format)
-    return _called(scores, device, torch.float32, torch.contiguous_format)
-
-
-def torch_runner(network: nn.Module, precision: str, device: torch.device) -> Runner:
-    """Return the folded network in channels_last, on a GPU replayed as CUDA graphs."""
-    run = _called(_fast(network, precision, device), device, DTYPES[precision] or torch.float32)
-    return _CudaGraphs(run) if device.type == "cuda" else run
-
-
-def compile_runner(network: nn.Module, precision: str, device: torch.device) -> Runner:
-    """Return the same through ``torch.compile``.
-
-    Raises:
-        ConfigError: there is no C++ compiler.
-    """
-    if not has_compiler():
-        raise ConfigError(
-            "--backend compile needs a C++ compiler, and there is none; install g++, name yours in CXX, or take "
-            "--backend torch"
-        )
-    compiled = torch.compile(_fast(network, precision, device), dynamic=True)
-    run = _Told(_called(compiled, device, DTYPES[precision] or torch.float32))
-    return _CudaGraphs(run) if device.type == "cuda" else run
-
-
-def has_compiler() -> bool:
-    """Return whether the C++ compiler that torch.compile would call is there."""
-    return shutil.which(os.environ.get("CXX") or "g++") is not None
-
-
-def _fast(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
-    """Return the scores of the folded network in channels_last and the type of ``precision``.
-
-    The whole network is cast rather than autocast, which would cast weights at every call; only the NMF and its bases
-    stay float32.
-    """
-    fast = Scores(folded(network))
-    dtype = DTYPES[precision]
-    if dtype is not None:
-        bases = [(module, module.fixed_bases) for module in fast.modules() if isinstance(module, Hamburger)]
-        fast = fast.to(dtype)
-        for module, kept in bases:
-            module.fixed_bases = kept
-    return _arranged(fast, device, torch.channels_last)
-
-
-def _arranged(scores: nn.Module, device: torch.device, layout: torch.memory_format) -> nn.Module:
-    """Return ``scores`` for inference on ``device`` with its weights in ``layout``."""
-    return scores.eval().requires_grad_(False).to(device).to(memory_format=layout)  # type: ignore[call-overload]
-
-
-def _called(
-    scores: Callable[[Tensor], Tensor],
-    device: torch.device,
-    dtype: torch.dtype,
-    layout: torch.memory_format = torch.channels_last,
-) -> Runner:
-    """Return ``scores`` as a runner: the type and layout of its weights in, float32 out, outside any autocast."""
-
-    @torch.no_grad()
-    def run(image: Tensor) -> Tensor:
-        with torch.autocast(device.type, enabled=False):
-            return scores(image.to(dtype, memory_format=layout)).float()
-
-    return run
-
-
-class _Told:
-    """A runner that logs how long the first image of each new shape took to compile."""
-
-    def __init__(self, run: Runner) -> None:
-        self.run = run
-        self.seen: set[torch.Size] = set()
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if image.shape in self.seen:
-            return self.run(image)
-        self.seen.add(image.shape)
-        begin = time.perf_counter()
-        scores = self.run(image)
-        shape = "x".join(map(str, image.shape))
-        logger.info("torch.compile: the first image of shape %s took %.0f s", shape, time.perf_counter() - begin)
-        return scores
 
 
 class _CudaGraphs:

@@ -6,7 +6,7 @@ import copy
 import importlib.util
 import logging
 import os
-from functools import partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,49 +15,42 @@ from torch import Tensor, nn
 from ..engine.distributed import choose_precision
 from ..errors import ConfigError, MissingExtraError, require
 from ..models.folding import network_stride
-from .cache import network_facts, through_cache
-from .onnx import export_onnx, onnx_runner
-from .openvino import has_bf16, openvino_runner
-from .pytorch import Runner, compile_runner, has_compiler, keep_freed_memory, plain_runner, torch_runner
+from .cache import network_identity, through_cache
+from .onnx import OnnxRuntimeSession, TensorRTSession, export_onnx
+from .openvino import OpenVinoSession, has_bf16
+from .options import BACKENDS, PRECISIONS
+from .pytorch import Runner, has_compiler, plain_session, torch_session
 
-BACKENDS = ("plain", "torch", "compile", "onnxruntime", "openvino", "tensorrt")
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _PACKAGES = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
     "tensorrt": ("onnx", "onnxscript", "onnxruntime", "tensorrt"),
 }
-_ON_CPU = {
-    "plain": ("fp32",),
-    "torch": ("fp32", "bf16"),
-    "compile": ("fp32", "bf16"),
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-}
-_ON_GPU = {
-    "plain": ("fp32",),
-    "torch": ("fp32", "bf16", "fp16"),
-    "compile": ("fp32", "bf16", "fp16"),
-    "onnxruntime": ("fp32", "fp16"),
-    "tensorrt": ("fp32", "bf16", "fp16"),
+_PROVIDERS = {"onnxruntime": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_PRECISIONS_ON: dict[str, dict[str, tuple[str, ...]]] = {
+    "plain": {"cpu": ("fp32",), "cuda": ("fp32",)},
+    "torch": {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")},
+    "compile": {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")},
+    "onnxruntime": {"cpu": ("fp32", "int8"), "cuda": ("fp32", "fp16")},
+    "openvino": {"cpu": ("fp32", "bf16", "int8")},
+    "tensorrt": {"cuda": ("fp32", "bf16", "fp16")},
 }
 logger = logging.getLogger(__name__)
 
 
 def why_unavailable(backend: str, device: torch.device) -> str | None:
     """Return in a few words why ``backend`` cannot run on ``device``, or None where it can."""
-    if backend not in _precisions(device):
+    if device.type not in _PRECISIONS_ON[backend]:
         return "it runs on an NVIDIA GPU only" if backend == "tensorrt" else "it runs on a CPU only"
     if missing := [name for name in _PACKAGES.get(backend, ()) if importlib.util.find_spec(name) is None]:
         return f"{', '.join(missing)} not installed"
     if backend == "compile" and not has_compiler():
-        return "there is no C++ compiler"
-    if device.type == "cuda" and backend in ("onnxruntime", "tensorrt"):
+        return "there is no C++ compiler (install g++, or name yours in CXX)"
+    if device.type == "cuda" and backend in _PROVIDERS:
         import onnxruntime
 
-        provider = {"onnxruntime": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[backend]
-        if provider not in onnxruntime.get_available_providers():
-            return f"this ONNX Runtime has no {provider}; onnxruntime-gpu has"
+        if _PROVIDERS[backend] not in onnxruntime.get_available_providers():
+            return f"this ONNX Runtime has no {_PROVIDERS[backend]}; onnxruntime-gpu has"
     return None
 
 
@@ -69,9 +62,9 @@ def available_backends(device: torch.device | None = None) -> tuple[str, ...]:
 
 def possible_precisions(backend: str, device: torch.device) -> tuple[str, ...]:
     """Return those of `PRECISIONS` that ``backend``, which is available, computes on ``device``."""
-    found = _precisions(device)[backend]
+    found = _PRECISIONS_ON[backend][device.type]
     if backend == "openvino" and not has_bf16():
-        found = tuple(precision for precision in found if precision != "bf16")
+        return tuple(precision for precision in found if precision != "bf16")
     return found
 
 
@@ -90,8 +83,8 @@ def make_runner(
 
     Args:
         network: segmentor with its weights; it is not changed.
-        backend: of `BACKENDS`. ``plain`` is the network as it is, eager, NCHW, float32.
-        precision: of `PRECISIONS`.
+        backend: one of `BACKENDS`. ``plain`` is the network as it is, eager, NCHW, float32.
+        precision: one of `PRECISIONS`.
         device: where images come from and scores go to; None is the CPU.
         threads: on a CPU; sets PyTorch's number in this process, which all backends follow. None keeps it.
         model_file: exported network (.onnx, or .xml for OpenVINO) to run instead of exporting ``network``.
@@ -108,48 +101,33 @@ def make_runner(
     if threads is not None:
         torch.set_num_threads(threads)
     if backend == "plain":
-        return plain_runner(network, device)
-    if backend in ("torch", "compile") and device.type == "cpu":
-        keep_freed_memory()
-    if backend == "torch":
-        return torch_runner(network, precision, device)
-    if backend == "compile":
-        return compile_runner(network, precision, device)
-
-    head: Any = network.decode_head
+        return plain_session(network, device)
+    if backend in ("torch", "compile"):
+        return torch_session(network, precision, device, backend == "compile")
 
     def read(path: str) -> Runner:
         if backend == "openvino":
-            return openvino_runner(path, precision)
-        return onnx_runner(path, head.out_channels, device, precision if backend == "tensorrt" else None)
+            return OpenVinoSession(path, precision)
+        if backend == "tensorrt":
+            return TensorRTSession(path, device, precision)
+        return OnnxRuntimeSession(path, device)
 
-    run = read(model_file) if model_file is not None else _exported(network, backend, precision, read)
-    return _AnySize(run, network, "fp32" if precision == "int8" else precision, device)
+    if model_file is not None:
+        run = read(model_file)
+    else:
+        stored = "fp16" if (backend, precision) == ("onnxruntime", "fp16") else "fp32"  # others convert as they load
+        facts = {**network_identity(network), "format": "onnx", "precision": stored}
 
+        def write(path: str) -> None:
+            logger.info("%s: exporting the network to ONNX, once for these weights", backend)
+            export_onnx(network, path, stored)
 
-def _exported(network: nn.Module, backend: str, precision: str, read: Any) -> Runner:
-    """Return what ``read`` makes of the ONNX file of ``network``, which is exported at its first use."""
-    stored = "fp16" if (backend, precision) == ("onnxruntime", "fp16") else "fp32"  # others convert as they load
-    facts = {**network_facts(network), "format": "onnx", "precision": stored}
-
-    def write(path: str) -> None:
-        logger.info("%s: exporting the network to ONNX, once for these weights", backend)
-        export_onnx(network, path, stored)
-
-    return through_cache(facts, "network.onnx", write, read)
-
-
-def _precisions(device: torch.device) -> dict[str, tuple[str, ...]]:
-    return _ON_GPU if device.type == "cuda" else _ON_CPU
+        run = through_cache(facts, "network.onnx", write, read)
+    return _any_size(run, network, "fp32" if precision == "int8" else precision, device)
 
 
 def _check(backend: str, precision: str, device: torch.device, model_file: str | None) -> None:
-    """Refuse what cannot run.
-
-    Raises:
-        ConfigError: says what and what to take instead.
-        MissingExtraError: packages are not installed.
-    """
+    """Refuse what cannot run, and say what to take instead."""
     if backend not in BACKENDS:
         raise ConfigError(f"--backend {backend}: unknown; take one of {', '.join(BACKENDS)}")
     if precision not in PRECISIONS:
@@ -171,7 +149,7 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
     if model_file is None and precision == "int8":
         raise ConfigError(
             "int8 needs the file of a quantised network: make one with tools/export.py --precision int8, and give it "
-            "as --exported (tools/benchmark.py: --int8)"
+            "as --exported"
         )
     if model_file is not None and backend not in _PACKAGES:
         raise ConfigError(f"{model_file}: --backend {backend} runs no exported file; take onnxruntime or openvino")
@@ -179,63 +157,35 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
         raise ConfigError(f"{model_file}: no such file; make it with tools/export.py")
 
 
-class _AnySize:
-    """A runner of an exported network that leaves sizes that do not fit it to the torch backend."""
+def _any_size(run: Runner, network: nn.Module, precision: str, device: torch.device) -> Runner:
+    """Return ``run`` of an exported network, which leaves sizes that do not fit it to the torch backend."""
+    stride = network_stride(network)
 
-    def __init__(self, run: Runner, network: nn.Module, precision: str, device: torch.device) -> None:
-        self.run = run
-        self.stride = network_stride(network)
-        self.make_other = partial(torch_runner, network, precision, device)
-        self.other: Runner | None = None
+    @cache
+    def other() -> Runner:
+        logger.warning("images whose sides are no multiples of %d px run through the torch backend", stride)
+        return torch_session(network, precision, device)
 
-    def __call__(self, image: Tensor) -> Tensor:
-        height, width = image.shape[2:]
-        if height % self.stride == 0 == width % self.stride:
-            return self.run(image)
-        if self.other is None:
-            logger.warning(
-                "images of %d x %d px are no multiples of %d px; such images run through the torch backend",
-                width,
-                height,
-                self.stride,
-            )
-            self.other = self.make_other()
-        return self.other(image)
+    def sized(image: Tensor) -> Tensor:
+        fits = image.shape[2] % stride == 0 == image.shape[3] % stride
+        return run(image) if fits else other()(image)
+
+    return sized
 
 
-# -- backends.accelerated
-# MMSegmentation's own inference on any backend.
+def segmentor_on(network: nn.Module, run: Runner) -> nn.Module:
+    """Return a segmentor whose ``encode_decode`` is ``run``; all else, such as sliding windows, stays.
 
-
-def accelerated(
-    network: nn.Module,
-    backend: str,
-    precision: str = "fp32",
-    device: torch.device | None = None,
-    threads: int | None = None,
-    model_file: str | None = None,
-) -> nn.Module:
-    """Return a segmentor whose ``encode_decode`` runs on ``backend``; all else, such as sliding windows, stays.
-
-    It shares modules and weights with ``network``, which keeps its own ``encode_decode``, but what runs are the weights
-    of this moment. Nothing is to be autocast around it; ``precision`` says all.
-
-    Args:
-        network: MMSegmentation's ``EncoderDecoder`` with its weights.
-        backend: see `make_runner`, as the other arguments.
-        precision: of the backend.
-        device: where images come from.
-        threads: on a CPU.
-        model_file: exported network.
-
-    Raises:
-        UserError: as `make_runner`.
+    It shares modules and weights with ``network``, which keeps its own ``encode_decode``.
     """
-    run = make_runner(network, backend, precision, device, threads, model_file)
     fast: Any = copy.copy(network)
-
-    def encode_decode(image: Tensor, _metas: list[dict] | None) -> Tensor:
-        return run(image)
-
-    fast.encode_decode = encode_decode
+    fast.encode_decode = lambda image, _metas: run(image)
     return fast
+
+
+def accelerated(network: nn.Module, *arguments: Any, **options: Any) -> nn.Module:
+    """Return a segmentor whose ``encode_decode`` is `make_runner`'s function of the same arguments.
+
+    It runs the weights of this moment. Do not autocast around it; the runner's precision decides.
+    """
+    return segmentor_on(network, make_runner(network, *arguments, **options))

@@ -103,6 +103,11 @@ class Process:
     world_size: int
     device: torch.device
 
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if dist.is_initialized():
+            dist.barrier()
+
 
 def start_process(gpu_id: int = 0) -> Process:
     """Join the processes that torchrun started, or stand alone.

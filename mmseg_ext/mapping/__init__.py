@@ -1,14 +1,13 @@
-"""A trained network on rasters of any size."""
+"""Road maps of rasters of any size; imports no PyTorch: whatever predicts is given as an object."""
 
-from .plan import TilePlan, find_rasters
-from .road_map import MapFiles, MapSettings, check_rasters, map_raster
-from .road_network import RoadNetwork
-from .strips import Strip, map_strips
+from .map_files import MapFiles, find_rasters
+from .road_map import Group, MapSettings, check_rasters, map_raster
+from .strips import Strip, TilePlan, map_strips
 
 __all__ = [
+    "Group",
     "MapFiles",
     "MapSettings",
-    "RoadNetwork",
     "Strip",
     "TilePlan",
     "check_rasters",

@@ -1,4 +1,4 @@
-"""Class probabilities of a raster of any height, strip by strip."""
+"""A raster of any height in tiles: where they stand, how they blend, and the strips of rows that they finish."""
 
 from __future__ import annotations
 
@@ -7,52 +7,141 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from ..datasets.reading import ImageReading
-from ..geo.raster import RasterInfo
-from .plan import TilePlan
+from ..errors import ConfigError
+from ..geo import RasterSource
+from ..tiling import blend_weights, overlapping_starts
+
+if TYPE_CHECKING:
+    from ..deploy.facts import NetworkFacts
 
 _BATCHES_AHEAD = 2
 
+# what was read at one place: the image, None where no pixel is valid, and the valid pixels, None where all are
+_Tile = tuple[np.ndarray | None, np.ndarray | None]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-class Source(Protocol):
-    """What is mapped; `mmseg_ext.geo.RasterSource`, or anything that reads as it does."""
+@dataclass(frozen=True)
+class TilePlan:
+    """A grid of overlapping tiles, all of one size, and the strips of rows that they finish.
 
-    info: RasterInfo
+    Strip i is the rows that are done when the tile rows 0 to i are, and were not done before: the strips make up all
+    rows. A raster smaller than a tile gets one tile of its own size.
 
-    def read(
-        self,
-        row: int,
-        column: int,
-        height: int,
-        width: int,
-        bands: Sequence[int] | None = None,
-        out_shape: tuple[int, int] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return values (h, w, B) and valid (h, w) bool or None of a part."""
+    The output of a network that halves its image five times depends on where its squares of 32 pixels begin. At scale
+    1, and if a tile is made of such squares, all tiles begin at one, as those of the whole raster do, and the last
+    ones may reach out of it by less than a square; elsewhere all tiles lie inside.
 
+    Args:
+        height: rows of the raster.
+        width: columns of the raster.
+        tile_px: rows and columns of a tile, after scaling.
+        overlap_px: least overlap of neighbours, after scaling; up to half a tile.
+        scale: pixels given to the network for one pixel of the raster.
+        stride: side of the network's squares in pixels.
 
-class Network(Protocol):
-    """What maps; `RoadNetwork`, or anything that predicts as it does."""
+    Raises:
+        ConfigError: tile, overlap or scale make no grid.
+    """
+
+    height: int
+    width: int
+    tile_px: int
+    overlap_px: int
+    scale: float = 1.0
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a raster of {self.height} rows and {self.width} columns has no pixels")
+        if self.scale <= 0:
+            raise ConfigError(f"a scale of {self.scale:g}: give a number above 0, 1 for the raster's own pixels")
+        if self.tile_px < 1 or not 0 <= self.overlap_px <= self.tile_px // 2:
+            raise ConfigError(
+                f"tiles of {self.tile_px} px that overlap by {self.overlap_px} px: give a tile of 1 px or more and an "
+                f"overlap from 0 to half a tile, which is {max(self.tile_px // 2, 0)} px"
+            )
+
+    def _starts(self, length: int) -> tuple[int, ...]:
+        tile = max(1, round(self.tile_px / self.scale))
+        overlap = min(round(self.overlap_px / self.scale), tile // 2)
+        aligned = self.scale == 1 and tile % self.stride == 0 and tile > self.stride
+        return tuple(overlapping_starts(length, tile, overlap, self.stride if aligned else 1))
+
+    @cached_property
+    def row_starts(self) -> tuple[int, ...]:
+        """First raster row of each tile row."""
+        return self._starts(self.height)
+
+    @cached_property
+    def column_starts(self) -> tuple[int, ...]:
+        """First raster column of each tile column."""
+        return self._starts(self.width)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the probabilities."""
+    def tile_shape(self) -> tuple[int, int]:
+        """Rows and columns of every tile, in pixels of the raster."""
+        tile = max(1, round(self.tile_px / self.scale))
+        return min(tile, self.height), min(tile, self.width)
 
     @property
-    def reading(self) -> ImageReading:
-        """Bands to read and their scaling to 8 bits."""
+    def network_shape(self) -> tuple[int, int]:
+        """Rows and columns of every tile, as given to the network."""
+        height, width = (min(self.tile_px, max(1, round(size * self.scale))) for size in self.tile_shape)
+        return height, width
+
+    @property
+    def rows(self) -> range:
+        """Numbers of the tile rows, which are those of the strips."""
+        return range(len(self.row_starts))
+
+    def strip(self, index: int) -> tuple[int, int]:
+        """Return the first raster row of strip ``index`` and the one after its last."""
+        return self.row_starts[index], (*self.row_starts, self.height)[index + 1]
+
+    def tile_rows_of(self, index: int) -> range:
+        """Return the tile rows that strip ``index`` depends on; the last of them is ``index``."""
+        height = self.tile_shape[0]
+        start = self.row_starts[index]
+        return range(next(i for i in self.rows if self.row_starts[i] + height > start), index + 1)
+
+    @cached_property
+    def row_weights(self) -> np.ndarray:
+        """Weights of each tile row (tile rows, rows of a tile) float32; see `blend_weights`."""
+        return blend_weights(self.row_starts, self.tile_shape[0])
+
+    @cached_property
+    def column_weights(self) -> np.ndarray:
+        """Weights of each tile column (tile columns, columns of a tile) float32; see `blend_weights`."""
+        return blend_weights(self.column_starts, self.tile_shape[1])
+
+
+class MapModel(Protocol):
+    """What maps; `mmseg_ext.deploy.trained.TrainedNetwork`, or anything that does as it does."""
+
+    @property
+    def facts(self) -> NetworkFacts:
+        """Classes, and how images are read."""
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """``backend``, ``precision``, ``exported_sha256`` and ``threads``: what the last bits of a map depend on."""
+
+    @property
+    def software(self) -> dict[str, str]:
+        """Versions of what computes."""
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return (N, classes, h, w) float32 for uint8 images (h, w, B) of one size."""
+        """Return (N, classes, h, w) float32, 0 to 1, for uint8 images (h, w, B) of one size."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +152,12 @@ class Strip:
         index: number of the strip in its `TilePlan`.
         row: first row in the raster.
         probability: of each class (C, h, W) float32, 0 to 1; 0 where nothing is valid.
-        valid: pixels (h, W) at which the raster holds something; None where it does everywhere.
+        valid: pixels (h, W) that are not nodata; None where all are valid.
     """
 
     index: int
     row: int
     probability: np.ndarray
-    valid: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """What was read at one place: ``image`` is None where no pixel is valid, ``valid`` None where all are."""
-
-    image: np.ndarray | None
     valid: np.ndarray | None
 
 
@@ -148,12 +229,8 @@ def _ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], count: int)
             thread.shutdown(cancel_futures=True)
 
 
-def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
-    """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster.
-
-    Raises:
-        DataError: the source has not the bands to read.
-    """
+def _reader(source: RasterSource, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
+    """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster."""
     path = source.info.path
     reading.select(np.empty((1, 1, source.info.bands), np.uint8), path)
     # the source reads the chosen bands only, which then are all there are
@@ -170,15 +247,15 @@ def _reader(source: Source, plan: TilePlan, reading: ImageReading) -> Callable[[
             values = np.pad(values, (*outside, (0, 0)), mode="reflect")
             valid = None if valid is None else np.pad(valid, outside, mode="reflect")
         if valid is not None and not valid.any():
-            return _Tile(None, valid)
-        return _Tile(read.as_read(values, valid, path), valid)
+            return None, valid
+        return read.as_read(values, valid, path), valid
 
     return tile
 
 
 def map_strips(
-    source: Source,
-    network: Network,
+    source: RasterSource,
+    network: MapModel,
     plan: TilePlan,
     *,
     batch: int = 4,
@@ -187,13 +264,13 @@ def map_strips(
 ) -> Iterator[Strip]:
     """Yield the class probabilities of a raster, strip by strip from the top.
 
-    Tiles are read ahead in a thread and predicted in batches of one tile row, from left to right; tiles without any
-    valid pixel are left out. A strip is the same to the last bit whichever others are asked for: the tile rows that
-    it depends on are then computed anew, in the same batches, and summed in the same order. Memory does not
-    depend on the raster's height. Closing the generator ends the thread.
+    Tiles are read ahead in a thread and predicted in batches within a tile row, from left to right; tiles without any
+    valid pixel are left out. A strip is bit-equal whichever others are asked for: the tile rows that it depends on
+    are computed again, in the same batches, and summed in the same order. Memory does not depend on the raster's
+    height. Closing the generator ends the thread.
 
     Args:
-        source: the raster; read in one thread at a time.
+        source: the raster, or whatever has its ``info`` and reads as it does; read in one thread at a time.
         network: what predicts.
         plan: tiles and strips of the raster.
         batch: tiles in one forward pass.
@@ -213,16 +290,17 @@ def map_strips(
     needed = sorted({row for index in wanted for row in plan.tile_rows_of(index)})
     columns = range(len(plan.column_starts))
     places = ((row, column) for row in needed for column in columns)
-    sums = _TileRow(plan, len(network.classes))
-    with closing(_ahead(_reader(source, plan, reading or network.reading), places, _BATCHES_AHEAD * batch)) as tiles:
+    sums = _TileRow(plan, len(network.facts.classes))
+    read = _reader(source, plan, reading or network.facts.reading)
+    with closing(_ahead(read, places, _BATCHES_AHEAD * batch)) as tiles:
         for row in needed:
             sums.move_to(plan.row_starts[row])
             images: dict[int, np.ndarray] = {}
-            for column, tile in zip(columns, islice(tiles, len(columns)), strict=True):
-                if tile.valid is not None:
-                    sums.hide(column, tile.valid)
-                if tile.image is not None:
-                    images[column] = tile.image
+            for column, (image, valid) in zip(columns, islice(tiles, len(columns)), strict=True):
+                if valid is not None:
+                    sums.hide(column, valid)
+                if image is not None:
+                    images[column] = image
                 if images and (len(images) == batch or column == columns[-1]):
                     found = network.predict(list(images.values()))
                     for place, probability in zip(images, found, strict=True):

@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from mmseg_ext.deploy import cache as cache_module
-from mmseg_ext.deploy import cache_folder, make_runner
-from mmseg_ext.deploy.cache import CACHE_VARIABLE, architecture_sha256, network_facts, through_cache
+from mmseg_ext.deploy.cache import (
+    CACHE_VARIABLE,
+    architecture_sha256,
+    cache_folder,
+    network_identity,
+    through_cache,
+)
+from mmseg_ext.deploy.runner import make_runner
 from mmseg_ext.errors import ConfigError
 
 
@@ -103,11 +109,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(monkeypatch, tmp_path):
 
 
 def test_facts_follow_weights_and_settings(network, build):
-    before = network_facts(network)
+    before = network_identity(network)
     json.dumps(before)
     moved = copy.deepcopy(network)
     moved.decode_head.hamburger.fixed_bases.add_(1)  # in no state dict
-    assert network_facts(moved) == {**before, "weights": network_facts(moved)["weights"]} != before
+    assert network_identity(moved) == {**before, "weights": network_identity(moved)["weights"]} != before
 
     config = "dsegnext/tiny/dsegnext.tiny.256x256.EPFL.1.5k.py"
     depths = {"model.backbone.depths": (1, 1, 1, 1)}

@@ -1,10 +1,20 @@
+"""What is asked for on the command line, what is fastest, and what then runs."""
+
+import argparse
 import json
-import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from mmseg_ext.deploy import choice as choice_module
-from mmseg_ext.deploy import choose_backend
+from mmseg_ext.deploy.choice import Choice, choose_backend, run_on
+from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
+from mmseg_ext.engine import build_network, load_config
+from mmseg_ext.engine.distributed import seed_everything
+from mmseg_ext.errors import ConfigError
+
+CPU, SHAPE = torch.device("cpu"), (1, 3, 64, 64)
 
 
 @pytest.fixture()
@@ -15,20 +25,21 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture()
 def made(monkeypatch):
-    """Replace the backends by ones of known speed; return what was made."""
-    calls = []
-    seconds = {
-        ("torch", "fp32"): 0.03,
-        ("openvino", "fp32"): 0.015,
-        ("openvino", "bf16"): 0.004,
-        ("torch", "bf16"): 0.02,
-    }
+    """Replace the backends by ones of known speed, and the clock; return what was made."""
+    calls, clock = [], [0.0]
+    seconds = {("torch", "fp32"): 4, ("openvino", "fp32"): 2, ("openvino", "bf16"): 1, ("torch", "bf16"): 3}
 
     def make(network, backend, precision, device):
         calls.append((backend, precision))
         if backend == "onnxruntime":
             raise RuntimeError("no such library\nand more")
-        return lambda image: time.sleep(seconds[backend, precision])
+
+        def run(image):
+            clock[0] += seconds[backend, precision]
+
+        return run
+
+    monkeypatch.setattr(choice_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     monkeypatch.setattr(choice_module, "make_runner", make)
     monkeypatch.setattr(
@@ -45,8 +56,7 @@ def made(monkeypatch):
 def test_the_fastest_of_the_precisions_is_taken(network, folder, made):
     only = choose_backend(network, (1, 3, 64, 64))
     assert (only.backend, only.precision) == ("openvino", "fp32")
-    assert list(only.seconds) == ["openvino fp32", "torch fp32"]
-    assert 0.015 <= only.seconds["openvino fp32"] < 0.03
+    assert list(only.seconds.items()) == [("openvino fp32", 2), ("torch fp32", 4)]
     best = choose_backend(network, (1, 3, 64, 64), ("fp32", "bf16"))
     assert (best.backend, best.precision) == ("openvino", "bf16")
     assert not {"plain", "compile"} & {backend for backend, _ in made}
@@ -59,7 +69,7 @@ def test_it_is_measured_once(network, folder, made, caplog):
     assert choose_backend(network, (1, 3, 64, 64)) == first  # the same size after rounding up
     assert len(made) == count
     assert caplog.text.count("measuring") == 1
-    assert caplog.text.count(": openvino fp32 (openvino fp32 0.0") == 2
+    assert caplog.text.count(": openvino fp32 (openvino fp32 2 s, torch fp32 4 s)") == 2
     assert caplog.text.count("fastest for 1x3x64x64, measured now: ") == 1
     assert caplog.text.count("fastest for 1x3x64x64, measured before: ") == 1
     choose_backend(network, (1, 3, 96, 64))
@@ -82,3 +92,82 @@ def test_real_backends_can_be_compared(network):
     found = choose_backend(network, (1, 3, 64, 64))
     assert set(found.seconds) == {"torch fp32", "onnxruntime fp32", "openvino fp32"}
     assert found.seconds[f"{found.backend} {found.precision}"] == min(found.seconds.values())
+
+
+@pytest.fixture(scope="module")
+def tiny(one_config):
+    seed_everything(0)
+    return build_network(load_config(str(one_config))).eval()
+
+
+def test_the_command_line_is_read():
+    parser = argparse.ArgumentParser()
+    add_backend_options(parser, "auto")
+    assert backend_settings(parser.parse_args([])) == BackendSettings("auto", None, None)
+    found = backend_settings(parser.parse_args(["--backend", "openvino", "--precision", "int8", "--exported", "a.xml"]))
+    assert found == BackendSettings("openvino", "int8", "a.xml")
+    eager = argparse.ArgumentParser()
+    add_backend_options(eager, None)
+    assert backend_settings(eager.parse_args([])).backend == "torch"
+    assert backend_settings(eager.parse_args(["--exported", "a.xml"])).backend == "auto"  # the file says what runs it
+
+
+def test_what_is_named_runs_and_gives_the_same_scores(tiny):
+    image = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for backend in ("plain", "torch"):
+        fast, *names = run_on(tiny, BackendSettings(backend), "fp32", CPU, SHAPE)
+        assert names == [backend, "fp32"]
+        found[backend] = fast.encode_decode(image, [{}])
+    assert (found["plain"] - found["torch"]).abs().max() < 1e-4
+    assert torch.equal(found["plain"], tiny.encode_decode(image, [{}]))
+
+
+def test_auto_takes_the_choice_among_the_precisions_that_are_allowed(tiny, monkeypatch):
+    asked = []
+
+    def choose(_network, shape, precisions, device):
+        asked.append((shape, tuple(precisions)))
+        return Choice("torch", precisions[-1], {})
+
+    monkeypatch.setattr(choice_module, "choose_backend", choose)
+    monkeypatch.setattr(choice_module, "fast_precisions", lambda device: ("fp32", "bf16"))
+    assert run_on(tiny, BackendSettings("auto"), "fp32", CPU, SHAPE)[1:] == ("torch", "fp32")
+    assert run_on(tiny, BackendSettings("auto", "auto"), "fp32", CPU, SHAPE)[1:] == ("torch", "bf16")
+    assert asked == [(SHAPE, ("fp32",)), (SHAPE, ("fp32", "bf16"))]
+    # of a named backend, auto is the shortest type that backend and hardware have
+    assert run_on(tiny, BackendSettings("torch", "auto"), "fp32", CPU, SHAPE)[2] == "bf16"
+    assert run_on(tiny, BackendSettings("plain", "auto"), "fp32", CPU, SHAPE)[2] == "fp32"
+
+
+def test_exported_files_are_of_the_same_weights(tiny, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"--exported a.pth: give a .onnx or .xml file"):
+        run_on(tiny, BackendSettings(exported="a.pth"), "fp32", CPU, SHAPE)
+    with pytest.raises(ConfigError, match=r"none.onnx: no such file"):
+        run_on(tiny, BackendSettings(exported=str(tmp_path / "none.onnx")), "fp32", CPU, SHAPE)
+
+    def metadata(path):
+        return dict(precision=json.dumps(path[:4]), weights_sha256=json.dumps(weights))
+
+    monkeypatch.setattr(choice_module, "read_metadata", metadata)
+    weights = choice_module.weights_sha256(tiny.state_dict())
+    for backend, precision, file, words in [
+        ("onnxruntime", None, "int8.xml", "int8.xml: runs on openvino, not on --backend onnxruntime"),
+        ("torch", None, "fp32.onnx", "runs on onnxruntime or openvino or tensorrt, not on --backend torch"),
+        ("auto", "fp32", "int8.xml", "int8.xml: is in int8, not in fp32; leave --precision out"),
+        ("auto", "int8", "fp32.onnx", "fp32.onnx: is in fp32, not in int8"),
+        ("auto", "fp32", "fp16.onnx", "fp16.onnx: is in fp16, not in fp32"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            run_on(tiny, BackendSettings(backend, precision, file), "fp32", CPU, SHAPE)
+    monkeypatch.setattr(choice_module, "accelerated", lambda network, *rest, **options: network)
+    for backend, precision, file, found in [
+        ("auto", None, "int8.xml", ("openvino", "int8")),
+        ("auto", "auto", "fp32.onnx", ("onnxruntime", "fp32")),
+        ("openvino", "bf16", "fp32.onnx", ("openvino", "bf16")),
+        ("auto", None, "fp16.xml", ("openvino", "fp32")),
+    ]:
+        assert run_on(tiny, BackendSettings(backend, precision, file), "fp32", CPU, SHAPE)[1:] == found
+    weights = "other"
+    with pytest.raises(ConfigError, match=r"fp32.onnx: was made from other weights; export this checkpoint"):
+        run_on(tiny, BackendSettings("auto", exported="fp32.onnx"), "fp32", CPU, SHAPE)

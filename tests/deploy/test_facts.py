@@ -7,7 +7,7 @@ import pytest
 
 from mmseg_ext import __version__
 from mmseg_ext.datasets.reading import ImageReading
-from mmseg_ext.deploy import NetworkFacts
+from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
 from mmseg_ext.errors import ConfigError
@@ -42,7 +42,7 @@ def test_facts_come_from_config_checkpoint_and_network(cfg, network):
     assert NetworkFacts.from_metadata(facts.as_metadata()) == facts
     assert json.loads(facts.as_metadata()["reading"]) == dict(bands=[5, 3, 2], low=[0.0], high=[4000.0], gsd_m=0.25)
     image = np.full((1, 1, 3), 58, np.uint8)
-    normalized = facts.normalize()(dict(img=image, filename=None))["img"][0, 0]
+    normalized = facts.normalized(image, "a.png")[0, 0]
     assert normalized == pytest.approx([(58 - 150) / 27, (58 - 138) / 24, (58 - 112) / 24])
 
 

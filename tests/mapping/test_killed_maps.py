@@ -14,9 +14,11 @@ from mmcv import Config
 
 from mmseg_ext.engine import train
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.mapping import TilePlan
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("MAP_KILLS", 3))
+STRIPS = len(TilePlan(1200, 480, 64, 16, stride=32).rows)
 
 
 def test_killed_maps_equal_a_straight_one(one_config, tmp_path, root):
@@ -39,9 +41,11 @@ def test_killed_maps_equal_a_straight_one(one_config, tmp_path, root):
         process = subprocess.Popen(
             command(folder), cwd=root, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while not (folder / "pit.parts").is_dir() and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 8))  # while tiles are mapped, strips written, or the map put together
+        strips = random.integers(0, STRIPS + 1)  # while tiles are mapped, strips written, or the map put together
+        parts = folder / "pit.parts"
+        while (not parts.is_dir() or len(list(parts.glob("*.npz"))) < strips) and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         if process.wait() != -signal.SIGKILL:
             done += 1

@@ -13,10 +13,11 @@ import pytest
 import rasterio
 from mmcv import Config
 
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import train
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
-from mmseg_ext.mapping import MapSettings, RoadNetwork, check_rasters, find_rasters, map_raster, map_strips, road_map
+from mmseg_ext.mapping import MapSettings, check_rasters, find_rasters, map_files, map_raster, map_strips, road_map
 from mmseg_ext.mapping.road_map import chosen_scale
 from mmseg_ext.networks import extract_network
 
@@ -34,7 +35,7 @@ def checkpoint(one_config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(checkpoint):
-    return RoadNetwork.load(checkpoint)
+    return TrainedNetwork.load(checkpoint)
 
 
 def raster(path, height=150, width=130, seed=0, valid=None, **place):
@@ -73,7 +74,7 @@ def test_a_map_lies_where_its_raster_does_and_says_what_it_is(network, tmp_path)
     assert json.loads((tmp_path / "out" / "pit.json").read_text()) == json.loads(json.dumps(record, default=float))
     assert record["valid_share"] == pytest.approx(valid.mean())
     assert record["class_share"]["road"] == pytest.approx((road == 1).sum() / valid.sum())
-    assert record["weights_sha256"] == network.weights_sha256 and record["settings"]["tile_px"] == 64
+    assert record["weights_sha256"] == network.facts.weights_sha256 and record["settings"]["tile_px"] == 64
 
 
 def test_a_killed_run_goes_on_and_ends_like_a_straight_one(network, tmp_path, monkeypatch):
@@ -152,7 +153,7 @@ def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
 
 def test_the_scale_follows_the_metres_of_raster_and_training(network, tmp_path, caplog):
     info = road_map.RasterSource(raster(tmp_path / "a.tif", crs=UTM, transform=(0.5, 0, 0, 0, -0.5, 0))).info
-    reading = network.reading.with_settings(gsd_m=1.0)
+    reading = network.facts.reading.with_settings(gsd_m=1.0)
     assert chosen_scale(info, reading, SMALL) == 0.5
     assert "has 0.5 m per pixel, the training images had 1 m" in caplog.text
     assert chosen_scale(info, reading.with_settings(gsd_m=0.52), SMALL) == 1
@@ -167,7 +168,7 @@ def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="pit.json: is there already, of another raster, checkpoint or setting"):
         map_raster(path, network, str(tmp_path / "out"), other)
     map_raster(path, network, str(tmp_path / "out"), other, overwrite=True)
-    monkeypatch.setattr(road_map.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(map_files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ConfigError, match="0.0 GiB are free, but mapping .*pit.tif may need"):
         map_raster(path, network, str(tmp_path / "full"), SMALL)
     monkeypatch.undo()
@@ -207,7 +208,7 @@ def test_a_raster_that_holds_nothing_gives_an_empty_map(network, tmp_path, caplo
     record = map_raster(path, network, str(tmp_path / "out"), SMALL)
     assert (pixels(tmp_path / "out" / "a_roads.tif") == 255).all()
     assert record["valid_share"] == 0 and record["class_share"] == {"background": None, "road": None}
-    assert "holds no valid pixel; its map is empty" in caplog.text
+    assert "no valid pixel in it; its map is empty" in caplog.text
 
 
 def test_inputs_are_files_folders_and_patterns_and_names_are_unique(tmp_path):
@@ -222,5 +223,5 @@ def test_inputs_are_files_folders_and_patterns_and_names_are_unique(tmp_path):
     with pytest.raises(DataError, match="none.tif: no such file, folder or pattern"):
         find_rasters([str(tmp_path / "none.tif")])
     (tmp_path / "c").mkdir()
-    with pytest.raises(DataError, match="c: holds no raster"):
+    with pytest.raises(DataError, match="c: no raster in this folder"):
         find_rasters([str(tmp_path / "c")])

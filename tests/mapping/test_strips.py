@@ -1,5 +1,7 @@
 import threading
 import time
+from itertools import pairwise
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,12 +11,110 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmseg_ext.datasets import ImageReading
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import write_checkpoint
 from mmseg_ext.engine.distributed import seed_everything
-from mmseg_ext.errors import DataError
+from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import RasterInfo
-from mmseg_ext.mapping import RoadNetwork, TilePlan, map_strips
+from mmseg_ext.mapping import TilePlan, map_strips
+
+
+@st.composite
+def plans(draw):
+    tile = draw(st.integers(1, 80))
+    scale = draw(st.sampled_from([1.0, 1.0, 0.5, 2.0, 1.25, 0.37, 3.0]))
+    stride = draw(st.sampled_from([1, 2, 8, 16]))
+    shape = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    return TilePlan(*shape, tile, draw(st.integers(0, tile // 2)), scale, stride)
+
+
+@given(plans())
+@settings(deadline=None)
+def test_tiles_lie_inside_but_for_a_square_and_cover(plan):
+    aligned = plan.scale == 1 and plan.tile_px % plan.stride == 0 and plan.tile_px > plan.stride
+    for starts, size, length in (
+        (plan.row_starts, plan.tile_shape[0], plan.height),
+        (plan.column_starts, plan.tile_shape[1], plan.width),
+    ):
+        seen = np.zeros(length, int)
+        for start in starts:
+            assert 0 <= start <= start + size < length + (plan.stride if aligned and len(starts) > 1 else 1)
+            assert not aligned or start % plan.stride == 0
+            seen[start : start + size] += 1
+        assert seen.min() >= 1
+        assert all(b - a <= size - min(plan.overlap_px, size // 2) for a, b in pairwise(starts)) or plan.scale != 1
+    assert max(plan.network_shape) <= plan.tile_px
+
+
+@given(plans())
+@settings(deadline=None)
+def test_strips_part_the_rows_and_know_their_tile_rows(plan):
+    done = 0
+    tile_height = plan.tile_shape[0]
+    for index in plan.rows:
+        start, end = plan.strip(index)
+        assert start == done < end
+        done = end
+        touching = [i for i, row in enumerate(plan.row_starts) if row < end and row + tile_height > start]
+        assert list(plan.tile_rows_of(index)) == touching  # brute force: no later tile row, and all earlier ones
+    assert done == plan.height
+
+
+@given(plans())
+@settings(deadline=None)
+def test_weights_sum_up_to_one(plan):
+    total = np.zeros((plan.height, plan.width))
+    height, width = plan.tile_shape
+    for row, row_weights in zip(plan.row_starts, plan.row_weights, strict=True):
+        for column, column_weights in zip(plan.column_starts, plan.column_weights, strict=True):
+            inside = total[row : row + height, column : column + width]
+            inside += np.outer(row_weights, column_weights)[: inside.shape[0], : inside.shape[1]]
+    assert np.abs(total - 1).max() < 1e-6
+    assert plan.row_weights.min() >= 0 and plan.column_weights.min() >= 0
+
+
+def test_by_hand():
+    # 6 px tiles that share 2 px: starts 0, 4, 8 make up 14 rows; 5 columns are less than a tile
+    plan = TilePlan(14, 5, 6, 2)
+    assert plan.row_starts == (0, 4, 8) and plan.column_starts == (0,)
+    assert plan.tile_shape == plan.network_shape == (6, 5)
+    assert [plan.strip(i) for i in plan.rows] == [(0, 4), (4, 8), (8, 14)]
+    assert [list(plan.tile_rows_of(i)) for i in plan.rows] == [[0], [0, 1], [1, 2]]
+    # sin^2 at 1/4 and 3/4 of a quarter turn
+    low, high = np.sin(np.pi / 8) ** 2, np.sin(3 * np.pi / 8) ** 2
+    assert np.allclose(plan.row_weights[1], [low, high, 1, 1, high, low], atol=1e-6)
+    assert np.allclose(plan.row_weights[0], [1, 1, 1, 1, high, low], atol=1e-6)  # flat at the raster's border
+    assert np.allclose(plan.column_weights, 1)
+
+
+def test_the_stride_by_hand():
+    # 128 px tiles begin at multiples of 32, and the last reaches out to 320 where 300 rows are
+    plan = TilePlan(300, 128, 128, 40, stride=32)
+    assert plan.row_starts == (0, 64, 128, 192) and plan.column_starts == (0,)
+    assert plan.strip(3) == (192, 300)
+    # neither tiles of 100 px nor another scale can be aligned
+    assert TilePlan(300, 128, 100, 40, stride=32).row_starts == (0, 50, 100, 150, 200)
+    assert TilePlan(300, 128, 128, 40, 0.5, stride=32).row_starts == (0, 44)
+
+
+def test_sizes_at_other_scales():
+    # 512 network pixels at 1.25 for one of the raster are 409.6, so 410; at 3 they are 171, which still show 512
+    assert TilePlan(2000, 3000, 512, 100, 1.25).tile_shape == (410, 410)
+    assert TilePlan(2000, 3000, 512, 100, 3).tile_shape == (171, 171)
+    assert TilePlan(2000, 3000, 512, 100, 3).network_shape == (512, 512)
+    # 100 rows are less than a tile of 1024, of which the network sees half
+    half = TilePlan(100, 3000, 512, 100, 0.5)
+    assert half.tile_shape == (100, 1024) and half.network_shape == (50, 512)
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "scale", "words"),
+    [(64, 33, 1, "half a tile, which is 32"), (64, -1, 1, "overlap"), (0, 0, 1, "1 px or more"), (64, 8, 0, "scale")],
+)
+def test_refused(tile, overlap, scale, words):
+    with pytest.raises(ConfigError, match=words):
+        TilePlan(100, 100, tile, overlap, scale)
 
 
 class Memory:
@@ -43,10 +143,8 @@ class Memory:
 class Pixelwise:
     """A network that sees single pixels: two classes, of which the second is the red value."""
 
-    classes = ("background", "road")
-    reading = ImageReading()
-
-    def __init__(self):
+    def __init__(self, reading=None):
+        self.facts = SimpleNamespace(classes=("background", "road"), reading=reading or ImageReading())
         self.batches = []
 
     def predict(self, images):
@@ -157,14 +255,16 @@ def test_reads_while_the_network_computes_but_not_too_far():
     source = Memory(noise(20, 2000))
     ahead = []
 
-    class Slow(Pixelwise):
+    class Patient(Pixelwise):
         def predict(self, images):
-            time.sleep(0.01)
-            ahead.append(len(source.reads) - sum(self.batches) - len(images))
+            done = sum(self.batches) + len(images)
+            while len(source.reads) == done < 100:  # without a reader beside it this would never end
+                time.sleep(0.001)
+            ahead.append(len(source.reads) - done)
             return super().predict(images)
 
-    list(map_strips(source, Slow(), plan, batch=2))
-    assert max(ahead[2:-4]) >= 1
+    list(map_strips(source, Patient(), plan, batch=2))
+    assert len(ahead) == 50 and min(ahead[:-1]) >= 1
     assert max(ahead) <= 2 * 2 + 1  # two batches, and the tile that is asked for
 
 
@@ -238,11 +338,10 @@ def test_scale(scale):
 def test_bands_and_scaling_are_the_networks_unless_told():
     deep = noise(40, 30, 5).astype(np.uint16) * 16
     plan = TilePlan(40, 30, 20, 4)
-    network = Pixelwise()
-    network.reading = ImageReading(bands=(4, 2, 1), low=(0.0,), high=(4080.0,))
+    network = Pixelwise(ImageReading(bands=(4, 2, 1), low=(0.0,), high=(4080.0,)))
     (_, road), _ = assembled(map_strips(Memory(deep), network, plan), plan)
     assert np.abs(road - deep[:, :, 3] / 4080).max() < 1e-6
-    other = network.reading.with_settings(bands=(2, 1, 5))
+    other = network.facts.reading.with_settings(bands=(2, 1, 5))
     (_, road), _ = assembled(map_strips(Memory(deep), network, plan, reading=other), plan)
     assert np.abs(road - deep[:, :, 1] / 4080).max() < 1e-6
     with pytest.raises(DataError, match="has 5 bands, but bands 6"):
@@ -303,7 +402,7 @@ def tiny_network(tmp_path_factory, one_config):
     cfg = load_config(str(one_config))
     path = str(tmp_path_factory.mktemp("tiny") / "network.pth")
     write_checkpoint(dict(state_dict=build_network(cfg).state_dict(), meta=dict(config=cfg.pretty_text)), path)
-    return RoadNetwork.load(path)
+    return TrainedNetwork.load(path)
 
 
 def test_dsegnext_gives_the_same_bits_for_any_choice_of_strips(tiny_network):
@@ -329,12 +428,13 @@ def test_a_convolutional_network_says_the_same_in_tiles_and_as_a_whole(tmp_path,
     path = str(tmp_path / "linknet.pth")
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
     with torch.no_grad():
-        model.train().encode_decode(torch.from_numpy(RoadNetwork.load(path)._input(image)).permute(2, 0, 1)[None], [{}])
+        taken = TrainedNetwork.load(path).facts.normalized(image, "a.tif")  # 704 and 608 are multiples of 32
+        model.train().encode_decode(torch.from_numpy(taken).permute(2, 0, 1)[None], [{}])
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
-    network = RoadNetwork.load(path)
+    network = TrainedNetwork.load(path)
     (whole,) = network.predict([image])
 
-    plan = TilePlan(704, 608, 576, 288, stride=network.stride)
+    plan = TilePlan(704, 608, 576, 288, stride=network.facts.stride)
     assert (plan.row_starts, plan.column_starts) == ((0, 128), (0, 32))
     tiled, _ = assembled(map_strips(Memory(image), network, plan, batch=1), plan)
     expected, found = (np.log(probability[1] / probability[0]) for probability in (whole, tiled))

@@ -4,10 +4,13 @@ import importlib.util
 import shutil
 import signal
 
+import numpy as np
 import pytest
 import torch
 
-from mmseg_ext.deploy import BACKENDS, available_backends, make_runner
+from mmseg_ext.deploy.options import BACKENDS
+from mmseg_ext.deploy.runner import accelerated, available_backends, make_runner
+from mmseg_ext.engine.test_time_augmentation import class_probabilities
 from mmseg_ext.errors import ConfigError, MissingExtraError
 
 FP32 = ("plain", "torch", "onnxruntime", "openvino")
@@ -175,7 +178,7 @@ def test_all_backends_that_are_installed_are_available():
 
 def test_no_compiler_is_one_line(network, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ConfigError, match="no C[+][+] compiler; take one of plain, torch"):
+    with pytest.raises(ConfigError, match="no C[+][+] compiler .*; take one of plain, torch"):
         make_runner(network, "compile")
 
 
@@ -197,3 +200,44 @@ def test_gpu_scores_are_those_of_the_network(network, images, plain, precision, 
         found = run(images.to(device)).cpu()
         assert (found - plain).abs().max() < most
     assert agreement(found, plain) > 0.98
+
+
+def metas(height, width, flip):
+    shape = (height, width, 3)
+    return [dict(img_shape=shape, ori_shape=shape, flip=flip, flip_direction="horizontal")]
+
+
+@pytest.fixture()
+def test_cfg(network):
+    """Restore how the network is run."""
+    before = network.test_cfg
+    yield
+    network.test_cfg = before
+
+
+@pytest.mark.parametrize("mode", [dict(mode="whole"), dict(mode="slide", crop_size=(64, 64), stride=(40, 48))])
+def test_mmsegmentations_inference_and_augmentation_stay_the_same(network, images, mode, test_cfg):
+    network.test_cfg = type(network.test_cfg)(mode)
+    fast = accelerated(network, "openvino")
+    copies = [images[:1], images[:1].flip(3)]
+    told = [metas(96, 128, False), metas(96, 128, True)]
+    with torch.no_grad():
+        wanted = class_probabilities(network, copies, told, (0, 1))
+        found = class_probabilities(fast, copies, told, (0, 1))
+    assert (found - wanted).abs().max() < 1e-4
+    assert wanted.std() > 0.05
+
+
+def test_the_segmentor_itself_is_not_accelerated(network, images):
+    with torch.no_grad():
+        before = network.encode_decode(images, [{}] * 2)
+        fast = accelerated(network, "torch", "bf16")
+        assert not torch.equal(fast.encode_decode(images, [{}] * 2), before)
+        assert torch.equal(network.encode_decode(images, [{}] * 2), before)
+
+
+def test_labels_of_simple_test(network, images):
+    with torch.no_grad():
+        wanted = network.simple_test(images[:1], metas(96, 128, False))
+        found = accelerated(network, "onnxruntime").simple_test(images[:1], metas(96, 128, False))
+    assert np.mean(found[0] == wanted[0]) > 0.999

@@ -4,13 +4,13 @@ import torch
 from mmseg.datasets import build_dataset
 
 from mmseg_ext.datasets import ImageReading
-from mmseg_ext.deploy import BackendSettings
+from mmseg_ext.deploy.options import BackendSettings
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config, publish_checkpoint
 from mmseg_ext.engine.checkpoint import write_checkpoint
 from mmseg_ext.engine.distributed import LocalSegmentor, Process, seed_everything
 from mmseg_ext.engine.evaluation import evaluation_loader, predict_dataset
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.mapping import RoadNetwork
 
 
 def save(folder, config_path, options=None, **meta):
@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory, one_config):
 
 @pytest.fixture(scope="module")
 def network(checkpoint):
-    return RoadNetwork.load(checkpoint)
+    return TrainedNetwork.load(checkpoint)
 
 
 def noise(*shape, seed=0):
@@ -37,8 +37,8 @@ def noise(*shape, seed=0):
 
 
 def test_what_a_plain_checkpoint_says(network):
-    assert network.classes == ("background", "road") and network.palette == ((0, 0, 0), (128, 0, 0))
-    assert network.reading == ImageReading() and network.threshold is None
+    assert network.facts.classes == ("background", "road") and network.facts.palette == ((0, 0, 0), (128, 0, 0))
+    assert network.facts.reading == ImageReading() and network.facts.threshold is None
     assert network.precision == "fp32" and network.device.type in ("cpu", "cuda")
 
 
@@ -46,7 +46,7 @@ def test_predicts_what_evaluation_predicts(checkpoint, network, one_config):
     size = {"data.test.step_args.MultiScaleFlipAug.img_scale": (128, 128)}  # the image's own: no resizing
     dataset = build_dataset(load_config(str(one_config), size).data.test, dict(test_mode=True))
     loader = evaluation_loader(dataset, Process(0, 1, network.device), workers=0)
-    plain = RoadNetwork.load(checkpoint, settings=BackendSettings("plain"))
+    plain = TrainedNetwork.load(checkpoint, settings=BackendSettings("plain"))
     local = LocalSegmentor(plain.model, plain.device, None)
     (expected,) = predict_dataset(local, loader)
     (found,) = plain.predict([dataset.picture(0)])
@@ -85,37 +85,40 @@ def test_reading_and_classes_come_from_checkpoint_and_config(tmp_path, one_confi
     image = dict(bands=[3, 2, 1], low=[0.0], high=[4000.0], gsd_m=0.5)
     meta = dict(image=image, CLASSES=["nothing", "haul road"], PALETTE=[[0, 0, 0], [1, 2, 3]])
     path = save(tmp_path, one_config, **meta)
-    network = RoadNetwork.load(path)
-    assert network.reading == ImageReading((3, 2, 1), (0.0,), (4000.0,), 0.5)
-    assert network.classes == ("nothing", "haul road") and network.palette == ((0, 0, 0), (1, 2, 3))
+    network = TrainedNetwork.load(path)
+    assert network.facts.reading == ImageReading((3, 2, 1), (0.0,), (4000.0,), 0.5)
+    assert network.facts.classes == ("nothing", "haul road") and network.facts.palette == ((0, 0, 0), (1, 2, 3))
     # what is said beside the checkpoint comes first
     options = {"data.test.step_args.LoadRoadImage": dict(gsd_m=0.25), "data.test.classes": ["a", "b"]}
-    network = RoadNetwork.load(path, str(one_config), options)
-    assert network.reading == ImageReading((3, 2, 1), (0.0,), (4000.0,), 0.25) and network.classes == ("a", "b")
+    network = TrainedNetwork.load(path, str(one_config), options)
+    assert network.facts.reading == ImageReading((3, 2, 1), (0.0,), (4000.0,), 0.25) and network.facts.classes == (
+        "a",
+        "b",
+    )
 
 
 def test_published_checkpoint_is_the_same_network(tmp_path, checkpoint, network, one_config):
     dest = str(tmp_path / "roads.safetensors")
     meta = publish_checkpoint(checkpoint, dest, load_config(str(one_config)), "MIT", gsd_m=0.3)
-    published = RoadNetwork.load(dest)
-    assert published.weights_sha256 == network.weights_sha256 == meta["weights_sha256"]
-    assert published.reading.gsd_m == 0.3
+    published = TrainedNetwork.load(dest)
+    assert published.facts.weights_sha256 == network.facts.weights_sha256 == meta["weights_sha256"]
+    assert published.facts.reading.gsd_m == 0.3
     assert np.array_equal(published.predict([noise(64, 64, 3)]), network.predict([noise(64, 64, 3)]))
 
 
 def test_a_single_output_gives_two_classes(tmp_path, one_config):
     options = {"model.decode_head.out_channels": 1, "model.decode_head.threshold": 0.4}
-    network = RoadNetwork.load(save(tmp_path, one_config, options))
+    network = TrainedNetwork.load(save(tmp_path, one_config, options))
     found = network.predict([noise(64, 64, 3)])
-    assert network.threshold == 0.4 and found.shape == (1, 2, 64, 64)
+    assert network.facts.threshold == 0.4 and found.shape == (1, 2, 64, 64)
     with torch.no_grad():
-        batch = torch.from_numpy(network.normalize(dict(img=noise(64, 64, 3)[:, :, ::-1].copy()))["img"])
+        batch = torch.from_numpy(network.facts.normalized(noise(64, 64, 3), "a.png"))
         score = network.model.encode_decode(batch.permute(2, 0, 1)[None].contiguous(), [{}])
     assert np.allclose(found[:, 1:], score.sigmoid().numpy(), atol=1e-6) and np.allclose(found.sum(axis=1), 1)
 
 
 def test_bf16_is_close(checkpoint, network):
-    halved = RoadNetwork.load(checkpoint, settings=BackendSettings("torch", "bf16"))
+    halved = TrainedNetwork.load(checkpoint, settings=BackendSettings("torch", "bf16"))
     image = noise(64, 64, 3)
     assert (halved.backend, halved.precision) == ("torch", "bf16") and network.precision == "fp32"
     found, exact = halved.predict([image]), network.predict([image])
@@ -126,7 +129,7 @@ def test_mistakes(checkpoint, network, tmp_path, one_config):
     with pytest.raises(ConfigError, match="4 bands, but Normalize has 3 means"):
         network.predict([noise(32, 32, 4)])
     with pytest.raises(ConfigError, match="2 classes, but there are 3 names"):
-        RoadNetwork.load(checkpoint, options={"data.test.classes": ["a", "b", "c"]})
+        TrainedNetwork.load(checkpoint, options={"data.test.classes": ["a", "b", "c"]})
     text = load_config(str(one_config)).pretty_text.replace("'Normalize'", "'RandomFlip'")
     with pytest.raises(ConfigError, match="no Normalize"):
-        RoadNetwork.load(save(tmp_path, one_config, config=text))
+        TrainedNetwork.load(save(tmp_path, one_config, config=text))

@@ -1,5 +1,6 @@
 """tools/export.py: files with their records, or one line and nothing written."""
 
+import dataclasses
 import json
 import os
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mmseg_ext.datasets.loading import to_bgr
-from mmseg_ext.deploy import NetworkFacts, exporting, read_facts
-from mmseg_ext.deploy.exporting import calibration_images, runner_of
+from mmseg_ext.deploy import exporting
+from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.deploy.formats import FORMATS, read_facts
+from mmseg_ext.deploy.int8 import calibration_images
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
 from mmseg_ext.errors import ConfigError, DataError
@@ -41,7 +43,7 @@ def test_several_formats_at_once(trained, run_tool, tmp_path):
     assert sorted(os.listdir(out)) == names
     digest = weights_sha256(network.state_dict())
     image = torch.randn(1, 3, 64, 32)
-    for name in ("roads_fp32.pt", "roads_fp32.xml"):
+    for name, kind in (("roads_fp32.pt", "torchscript"), ("roads_fp32.xml", "openvino")):
         record = json.loads((out / f"{name}.json").read_text())
         assert record["parity"]["max_difference"] < 1e-4
         assert record["parity"]["class_agreement"] > 0.999
@@ -50,8 +52,8 @@ def test_several_formats_at_once(trained, run_tool, tmp_path):
         assert f"{name}: logits within" in done.stderr
         facts = read_facts(str(out / name))
         assert (facts.weights_sha256, facts.reading.gsd_m, facts.mean[0]) == (digest, 0.5, 150.0)
-        found = runner_of(str(out / name))(image.numpy())
-        assert np.abs(found - Scores(network)(image).detach().numpy()).max() < 1e-4
+        found = FORMATS[kind].open(str(out / name))(image)
+        assert (found - Scores(network)(image)).abs().max() < 1e-4
     refused = run_tool(*command)
     assert refused.returncode == 2
     assert refused.stderr == f"error: {out}/roads_fp32.xml: is there already; give --overwrite to replace it\n"
@@ -86,7 +88,7 @@ def test_calibration_images_are_what_the_network_sees(trained, one_config, mine_
     stem = (mine_data / "ImageSets" / "Segmentation" / "train.txt").read_text().split()[0]
     (path,) = (mine_data / "JPEGImages").glob(f"{stem}.*")
     pixels = np.asarray(Image.open(path))
-    assert np.allclose(images[0][0], facts.normalize()(dict(img=to_bgr(pixels)))["img"].transpose(2, 0, 1), atol=1e-5)
+    assert np.allclose(images[0][0], facts.normalized(pixels, "a.png").transpose(2, 0, 1), atol=1e-5)
     Image.fromarray(pixels[:50, :40]).save(tmp_path / "a.png")
     (image,) = calibration_images(str(tmp_path), cfg, facts)
     assert image.shape == (1, 3, 64, 64)
@@ -94,16 +96,17 @@ def test_calibration_images_are_what_the_network_sees(trained, one_config, mine_
     with pytest.raises(DataError, match="no such folder; --calibration takes"):
         calibration_images(str(tmp_path / "none"), cfg, facts)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="empty: no images in it"):
         calibration_images(str(tmp_path / "empty"), cfg, facts)
     cfg.data.train.data_root = "/nowhere"
-    with pytest.raises(DataError, match="int8 is calibrated with images, and .*/nowhere: no such folder.*--cal"):
+    with pytest.raises(DataError, match="int8 needs images to calibrate with, and .*/nowhere: no such folder.*--cal"):
         calibration_images(None, cfg, facts)
 
 
 def test_a_file_that_differs_is_not_kept(trained, tmp_path, monkeypatch):
     checkpoint, _ = trained
-    monkeypatch.setattr(exporting, "runner_of", lambda path: lambda image: image[:, :2])
+    wrong = dataclasses.replace(FORMATS["torchscript"], open=lambda path: lambda image: image[:, :2])
+    monkeypatch.setitem(exporting.FORMATS, "torchscript", wrong)
     with pytest.raises(ConfigError, match=r"roads.pt: differs from the network in PyTorch .* so it was not kept"):
         exporting.export_checkpoint(checkpoint, str(tmp_path / "roads.pt"), ["torchscript"])
     assert os.listdir(tmp_path) == []

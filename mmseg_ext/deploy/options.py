@@ -1,0 +1,40 @@
+"""How a network is to run, as the command line says it; imports no PyTorch, so that tools parse arguments at once."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+BACKENDS = ("plain", "torch", "compile", "onnxruntime", "openvino", "tensorrt")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """How a network is to run.
+
+    Attributes:
+        backend: one of `BACKENDS`, or ``auto``: the fastest one installed, by measurement.
+        precision: one of `PRECISIONS`, or ``auto``: the best that the hardware supports; None: the config's.
+        exported: an exported file of the same weights to run; int8 needs one.
+    """
+
+    backend: str = "torch"
+    precision: str | None = None
+    exported: str | None = None
+
+
+def add_backend_options(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add --backend, --precision and --exported to a tool; `backend_settings` reads them."""
+    names = ("auto", *BACKENDS)
+    text = "what runs the network; auto: the fastest one installed, measured once on this machine"
+    parser.add_argument("--backend", choices=names, default=default, help=f"{text} (default: {default or 'eager'})")
+    text = "auto: the best that the hardware supports (default: the config's, else fp32)"
+    parser.add_argument("--precision", choices=[*PRECISIONS, "auto"], help=text)
+    text = "run this file, .onnx or .xml, written by tools/export.py; needed for int8"
+    parser.add_argument("--exported", metavar="FILE", help=text)
+
+
+def backend_settings(args: argparse.Namespace) -> BackendSettings:
+    """Return what the command line says."""
+    return BackendSettings(args.backend or ("auto" if args.exported else "torch"), args.precision, args.exported)

@@ -1,0 +1,216 @@
+"""The files of a map: the rasters to map, finished strips that a killed run left, and the maps, preview and record."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..datasets.reading import ImageReading
+from ..datasets.voc import IMAGE_SUFFIXES
+from ..errors import ConfigError, DataError
+from ..files import complete_file
+from ..geo import RasterSource, write_cog
+from ..report.pictures import paint_labels, save_picture
+from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
+
+if TYPE_CHECKING:
+    from ..deploy.facts import NetworkFacts
+
+RASTER_SUFFIXES = (*IMAGE_SUFFIXES, ".vrt", ".jp2", ".img")
+NODATA = 255
+PROBABILITY_STEPS = 250
+_PREVIEW_PX = 2048
+
+
+def find_rasters(inputs: Sequence[str]) -> list[str]:
+    """Return the rasters that ``inputs`` name, in order, none twice.
+
+    Args:
+        inputs: files, folders (all rasters in it), or patterns such as ``flights/*.tif``.
+
+    Raises:
+        DataError: nothing is there.
+        ConfigError: two rasters have one name, so their results would too.
+    """
+    found: list[str] = []
+    for name in inputs:
+        if os.path.isdir(name):
+            here = [os.path.join(name, f) for f in sorted(os.listdir(name)) if f.lower().endswith(RASTER_SUFFIXES)]
+            if not here:
+                raise DataError(f"{name}: no raster in this folder ({', '.join(RASTER_SUFFIXES)})")
+        else:
+            here = [name] if os.path.isfile(name) else sorted(filter(os.path.isfile, glob.glob(name)))
+            if not here:
+                raise DataError(f"{name}: no such file, folder or pattern")
+        found += here
+    rasters = list(dict.fromkeys(map(os.path.normpath, found)))
+    names: dict[str, str] = {}
+    for path in rasters:
+        name = MapFiles.of(path, "").name
+        if other := names.get(name):
+            raise ConfigError(f"{other} and {path}: both are called {name}; map them into two folders")
+        names[name] = path
+    return rasters
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """The results for one raster.
+
+    Attributes:
+        folder: where they are.
+        name: of the raster, without its suffix.
+    """
+
+    folder: str
+    name: str
+
+    @classmethod
+    def of(cls, raster: str, folder: str) -> MapFiles:
+        """Return those of the raster at a path."""
+        return cls(folder, os.path.splitext(os.path.basename(raster))[0])
+
+    def path(self, ending: str) -> str:
+        """Return the path of a result: ``_roads.tif``, ``_probability.tif``, ``.json``, ..."""
+        return os.path.join(self.folder, f"{self.name}{ending}")
+
+    def finished(self, key: str) -> dict | None:
+        """Return the record of the finished map, None where there is none.
+
+        Raises:
+            ConfigError: its key is another: it is of another raster, or was made otherwise.
+        """
+        path = self.path(".json")
+        if not os.path.exists(path):
+            return None
+        try:
+            with open(path, encoding="utf-8") as file:
+                record = json.load(file)
+        except (OSError, ValueError):
+            record = {}
+        if record.get("key") != key:
+            raise ConfigError(
+                f"{path}: is there already, of another raster, checkpoint or setting; give --overwrite or another --out"
+            )
+        return record
+
+    def prepare(self, key: str, disk_bytes: int, raster: str) -> None:
+        """Make the folder of strips; those of another key are removed.
+
+        Raises:
+            ConfigError: the folder cannot be written, or its disk has less than ``disk_bytes`` left.
+        """
+        parts = Path(self.path(".parts"))
+        key_file = parts / "key"
+        try:
+            if parts.is_dir() and not (key_file.is_file() and key_file.read_text("ascii") == key):
+                shutil.rmtree(parts)
+            parts.mkdir(parents=True, exist_ok=True)
+            key_file.write_text(key, "ascii")
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
+        free = shutil.disk_usage(parts).free
+        if free < disk_bytes:
+            raise ConfigError(
+                f"{self.folder}: {free / 2**30:.1f} GiB are free, but mapping {raster} may need "
+                f"{disk_bytes / 2**30:.1f} GiB; free some, or choose another --out"
+            )
+
+    def strip(self, index: int) -> str:
+        """Return the path of a finished strip, in a folder that stays until the map is finished."""
+        return os.path.join(self.path(".parts"), f"{index:06d}.npz")
+
+    def save_strip(self, index: int, row: int, layers: Mapping[str, np.ndarray]) -> None:
+        """Write a finished strip, complete or not at all.
+
+        Args:
+            index: its number.
+            row: its first row in the raster.
+            layers: uint8 (h, W) by name, `NODATA` where the raster is nodata: ``labels``, ``probability`` and, if
+                wanted, ``uncertainty`` as `PROBABILITY_STEPS` of 1.
+        """
+        remedy = "finished strips are kept, free some disk space"
+        with complete_file(self.strip(index), remedy) as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, row=row, **layers)  # type: ignore[arg-type]
+
+    def read_strips(self, strips: Iterable[int], layer: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield first row and values (h, W) of a layer, strip by strip."""
+        for index in strips:
+            with np.load(self.strip(index), allow_pickle=False) as part:
+                yield int(part["row"]), part[layer]
+
+    def write_maps(
+        self,
+        strips: Sequence[int],
+        source: RasterSource,
+        reading: ImageReading,
+        facts: NetworkFacts,
+        layers: Sequence[str],
+    ) -> np.ndarray:
+        """Put all finished strips together: maps of ``layers``, their QGIS styles, and the preview of the raster.
+
+        Returns:
+            The number of pixels with each label (256).
+        """
+        info, place = source.info, source.georeference
+        colours = {label: (red, green, blue) for label, (red, green, blue) in enumerate(facts.palette)}
+        write_qgis_style(self.path("_roads.qml"), dict(enumerate(zip(facts.classes, colours.values(), strict=True))))
+        write_qgis_probability_style(self.path("_probability.qml"))
+        if "uncertainty" in layers:
+            write_qgis_uncertainty_style(self.path("_uncertainty.qml"))
+        counts = np.zeros(256, np.int64)
+
+        def counted(parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+            for row, labels in parts:
+                np.add(counts, np.bincount(labels.ravel(), minlength=256), out=counts)
+                yield row, labels
+
+        for layer in layers:
+            parts = self.read_strips(strips, layer)
+            if layer == "labels":
+                name, band, parts = "_roads.tif", "class", counted(parts)
+                look: dict = dict(colours=colours, overview_resampling="mode")
+            else:
+                name, band, look = f"_{layer}.tif", layer, dict(scale=1 / PROBABILITY_STEPS)
+            path, size = self.path(name), (info.height, info.width)
+            write_cog(path, parts, *size, "uint8", place, nodata=NODATA, band_names=(band,), **look)
+        self._write_preview(source, reading, facts)
+        return counts
+
+    def _write_preview(self, source: RasterSource, reading: ImageReading, facts: NetworkFacts) -> None:
+        """Write the raster with its roads tinted, small enough to look at."""
+        info = source.info
+        shrink = min(1.0, _PREVIEW_PX / max(info.height, info.width))
+        shape = max(1, round(info.height * shrink)), max(1, round(info.width * shrink))
+        values, valid = source.read(0, 0, info.height, info.width, bands=reading.bands, out_shape=shape)
+        plain = replace(reading, bands=None if reading.bands is None else tuple(range(1, values.shape[2] + 1)))
+        image = plain.as_read(values, valid, info.path)
+        image = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+        with RasterSource(self.path("_roads.tif")) as roads:
+            labels, holes = np.zeros(shape, np.uint8), np.zeros(shape, bool)
+            starts = np.arange(shape[1]) * info.width // shape[1]
+            # a road thinner than a pixel of the preview stays visible: the largest label below a pixel counts
+            for row in range(shape[0]):
+                top = row * info.height // shape[0]
+                bottom = max((row + 1) * info.height // shape[0], top + 1)
+                found = roads.read(top, 0, bottom - top, info.width)[0][:, :, 0]
+                rows = np.where(found == NODATA, 0, found).max(axis=0)
+                labels[row] = np.maximum.reduceat(rows, starts)
+                holes[row] = np.minimum.reduceat(found.min(axis=0), starts) == NODATA
+        picture = paint_labels(image, labels, facts.palette)
+        picture[holes] = 255
+        save_picture(self.path("_preview.png"), picture)
+
+    def finish(self, record: dict) -> None:
+        """Write the record, which says that the map is finished, and remove the strips."""
+        with complete_file(self.path(".json")) as partial, open(partial, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1, default=float)
+        shutil.rmtree(self.path(".parts"))
