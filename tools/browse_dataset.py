@@ -16,7 +16,7 @@ from mmseg_ext.engine import add_config_options, load_config
 from mmseg_ext.engine.config import config_mistakes
 from mmseg_ext.engine.distributed import seed_everything
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.report.contact_sheet import Cell, Section, write_contact_sheet
+from mmseg_ext.report.contact_sheet import Section, SheetCell, write_contact_sheet
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def _shares(labels: np.ndarray | None, ignore_index: int) -> str:
     return f"{words}, ignored {ignored:.1f} %" if ignored >= 0.05 else words
 
 
-def _network_input(dataset: RoadDataset, index: int, labels: np.ndarray | None) -> Cell:
+def _network_input(dataset: RoadDataset, index: int, labels: np.ndarray | None) -> SheetCell:
     """Return image ``index`` as the pipeline of ``dataset`` hands it to the network.
 
     In evaluation, whose pipeline has no masks, ``labels`` (H, W) are shown: the mask on the disk, None without one.
@@ -71,7 +71,7 @@ def _network_input(dataset: RoadDataset, index: int, labels: np.ndarray | None) 
         labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
     scale = float(np.ravel(meta["scale_factor"])[0])
     note = f"{width}x{height} px, scale {scale:.2f}, {_shares(labels, dataset.ignore_index)}"
-    return Cell(_input_picture(image.numpy(), meta["img_norm_cfg"]), labels, "what the network sees", note)
+    return SheetCell(_input_picture(image.numpy(), meta["img_norm_cfg"]), labels, "what the network sees", note)
 
 
 def sample_sections(dataset: RoadDataset, count: int, seed: int = 0) -> list[Section]:
@@ -85,7 +85,7 @@ def sample_sections(dataset: RoadDataset, count: int, seed: int = 0) -> list[Sec
         picture = dataset.picture(index)
         name = dataset.img_infos[index]["filename"]
         note = f"{picture.shape[1]}x{picture.shape[0]} px, {_shares(labels, dataset.ignore_index)}"
-        cells += [Cell(picture, labels, name, note), _network_input(dataset, index, labels)]
+        cells += [SheetCell(picture, labels, name, note), _network_input(dataset, index, labels)]
     seen = [cell.labels for cell in cells[1::2] if cell.labels is not None]
     without = sum(not np.any((labels != 0) & (labels != dataset.ignore_index)) for labels in seen)
     text = "Left: the image on the disk. Right: what the network sees, after all steps of the pipeline."

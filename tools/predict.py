@@ -58,7 +58,7 @@ def main() -> None:
     )
     check_rasters(rasters, network, settings)
     if args.network:
-        require(("geopandas",), "gis", "--network")  # before the work, not after it
+        require(("geopandas",), "networks", "--network")  # before the work, not after it
     for raster in rasters:
         map_raster(raster, network, args.out, settings, args.overwrite, group)
         if args.network and group.rank == 0:

@@ -43,13 +43,13 @@ class Format:
 
         Raises:
             ConfigError: says which to take.
-            MissingExtraError: packages of the extra 'export' are not installed.
+            MissingExtraError: packages of the extra 'deploy' are not installed.
         """
         if precision not in self.precisions:
             hint = "; bf16 is chosen where an fp32 file is run" if precision == "bf16" else ""
             possible = " or ".join(self.precisions)
             raise ConfigError(f"{what}: --precision {precision} is not possible, take {possible}{hint}")
-        require([*self.packages, *(["nncf"] if precision == "int8" else [])], "export", what)
+        require([*self.packages, *(["nncf"] if precision == "int8" else [])], "deploy", what)
 
     def files(self, path: str) -> list[str]:
         """Return the paths of all files that the network at ``path`` may have beside it, then ``path``."""

@@ -70,7 +70,7 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, path: str, device: torch.device = _CPU, preferred: Sequence[tuple[str, dict]] = ()) -> None:
-        require(["onnxruntime"], "export", "reading and running ONNX files")
+        require(["onnxruntime"], "deploy", "reading and running ONNX files")
         import onnxruntime
 
         self.device = device

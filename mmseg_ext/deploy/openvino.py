@@ -30,7 +30,7 @@ def openvino_core() -> Any:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    require(["openvino"], "export", "reading and running OpenVINO files")
+    require(["openvino"], "deploy", "reading and running OpenVINO files")
     import openvino
 
     core = openvino.Core()

@@ -134,7 +134,7 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
         raise ConfigError(f"--precision {precision}: unknown; take one of {', '.join(PRECISIONS)}")
     if backend == "tensorrt" and importlib.util.find_spec("tensorrt") is None:  # no extra brings it
         raise MissingExtraError("--backend tensorrt needs tensorrt; pip install onnxruntime-gpu tensorrt")
-    require(_PACKAGES.get(backend, ()), "export", f"--backend {backend}")
+    require(_PACKAGES.get(backend, ()), "deploy", f"--backend {backend}")
     if reason := why_unavailable(backend, device):
         raise ConfigError(
             f"--backend {backend} cannot run here: {reason}; take one of {', '.join(available_backends(device))}"

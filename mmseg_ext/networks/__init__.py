@@ -2,7 +2,7 @@
 
 from ..errors import require
 
-require(("geopandas",), "gis", "vector layers")
+require(("geopandas",), "networks", "vector layers")
 
 from .comparison import NetworkChanges, compare_networks  # noqa: E402
 from .extraction import NetworkSettings, RoadLayers, extract_network  # noqa: E402

@@ -9,9 +9,10 @@ from cells import Cell, Settings, calls, measure, prepare
 from methods import Contender, build_method, method_configs, parse_contender
 from networks import figures, scaling_cells
 
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.mapping import RoadNetwork, TilePlan
+from mmseg_ext.mapping import TilePlan
 
 QUICK = Settings(threads=1, turn_seconds=0.05)
 
@@ -158,8 +159,10 @@ def test_a_killed_process_and_a_stop(monkeypatch):
 
 def test_a_raster_goes_through_the_network_tile_by_tile(monkeypatch):
     seen = []
-    predict = RoadNetwork.predict
-    monkeypatch.setattr(RoadNetwork, "predict", lambda self, images: seen.append(len(images)) or predict(self, images))
+    predict = TrainedNetwork.predict
+    monkeypatch.setattr(
+        TrainedNetwork, "predict", lambda self, images: seen.append(len(images)) or predict(self, images)
+    )
     cell = scaling_cells(parse_contender("segformer-b0@torch"), [160], (64, 32), batch=2)[1]
     call, *ran = prepare(cell, torch.device("cpu"), QUICK)
     call()

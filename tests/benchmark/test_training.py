@@ -4,7 +4,8 @@ import pytest
 import training
 from training import PARTS, build_training, training_profile, training_speeds
 
-from mmseg_ext.engine import StepHook, load_config
+from mmseg_ext.engine import load_config
+from mmseg_ext.engine.hooks import StepHook
 from mmseg_ext.errors import ConfigError
 
 

@@ -168,7 +168,7 @@ def test_missing_packages_are_named_and_not_available(network, monkeypatch):
     )
     assert set(available_backends()) == {"plain", "torch", "compile"}
     for backend in ("openvino", "onnxruntime"):
-        with pytest.raises(MissingExtraError, match=f"--backend {backend} needs {backend}.*extra 'export'"):
+        with pytest.raises(MissingExtraError, match=f"--backend {backend} needs {backend}.*extra 'deploy'"):
             make_runner(network, backend)
 
 

@@ -18,11 +18,14 @@ from mapping import RepeatedRaster
 from methods import AUTO, Contender, build_method
 from tqdm import tqdm
 
-from mmseg_ext.deploy import accelerated, cache_folder, choose_backend, fast_precisions, make_runner
+from mmseg_ext.deploy.cache import cache_folder
+from mmseg_ext.deploy.choice import choose_backend, fast_precisions
 from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.deploy.runner import accelerated, make_runner
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.mapping import RoadNetwork, TilePlan, map_strips
+from mmseg_ext.mapping import TilePlan, map_strips
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def prepare(cell: Cell, device: torch.device, settings: Settings) -> tuple[Calla
     if plan is None:
         return partial(make_runner(method.network, *runs), images), backend, precision
     facts = NetworkFacts.of(method.cfg, {}, method.network)
-    network = RoadNetwork(accelerated(method.network, *runs), facts, device, backend, precision)
+    network = TrainedNetwork(accelerated(method.network, *runs), facts, device, backend, precision)
     square = np.random.default_rng(0).integers(0, 256, (256, 256, method.bands), np.uint8)
     raster = RepeatedRaster(square, cell.size_px, cell.size_px)
     return lambda: deque(map_strips(raster, network, plan, batch=cell.batch), maxlen=0), backend, precision

@@ -25,22 +25,24 @@ from timing import apart, in_turns, process_bytes, ratio, timed
 from mmseg.datasets import build_dataset
 
 from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.datasets.augmentation import BandNormalize
 from mmseg_ext.datasets.reading import ImageReading
-from mmseg_ext.deploy import add_backend_options, backend_settings
+from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.deploy.options import add_backend_options, backend_settings
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.geo import Georeference, RasterInfo, RasterSource, write_cog
-from mmseg_ext.mapping import MapSettings, RoadNetwork, TilePlan, map_raster, map_strips
+from mmseg_ext.mapping import MapSettings, TilePlan, map_raster, map_strips
 
 
 class Brightness:
     """Stands in for a network: the brighter, the more road."""
 
-    classes, palette = ("background", "road"), ((0, 0, 0), (128, 0, 0))
-    reading, threshold, weights_sha256, stride = ImageReading(), None, "none", 32
-    backend, precision, exported_sha256 = "none", "fp32", None
-    normalize = BandNormalize([0.0] * 3, [1.0] * 3)
+    facts = NetworkFacts(
+        ("background", "road"), ((0, 0, 0), (128, 0, 0)), (0.0,) * 3, (1.0,) * 3, True, ImageReading(), 32, 2, None,
+        "none",
+    )  # fmt: skip
+    execution, software = dict(backend="none", precision="fp32", exported_sha256=None, threads=1), {}
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:
         """Return (N, 2, h, w)."""
@@ -81,7 +83,7 @@ def write_raster(path: str, height: int, width: int) -> None:
 
 def mapped(path: str, checkpoint: str | None, out: str) -> tuple[float, int, int]:
     """Return the seconds of mapping the raster at ``path``, this process's memory before and its peak, in bytes."""
-    network = RoadNetwork.load(checkpoint) if checkpoint else Brightness()
+    network = TrainedNetwork.load(checkpoint) if checkpoint else Brightness()
     before = process_bytes("VmHWM")
     seconds = timed(lambda: map_raster(path, network, out, MapSettings()))()
     return seconds, before, process_bytes("VmHWM")
@@ -102,8 +104,8 @@ def measure_memory(args: argparse.Namespace) -> None:
 class TimedNetwork:
     """A network that adds up the seconds of its predictions."""
 
-    def __init__(self, network: RoadNetwork) -> None:
-        self.network, self.classes, self.reading = network, network.classes, network.reading
+    def __init__(self, network: TrainedNetwork) -> None:
+        self.network, self.facts = network, network.facts
         self.seconds = 0.0
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -115,7 +117,7 @@ class TimedNetwork:
 
 def measure_speed(args: argparse.Namespace) -> None:
     """Print megapixels a minute of both ways, turn by turn, and what is lost around the network."""
-    network = RoadNetwork.load(args.checkpoint, args.config, settings=backend_settings(args), tile_px=args.tile)
+    network = TrainedNetwork.load(args.checkpoint, args.config, settings=backend_settings(args), tile_px=args.tile)
     model = network.model
     stride = args.tile - args.overlap
     model.test_cfg.update(mode="slide", crop_size=(args.tile, args.tile), stride=(stride, stride))
@@ -124,8 +126,8 @@ def measure_speed(args: argparse.Namespace) -> None:
         path = os.path.join(folder, "a.tif")
         write_raster(path, height, width)
         with RasterSource(path) as source, torch.no_grad():
-            plan = TilePlan(height, width, args.tile, args.overlap, stride=network.stride)
-            image = network._input(source.read(0, 0, height, width)[0])[:height, :width]
+            plan = TilePlan(height, width, args.tile, args.overlap, stride=network.facts.stride)
+            image = network.facts.normalized(source.read(0, 0, height, width)[0], path)
             whole = torch.from_numpy(image).permute(2, 0, 1)[None]
             meta = [dict(ori_shape=(height, width, 3), img_shape=(height, width, 3), flip=False)]
 
@@ -164,11 +166,11 @@ def mosaic(dataset: RoadDataset, height: int, width: int) -> tuple[np.ndarray, n
 
 def measure_seams(args: argparse.Namespace) -> None:
     """Print how far tiles and one forward pass agree, and where they err."""
-    network = RoadNetwork.load(args.checkpoint, args.config)
+    network = TrainedNetwork.load(args.checkpoint, args.config)
     cfg = load_config(args.config)
     steps = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
     image, truth = mosaic(build_dataset(dict(cfg.data.train, pipeline=steps, step_args={})), 3000, 2500)
-    plan = TilePlan(*truth.shape, args.tile, args.overlap, stride=network.stride)
+    plan = TilePlan(*truth.shape, args.tile, args.overlap, stride=network.facts.stride)
     (whole,) = network.predict([image])
     strips = map_strips(RepeatedRaster(image, *truth.shape), network, plan, batch=1)
     tiled = np.concatenate([strip.probability for strip in strips], axis=1)

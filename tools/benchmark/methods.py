@@ -15,7 +15,7 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_segmentor
 from torch import nn
 
-from mmseg_ext.deploy import BACKENDS, PRECISIONS
+from mmseg_ext.deploy.options import BACKENDS, PRECISIONS
 from mmseg_ext.engine import build_network, leaf_configs, load_config
 from mmseg_ext.engine.config import CONFIG_ROOT
 from mmseg_ext.engine.distributed import seed_everything

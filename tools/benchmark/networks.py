@@ -32,9 +32,8 @@ from timing import in_turns, machine_line, ratio
 from cells import Cell, Record, Settings, measure
 from methods import Contender, build_method, method_configs, parse_contender
 
-from mmseg_ext.deploy import export_onnx
-from mmseg_ext.deploy.facts import openvino_core
-from mmseg_ext.deploy.openvino import compile_settings
+from mmseg_ext.deploy.onnx import export_onnx
+from mmseg_ext.deploy.openvino import compile_settings, openvino_core
 from mmseg_ext.errors import ConfigError, lazy_import, require, run_tool
 from mmseg_ext.report import markdown_table, update_blocks
 

@@ -26,20 +26,17 @@ import torch
 from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
-from mmseg_ext.engine.optimizer import DTYPES, choose_precision, training_optimizer
 
 from mmseg_ext.engine import (
-    NonFiniteGuard,
-    SafeIterRunner,
-    StepHook,
-    WeightAverageHook,
     add_config_options,
     build_network,
     crop_size,
     load_config,
 )
 from mmseg_ext.engine.config import config_mistakes
-from mmseg_ext.engine.distributed import start_process
+from mmseg_ext.engine.distributed import DTYPES, choose_precision, start_process
+from mmseg_ext.engine.hooks import NonFiniteGuard, StepHook, WeightAverageHook
+from mmseg_ext.engine.runner import SafeIterRunner, training_optimizer
 from mmseg_ext.engine.training import register_custom_hooks, register_step_hooks, training_loader, wrap_for_training
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report import markdown_table
