@@ -62,7 +62,7 @@ def test_a_published_file_is_evaluated_without_a_config(trained, run_tool, tmp_p
 
 def test_what_cannot_be_published(trained, tmp_path, build):
     cfg, checkpoint = trained
-    with pytest.raises(ConfigError, match=r"roads.pth: .*let its name end in .safetensors"):
+    with pytest.raises(ConfigError, match=r"roads.pth: .*its name must end in .safetensors"):
         publish_checkpoint(checkpoint, str(tmp_path / "roads.pth"), cfg, "CC0-1.0")
     (tmp_path / "there.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"there.json: exists already"):
