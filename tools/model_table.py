@@ -91,15 +91,15 @@ def _number(value: float | None) -> str:
     return "--" if value is None else f"{value:.2f}"
 
 
-def _links(config: str, measured: Mapping[str, Any], encoder: str) -> str:
-    """Return links to the configs of a row, one for each data set."""
+def _links(config: str, measured: Mapping[str, Any], encoder: str, up: str) -> str:
+    """Return links to the configs of a row, one for each data set, from a document that is ``up`` from the root."""
     links = []
     for name in _DATASETS:
         path = config.format(dataset=name)
         if encoder == "none":
             path = path.replace(".py", ".scratch.py").replace("/Dsegnext.", "/dsegnext.")
         if path in measured:
-            links.append(f"[{name}]({path})")
+            links.append(f"[{name}]({up}{path})")
     return " ".join(links)
 
 
@@ -117,26 +117,39 @@ def notes(published: Mapping[str, Any]) -> str:
     return "\n".join(f"-{marks[row['method']]} {row['method']}: {row['flops_note']}." for row in rows)
 
 
-def results_table(published: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
-    """Return published mIoU and measured complexity, by the paper's counter, with links to the configs: the README."""
-    marks = _marks(published)
+def results_table(published: Mapping[str, Any], measured: Mapping[str, Any], best: int | None = None) -> str:
+    """Return published mIoU and measured complexity, by the paper's counter, with links to the configs.
+
+    Args:
+        published: docs/published_results.json.
+        measured: what `measure_leaves` returned.
+        best: pretrained D-SegNeXt beside so many of the other methods, those with the best mIoU on OPM, for the README;
+            None: every row, for docs/model_zoo.md.
+    """
+    marks = _marks(published) if best is None else {row["method"]: "" for row in published["methods"]}
+    chosen = [(row, result) for row in published["methods"] for result in row["results"]]
+    if best is not None:
+        ours = [pair for pair in chosen if "D-SegNeXt" in pair[0]["method"] and pair[1]["encoder"] != "none"]
+        others = sorted((pair for pair in chosen if "D-SegNeXt" not in pair[0]["method"]), key=lambda p: -p[1]["opm"])
+        chosen = sorted([*ours, *others[:best]], key=lambda pair: pair[1]["opm"])
     rows = []
-    for row in published["methods"]:
+    for row, result in chosen:
         cost = measured[row["config"].format(dataset="OPM")]
-        for result in row["results"]:
-            rows.append(
-                [
-                    row["method"],
-                    result["encoder"],
-                    _number(cost["params_with_imagenet_head_m"]),
-                    _number(cost[f"{row['counter']}_g"]) + marks[row["method"]],
-                    _number(result["opm"]),
-                    _number(result["deepglobe"]),
-                    _links(row["config"], measured, result["encoder"]),
-                ]
-            )
-    header = ["method", "encoder weights", "Params (M)", "FLOPs (G)", "OPM mIoU", "DeepGlobe mIoU", "config"]
-    return f"{markdown_table(header, rows)}\n\n{notes(published)}"
+        rows.append(
+            [
+                row["method"],
+                *([result["encoder"]] if best is None else []),
+                _number(cost["params_with_imagenet_head_m"]),
+                _number(cost[f"{row['counter']}_g"]) + marks[row["method"]],
+                _number(result["opm"]),
+                _number(result["deepglobe"]),
+                _links(row["config"], measured, result["encoder"], "" if best else "../"),
+            ]
+        )
+    encoder = ["encoder weights"] if best is None else []
+    header = ["method", *encoder, "Params (M)", "FLOPs (G)", "OPM, paper's mIoU", "DeepGlobe, paper's mIoU", "config"]
+    table = markdown_table(header, rows)
+    return table if best else f"{table}\n\n{notes(published)}"
 
 
 def _cost_cells(row: Mapping[str, Any], cost: Mapping[str, Any], mark: str = "") -> list[str]:
@@ -194,8 +207,9 @@ def tables(published: dict, measured: dict[str, dict]) -> dict[str, dict[str, st
     large = [path for path in measured if ".large." in path and ".OPM." in path and ".scratch." not in path]
     others = [path for path in measured if path not in in_paper and path not in large]
     return {
-        "README.md": {"model table": results_table(published, measured)},
+        "README.md": {"model table": results_table(published, measured, best=3)},
         "docs/model_zoo.md": {
+            "results": results_table(published, measured),
             "complexity": complexity_table(published, measured),
             "ablation": ablation_table(published, measured),
             "large": leaf_table(measured, large),
