@@ -181,12 +181,8 @@ def _classes(roads: VectorLayer, field: str | None) -> tuple[np.ndarray, Sequenc
     empty = np.array([value is None or value != value or value == "" for value in values], bool)
     _refuse(roads, empty, f"no {field}", "say their class")
     if values.dtype.kind in "iuf":
-        _refuse(
-            roads,
-            (values < 0) | (values > IGNORE) | (values % 1 != 0),
-            f"{field} is not a label from 0 to 255",
-            "fix it",
-        )
+        wrong = (values < 0) | (values > IGNORE) | (values % 1 != 0)
+        _refuse(roads, wrong, f"{field} is not a label from 0 to 255", "fix it")
         highest = max((int(value) for value in values if value != IGNORE), default=0)
         return values.astype(np.uint8), ["background", *(f"class {label}" for label in range(1, highest + 1))]
     names, labels = np.unique(values.astype(str), return_inverse=True)
