@@ -204,6 +204,7 @@ def write_synthetic_mines(
         overwrite: replace an existing ``dest``.
     """
     with VocWriter(dest, overwrite) as writer:
+        writer.reading = ImageReading(gsd_m=gsd_m)
         for split, seeds in zip(voc.SPLITS, (train_seeds, val_seeds, test_seeds), strict=True):
             side = size_px if split == "test" else tile_px
             for seed in seeds:

@@ -20,6 +20,7 @@ from mmseg.models import build_segmentor
 from torch import Size, Tensor, nn
 
 from ..errors import CheckpointError, ConfigError
+from ..files import DISTRIBUTION_ROOT
 from .checkpoint import read_checkpoint
 
 # type name of a published config -> what builds the same network here
@@ -35,7 +36,7 @@ _PUBLISHED_TYPES: dict[str, dict[str, Any]] = {
 # arguments of the published Hamburger -> ours; the others describe what is fixed here
 _HAM_ARGUMENTS = {"MD_R": "rank", "MD_S": "groups", "TRAIN_STEPS": "train_steps", "EVAL_STEPS": "eval_steps"}
 
-CONFIG_ROOT = Path(__file__).resolve().parents[2] / "myconfigs"
+CONFIG_ROOT = DISTRIBUTION_ROOT / "myconfigs"
 
 # what a config may set and the base configs do not
 _FURTHER_SETTINGS = (
@@ -99,13 +100,28 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
         raise ConfigError(f"{cfg.filename}: a setting does not fit: {_in_one_line(error)}") from error
 
 
+def _found_by_name(name: str) -> str | None:
+    """Return the path of the published config that is called ``name``, with or without .py, in any letter case."""
+    wanted = name.casefold().removesuffix(".py")
+    for leaf in leaf_configs():
+        if Path(leaf).stem.casefold() == wanted:
+            return os.path.relpath(CONFIG_ROOT.parent / leaf)
+    return None
+
+
 def load_config(path: str, options: dict | None = None) -> Config:
     """Return the config at ``path`` with ``options`` (dotted keys) merged over it.
+
+    Args:
+        path: a file, or the name of a leaf below ``myconfigs/``, such as ``dsegnext.tiny.1024x1024.OPM.20k``.
+        options: dotted keys to values.
 
     Raises:
         ConfigError: the file is missing (the closest existing one is offered), is no valid config, or an
             option does not fit.
     """
+    if not os.path.isfile(path):
+        path = _found_by_name(path) or path
     if not os.path.isfile(path):
         near = _closest_config(path)
         hint = f"did you mean {near}?" if near else "docs/model_zoo.md lists them"

@@ -230,3 +230,12 @@ def test_a_checkpoint_without_config_says_which_one_its_weights_fit(build, tmp_p
 
 def test_weights_of_nobody_fit_no_config():
     assert fitting_config({"a": torch.zeros(1)}) is None
+
+
+def test_a_published_config_is_found_by_name_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    by_name = load_config("dsegnext.tiny.1024x1024.OPM.20k")
+    assert by_name.filename.endswith("myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py")
+    assert load_config("segformer.b0.1024x1024.DP.20k.py").model.backbone.type == "MixVisionTransformer"
+    with pytest.raises(ConfigError, match=r"did you mean .*dsegnext\.tiny\.1024x1024\.OPM\.20k\.scratch\.py"):
+        load_config("dsegnext.tiny.1024x1024.OPM.20k.scrach")
