@@ -108,13 +108,9 @@ def _table(statistics: Sequence[SplitStatistics]) -> list[str]:
 
 
 def examine(source: str, splits: Sequence[Split], problems: Sequence[Problem] = (), quick: bool = False) -> Diagnosis:
-    """Return everything that is wrong with ``splits``.
+    """Return everything that is wrong with ``splits``, also the ``problems`` that were found with them.
 
-    Args:
-        source: config or folder, to name it.
-        splits: what `splits_of_config` or `splits_of_folder` found.
-        problems: what it found wrong.
-        quick: read masks and headers only, not the images.
+    ``source`` names the config or folder. With ``quick`` only masks and headers are read, not the images.
     """
     groups = _same_splits(splits)
     examined = measure_splits([group[0] for group in groups], decode=not quick)
@@ -145,7 +141,7 @@ def measure_splits(splits: Sequence[Split], decode: bool) -> list[tuple[Split, l
 
 def defects(examined: Sequence[tuple[Split, list[PairFacts]]], quick: bool) -> list[Problem]:
     """Return the defects of the pairs, of the splits and between the splits."""
-    # the rules of a split may take back what its pairs said
+    # the rules of a split may add to what its pairs said, or take it back
     of_splits = apply_split_rules(examined)
     of_pairs = [problem for _, facts in examined for fact in facts for problem in fact.problems]
     between = shared_names([split for split, _ in examined]) if quick else leaks(examined)
@@ -162,13 +158,9 @@ def _same_splits(splits: Sequence[Split]) -> list[list[Split]]:
 
 
 def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: int = 0) -> None:
-    """Write a contact sheet, one page (.html) or picture (.png, .jpg): suspicious tiles, then random ones.
+    """Write a contact sheet, one page (.html) or picture (.png, .jpg): suspicious tiles, then random ones by ``seed``.
 
-    Args:
-        diagnosis: what `examine` returned.
-        path: file to write.
-        samples: largest number of tiles shown of each finding and each split.
-        seed: seed of the random tiles.
+    At most ``samples`` tiles of each finding and of each split are shown.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -229,11 +221,8 @@ def _labels(pair: Pair, split: Split) -> np.ndarray | None:
 def check_datasets(**datasets: RoadDataset | None) -> None:
     """Read every mask and every image's header once and refuse what would spoil a run; log what looks odd.
 
-    This is the part of the label doctor that needs no pixels of the images.
-
-    Args:
-        datasets: by what they are for: ``train``, ``val``, ``test``. Those of another kind, or without masks, are
-            skipped.
+    This is the part of the label doctor that needs no pixels of the images. ``datasets`` are named by what they are
+    for: ``train``, ``val``, ``test``. Those of another kind, or without masks, are skipped.
 
     Raises:
         DataError: names the first file with an error, and how many more there are.

@@ -209,8 +209,7 @@ class _Prints:
 def find_copies(thumbnails: np.ndarray) -> list[tuple[int, int]]:
     """Return (index, earlier index) of each picture that is, but for encoding and contrast, one before it.
 
-    Args:
-        thumbnails: grey float32 (N, 32, 32). Those without features are left out.
+    ``thumbnails`` are grey float32 (N, 32, 32); those without features are left out.
     """
     prints = _Prints(thumbnails)
     found: dict[int, int] = {}
@@ -225,9 +224,7 @@ def find_copies(thumbnails: np.ndarray) -> list[tuple[int, int]]:
 def find_turned_copies(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int]]:
     """Return (index into ``second``, index into ``first``) of pictures that are another, turned or mirrored.
 
-    Args:
-        first: grey float32 (N, 32, 32).
-        second: grey float32 (M, 32, 32).
+    Both are thumbnails, grey float32 (N, 32, 32) and (M, 32, 32).
     """
     if not len(first) or not len(second):
         return []

@@ -148,10 +148,7 @@ class PairFacts:
 def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
     """Return what the files of a ``pair`` of ``split`` say; defects are noted, not raised.
 
-    Args:
-        pair: of ``split``.
-        split: says how the files are read.
-        decode: read the image's pixels too, not just its header.
+    With ``decode`` the image's pixels are read too, not just its header.
     """
     facts = PairFacts(pair)
     try:

@@ -21,6 +21,7 @@ from ..datasets.raw_mask import (
     read_stored,
     shows_scene,
 )
+from ..datasets.road_dataset import nested_steps
 from ..errors import ConfigError, DataError
 from .findings import Problem
 from .pairs import PairFacts, Split, mean_and_std
@@ -152,11 +153,8 @@ def _unlistable(splits: Sequence[Split]) -> list[Problem]:
 
 def _steps(settings: Mapping[str, Any]) -> Iterator[dict]:
     """Yield every step of a split's pipeline, also the nested ones, with ``step_args`` over it."""
-    steps = list(settings.get("pipeline", []))
-    while steps:
-        step = steps.pop(0)
+    for step in nested_steps(settings.get("pipeline", [])):
         yield {**step, **settings.get("step_args", {}).get(step["type"], {})}
-        steps = [*step.get("transforms", []), *steps]
 
 
 def _image_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +205,7 @@ class SplitStatistics:
     def of(cls, names: Sequence[str], split: Split, facts: Sequence[PairFacts]) -> SplitStatistics:
         """Return the figures of ``split``, which stands under ``names``."""
         infos = [fact.image for fact in facts if fact.image is not None]
-        pixels = label_pixels(split, facts)
+        pixels = label_pixels(facts)
         classes = pixels[: len(split.classes)]
         measured = training_statistics(split, facts) if split.trains else None
         weights = None
@@ -267,15 +265,17 @@ def _most(counts: dict[str, int]) -> str:
 
 def apply_split_rules(examined: Examined) -> list[Problem]:
     """Return the defects of whole splits, and correct what their pairs' facts say in the light of all."""
-    problems = []
     for split, facts in examined:
-        problems += _exchanged_folders(facts)
+        _note_exchanged_folders(facts)
         if split.raw:
-            problems += _understand_raw_masks(split, facts)
-    problems += _ignored_roads(examined)
-    for split, facts in examined:
-        problems += [*_label_rules(split, facts), *_image_rules(split, facts)]
-    return problems
+            _understand_raw_masks(split, facts)
+    _note_ignored_roads(examined)
+    return [
+        problem
+        for split, facts in examined
+        for rules in (_label_rules, _image_rules)
+        for problem in rules(split, facts)
+    ]
 
 
 def training_statistics(split: Split, facts: Sequence[PairFacts]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -286,7 +286,7 @@ def training_statistics(split: Split, facts: Sequence[PairFacts]) -> tuple[np.nd
     return mean_and_std(np.sum(looks, axis=0))
 
 
-def label_pixels(split: Split, facts: Sequence[PairFacts]) -> np.ndarray:
+def label_pixels(facts: Sequence[PairFacts]) -> np.ndarray:
     """Return the pixels of each of the 256 labels in the masks that could be used."""
     return np.sum([fact.counts for fact in facts if fact.counts is not None], axis=0, initial=0) + np.zeros(256, int)
 
@@ -299,50 +299,40 @@ def _shows_labels(path: str) -> bool:
     return not shows_scene(values)
 
 
-def _exchanged_folders(facts: Sequence[PairFacts]) -> list[Problem]:
-    """Return the masks that are photographs where the images are labels; their other defects follow from that."""
+def _note_exchanged_folders(facts: Sequence[PairFacts]) -> None:
+    """Note the masks that are photographs where the images are labels; their other defects follow from that."""
     suspects = [fact for fact in facts if any(problem.code == "mask-photograph" for problem in fact.problems)]
-    if 2 * len(suspects) < len(facts):
-        return []
     some = suspects[:_IMAGES_LOOKED_AT]
-    if not some or 2 * sum(_shows_labels(fact.pair.image) for fact in some) < len(some):
-        return []
-    problems = []
-    for fact in suspects:
-        words = f"shows a photograph, and {fact.pair.image} holds labels"
-        problems.append(Problem("folders-exchanged", fact.pair.mask or "", words))
-        fact.problems.clear()
-        fact.look = None
-    return problems
+    if 2 * len(suspects) >= len(facts) and 2 * sum(_shows_labels(fact.pair.image) for fact in some) >= len(some):
+        for fact in suspects:
+            fact.problems.clear()
+            fact.add("folders-exchanged", fact.pair.mask, f"shows a photograph, and {fact.pair.image} holds labels")
+            fact.look = None
 
 
-def _understand_raw_masks(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
-    """Turn counts of grey values into counts of labels, as the converters will; return the masks that resist."""
-    usable = [fact for fact in facts if fact.counts is not None]
-    classes = len(split.classes)
-    if holds_indices(np.flatnonzero(label_pixels(split, usable)), classes):
-        return []
-    problems = []
-    for fact in usable:
+def _understand_raw_masks(split: Split, facts: Sequence[PairFacts]) -> None:
+    """Turn counts of grey values into counts of labels, as the converters will; note the masks that resist."""
+    if holds_indices(np.flatnonzero(label_pixels(facts)), len(split.classes)):
+        return
+    for fact in facts:
         counts = fact.counts
-        assert counts is not None
+        if counts is None:
+            continue
         if is_black_and_white(counts):
             fact.counts = np.zeros(256, int)
             fact.counts[:2] = counts[:128].sum(), counts[128:].sum()
         else:
             words = f"values {first_values(np.flatnonzero(counts))} are neither labels nor black and white"
-            problems.append(Problem("mask-labels", fact.pair.mask or "", words))
+            fact.add("mask-labels", fact.pair.mask, words)
             fact.counts = None
-    return problems
 
 
-def _ignored_roads(examined: Examined) -> list[Problem]:
-    """Return the masks in which 255 must mean road.
+def _note_ignored_roads(examined: Examined) -> None:
+    """Note the masks in which 255 must mean road.
 
     That is so in a split without any class above 0; and in single masks where no mask of the data set holds both a
     class above 0 and 255, and what they ignore may be road.
     """
-    problems = []
     both = any(
         fact.labelled(split) and fact.counts is not None and fact.counts[split.ignore_index]
         for split, facts in examined
@@ -358,9 +348,8 @@ def _ignored_roads(examined: Examined) -> list[Problem]:
             suspects = [fact for fact in suspects if not both and _may_hide_road(fact, split)]
         for fact in suspects:
             words = f"values 0 and {split.ignore_index} but no class above 0, so every road would be ignored"
-            problems.append(Problem("mask-0-255", fact.pair.mask or "", words))
+            fact.add("mask-0-255", fact.pair.mask, words)
             fact.counts = None
-    return problems
 
 
 def _may_hide_road(fact: PairFacts, split: Split) -> bool:
@@ -375,8 +364,7 @@ def _label_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
     if not usable:
         return []
     problems = []
-    pixels = label_pixels(split, facts)
-    classes = pixels[: len(split.classes)]
+    classes = label_pixels(facts)[: len(split.classes)]
     labelled = max(int(classes.sum()), 1)
     if not classes[1:].any():
         # masks that could not be read may hold roads
@@ -422,8 +410,7 @@ def _image_rules(split: Split, facts: Sequence[PairFacts]) -> list[Problem]:
             words = f"it has {len(wanted_mean)} bands, the images have {len(mean)}"
             problems.append(Problem("normalize", split.place, words))
         else:
-            shift = np.abs(mean - wanted_mean) / wanted_std
-            spread = std / wanted_std
+            shift, spread = np.abs(mean - wanted_mean) / wanted_std, std / wanted_std
             if shift.max() > 1 or spread.max() > 2 or spread.min() < 0.5:
                 words = f"images get mean {shift.max():.1f} and deviation {spread.min():.1f} instead of 0 and 1"
                 problems.append(Problem("normalize", split.place, words))

@@ -1,6 +1,6 @@
 """Raw data into the VOC layout that `mmseg_ext.datasets.RoadDataset` reads; a new kind is an entry in `published`."""
 
-from .conversion import Conversion, convert, repair_dataset
+from .conversion import convert, repair_dataset
 from .gis_layers import convert_layers
 from .published import CATALOGUE, describe
 from .road_drawing import RoadDrawing
@@ -9,7 +9,6 @@ from .voc_writer import VocWriter, write_synthetic_mines
 
 __all__ = [
     "CATALOGUE",
-    "Conversion",
     "ConversionSettings",
     "RoadDrawing",
     "VocWriter",

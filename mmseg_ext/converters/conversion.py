@@ -34,6 +34,7 @@ from .voc_writer import VocWriter
 
 _Found = TypeVar("_Found")
 _Array = tuple[np.ndarray, np.ndarray | None]
+_ReadLabels = Callable[[str], np.ndarray]
 _FORMAT = 1
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
@@ -153,11 +154,7 @@ def key_of(*parts: object) -> str:
 
 
 def stamp(path: str) -> list[str | int]:
-    """Return name, size and time of a file, which tell whether it is the same.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
+    """Return name, size and time of a file, which tell whether it is the same; a DataError if it cannot be opened."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -166,10 +163,9 @@ def stamp(path: str) -> list[str | int]:
 
 
 def scaled(reading: ImageReading, pixels: np.ndarray, settings: ConversionSettings, path: str) -> ImageReading:
-    """Return ``reading`` with the scaling to 8 bits that fits training ``pixels`` (N, B); ``path`` is named in errors.
+    """Return ``reading`` with the scaling to 8 bits that fits training ``pixels`` (N, B).
 
-    Raises:
-        DataError: there are none, or a band of them is constant.
+    A DataError names ``path`` where there are none, or a band of them is constant.
     """
     if not len(pixels):
         raise DataError(f"{path}: the training images hold no valid pixel; take them out")
@@ -233,11 +229,7 @@ class _ImagesAndMasks:
     """One conversion of images with masks or centrelines: its scenes and what all of them share."""
 
     def __init__(
-        self,
-        raw: RawDataSet,
-        scenes: list[Scene],
-        settings: ConversionSettings,
-        read_labels: Callable[[str], np.ndarray] | None,
+        self, raw: RawDataSet, scenes: list[Scene], settings: ConversionSettings, read_labels: _ReadLabels | None
     ) -> None:
         self.raw, self.scenes, self.settings = raw, scenes, settings
         self.read_labels = read_labels
@@ -256,7 +248,6 @@ class _ImagesAndMasks:
         return [(top + r, left + c, h, w) for r, c, h, w in windows(height, width, tile, overlap)]
 
     def inspect(self, scene: Scene) -> _SceneFacts:
-        """Return what the files of ``scene`` hold."""
         image = image_info(scene.image)
         values = np.zeros(256, bool)
         chromatic = False
@@ -448,7 +439,7 @@ def repair_dataset(source: str, dest: str, num_classes: int = 2) -> Conversion:
     return _convert(raw, source, dest, settings, _single_masks(source, settings))
 
 
-def _single_masks(source: str, settings: ConversionSettings) -> Callable[[str], np.ndarray]:
+def _single_masks(source: str, settings: ConversionSettings) -> _ReadLabels:
     """Return how masks of a VOC folder are read, each judged by itself and by what the label doctor says of it."""
     road_is_ignore: set[str] = set()
     if settings.num_classes == 2:
@@ -459,11 +450,7 @@ def _single_masks(source: str, settings: ConversionSettings) -> Callable[[str], 
 
 
 def _convert(
-    raw: RawDataSet,
-    source: str,
-    dest: str,
-    settings: ConversionSettings,
-    read_labels: Callable[[str], np.ndarray] | None,
+    raw: RawDataSet, source: str, dest: str, settings: ConversionSettings, read_labels: _ReadLabels | None
 ) -> Conversion:
     """Convert the scenes of ``raw``; without ``read_labels`` all masks together tell what their values mean."""
     scenes = raw.find_scenes(source, settings)

@@ -46,12 +46,7 @@ class Blocks:
 
     @classmethod
     def of(
-        cls,
-        tile: int,
-        gsd_m: float,
-        shapes: Sequence[tuple[int, ...]],
-        block_m: float | None = None,
-        gap_m: float | None = None,
+        cls, tile: int, gsd_m: float, shapes: Sequence[tuple[int, ...]], block_m: float | None, gap_m: float | None
     ) -> Blocks:
         """Return the blocks for rasters of ``shapes`` (height, width); other arguments as in `convert_layers`.
 
@@ -85,9 +80,7 @@ class Blocks:
 def block_splits(road_px: Mapping[Place, int], settings: ConversionSettings) -> dict[Place, str]:
     """Return the split of each block of ground, at random; those with road and those without have the same shares.
 
-    Args:
-        road_px: pixels of road in each block, by the name of its map, its row and its column.
-        settings: ``val``, ``test`` and ``seed``.
+    ``road_px`` are pixels of road in each block, by the name of its map, its row and its column.
 
     Raises:
         DataError: too few blocks have road for each split to get one.
@@ -255,14 +248,12 @@ class _Tiling:
 
     def look(self) -> list[Scene]:
         """Inspect all blocks and return those that show known ground, each in its split."""
-        scenes = list(self._scenes())
-        found = {
-            scene.name: facts for scene, facts in in_parallel(self.inspect, scenes, self.settings.workers, "looking")
-        }
-        scenes = [scene for scene in scenes if found[scene.name].windows]
+        found = in_parallel(self.inspect, list(self._scenes()), self.settings.workers, "looking")
+        self.facts = {scene.name: facts for scene, facts in found}
+        scenes = [scene for scene in self._scenes() if self.facts[scene.name].windows]
         road_px: dict[Place, int] = defaultdict(int)
         for scene in scenes:
-            road_px[self._place(scene)] += found[scene.name].road_px
+            road_px[self._place(scene)] += self.facts[scene.name].road_px
         inside = " inside the area of interest" if self.drawing.area else ""
         if not scenes:
             raise DataError(
@@ -271,7 +262,6 @@ class _Tiling:
         if not any(road_px.values()):
             raise DataError(f"{self.drawing.roads}: no road lies on the images{inside}; check its coordinates")
         splits = block_splits(road_px, self.settings)
-        self.facts = found
         return [replace(scene, splits=(splits[self._place(scene)],)) for scene in scenes]
 
     def _place(self, scene: Scene) -> Place:
@@ -327,8 +317,7 @@ def _placed_info(path: str) -> RasterInfo:
 def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, GroundGrid]:
     """Return the grid of each raster, one for all on the same map.
 
-    Raises:
-        DataError: rasters differ in depth or bands, or lie on the same ground but on different maps.
+    Rasters that differ in depth or bands, or lie on the same ground but on different maps, are a DataError.
     """
     first = next(iter(infos.values()))
     grids: dict[str, GroundGrid] = {}

@@ -18,22 +18,17 @@ from .scenes import COMMON, SPLITTING, ConversionSettings, RawDataSet, Scene, ar
 
 
 def scenes_of_pairs(pairs: list[voc.Pair], settings: ConversionSettings) -> list[Scene]:
-    """Return a scene for every pair, each in the split that the settings give it."""
-    if settings.by_area:
-        return _by_area(pairs, settings)
-    split_of = assign_splits([stem for stem, _, _ in pairs], settings)
-    return [Scene(stem, (split_of[stem],), image, mask=mask) for stem, image, mask in pairs]
-
-
-def _by_area(pairs: list[voc.Pair], settings: ConversionSettings) -> list[Scene]:
+    """Return a scene for every pair, or for every part of a split pair, in the split that the settings give it."""
+    if not settings.by_area:
+        split_of = assign_splits([stem for stem, _, _ in pairs], settings)
+        return [Scene(stem, (split_of[stem],), image, mask=mask) for stem, image, mask in pairs]
     if settings.val_list or settings.scene or settings.by_name:
         raise ConfigError("--by-area splits every image; leave out --val-list, --by-name and --scene")
-    scenes = []
-    for stem, image, mask in pairs:
-        info = image_info(image)
-        for split, part in area_parts(info.height, info.width, settings).items():
-            scenes.append(Scene(f"{stem}_{split}", (split,), image, mask=mask, part=part))
-    return scenes
+    return [
+        Scene(f"{stem}_{split}", (split,), image, mask=mask, part=part)
+        for stem, image, mask in pairs
+        for split, part in area_parts(image_info(image), settings).items()
+    ]
 
 
 def find_pairs(source: str, settings: ConversionSettings) -> list[Scene]:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..datasets.voc import IGNORE
-from ..errors import ConfigError, DataError, lazy_import
+from ..errors import ConfigError, DataError, LazyModule
 from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
 from ..geo.raster import Window, rasterio
 from ..geo.vector import check_areas
 
 _PURPOSE = "drawing road layers"
+shapely = LazyModule("shapely", "geo", _PURPOSE)
+features = LazyModule("rasterio.features", "geo", _PURPOSE)
+warp = LazyModule("rasterio.warp", "geo", _PURPOSE)
+_gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
 _NAMED_FEATURES = 5
 _MARGIN_M = 1000.0  # no road is half as wide
 
@@ -70,7 +74,6 @@ class RoadLabels:
 
     def on(self, grid: GroundGrid, windows: Sequence[Window]) -> LabelGrid:
         """Return the labels on the pixels of ``grid`` in all ``windows`` (row, column, height, width)."""
-        shapely = lazy_import("shapely", "geo", _PURPOSE)
         bounds = np.array([grid.bounds(window) for window in windows])
         margin = _MARGIN_M / grid.unit_m
         extent = (*(bounds[:, :2].min(axis=0) - margin).tolist(), *(bounds[:, 2:].max(axis=0) + margin).tolist())
@@ -88,16 +91,16 @@ class _Areas:
 
     def __init__(self, shapes: np.ndarray, labels: np.ndarray | None = None) -> None:
         self._shapes, self._labels = shapes, np.ones(len(shapes), np.uint8) if labels is None else labels
-        self._tree = lazy_import("shapely", "geo", _PURPOSE).STRtree(shapes)
+        self._tree = shapely.STRtree(shapes)
 
     def burn(self, grid: GroundGrid, window: Window) -> np.ndarray:
         """Return the label of each pixel (H, W) by its centre, 0 outside; the last polygon counts."""
-        found = np.sort(self._tree.query(lazy_import("shapely", "geo", _PURPOSE).box(*grid.bounds(window))))
+        found = np.sort(self._tree.query(shapely.box(*grid.bounds(window))))
         burnt = np.zeros(window[2:], np.uint8)
         if len(found):
             transform = rasterio.Affine(*grid.transform(*window[:2]))
             shapes = zip(self._shapes[found], self._labels[found], strict=True)
-            lazy_import("rasterio.features", "geo", _PURPOSE).rasterize(shapes, out=burnt, transform=transform)
+            features.rasterize(shapes, out=burnt, transform=transform)
         return burnt
 
 
@@ -124,9 +127,6 @@ def _placed(
 
     Others are not brought to that map: it may be none for what is far away.
     """
-    shapely = lazy_import("shapely", "geo", _PURPOSE)
-    warp = lazy_import("rasterio.warp", "geo", _PURPOSE)
-    gdal_error = lazy_import("rasterio._err", "geo", _PURPOSE).CPLE_BaseError
     if layer.crs != grid.crs:
         extent = warp.transform_bounds(grid.crs, layer.crs, *extent)
     low, high = np.hsplit(shapely.bounds(layer.shapes), 2)
@@ -136,7 +136,7 @@ def _placed(
         return shapes, which
     try:
         return shapely.transform(shapes, lambda points: reprojected([points], layer.crs, grid.crs)[0]), which
-    except gdal_error:
+    except _gdal.CPLE_BaseError:
         raise DataError(
             f"{layer.path}: cannot be brought onto the images' map ({grid.crs[:40]}); check its coordinates"
         ) from None

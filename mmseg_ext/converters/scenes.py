@@ -7,10 +7,11 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 
 from ..datasets.voc import SPLITS, read_names
 from ..errors import ConfigError, DataError
-from ..geo.raster import Window
+from ..geo.raster import RasterInfo, Window
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def assign_splits(names: Sequence[str], settings: ConversionSettings) -> dict[st
     return {name: split for group, split in zip(order, splits, strict=True) for name in groups[group]}
 
 
-def area_parts(height: int, width: int, settings: ConversionSettings) -> dict[str, tuple[int, int, int, int]]:
+def area_parts(image: RasterInfo, settings: ConversionSettings) -> dict[str, Window]:
     """Return (row, column, height, width) of the part of an image for each split, along its longer side.
 
     Raises:
@@ -215,11 +216,11 @@ def area_parts(height: int, width: int, settings: ConversionSettings) -> dict[st
     """
     if not 0 < settings.val < 1 or not 0 <= settings.test < 1 or settings.val + settings.test >= 1:
         raise ConfigError("--by-area needs --val and --test as shares of an image, below 1 together")
+    height, width = image.height, image.width
     length = max(height, width)
     edges = [0, round((1 - settings.val - settings.test) * length), round((1 - settings.test) * length), length]
-    parts = {}
-    for split, start, end in zip(SPLITS, edges[:-1], edges[1:], strict=True):
-        if end > start:
-            along = (start, 0, end - start, width) if height >= width else (0, start, height, end - start)
-            parts[split] = along
-    return parts
+    return {
+        split: (start, 0, end - start, width) if height >= width else (0, start, height, end - start)
+        for split, (start, end) in zip(SPLITS, pairwise(edges), strict=True)
+        if end > start
+    }

@@ -193,15 +193,8 @@ def write_synthetic_mines(
 ) -> None:
     """Write a data set of synthetic mines; those for training and validation are cut into tiles, the others stay whole.
 
-    Args:
-        dest: new data set; see `VocWriter`.
-        train_seeds: seeds of the training mines; all tiles of one mine are in one split.
-        val_seeds: seeds of the validation mines.
-        test_seeds: seeds of the test mines.
-        size_px: rows and columns of a mine.
-        tile_px: rows and columns of a tile; what does not fill a tile is left out.
-        gsd_m: ground sampling distance, metres per pixel.
-        overwrite: replace an existing ``dest``.
+    Each seed makes a mine, all tiles of which are in one split; ``size_px`` are its rows and columns, ``tile_px`` those
+    of a tile. What does not fill a tile is left out. ``dest`` and ``overwrite`` are as in `VocWriter`.
     """
     with VocWriter(dest, overwrite) as writer:
         writer.reading = ImageReading(gsd_m=gsd_m)

@@ -1,20 +1,10 @@
 """Data sets; importing this package registers them."""
 
 from . import augmentation  # noqa: F401  registers its steps
-from .loading import LoadRoadImage, LoadRoadMask
+from .loading import LoadRoadImage
 from .reading import ImageReading, reading_of
 from .road_dataset import RoadDataset
-from .synthetic_mine import Road, SyntheticMine, generate_mine
+from .synthetic_mine import generate_mine
 from .voc import read_metadata
 
-__all__ = [
-    "ImageReading",
-    "LoadRoadImage",
-    "LoadRoadMask",
-    "Road",
-    "RoadDataset",
-    "SyntheticMine",
-    "generate_mine",
-    "read_metadata",
-    "reading_of",
-]
+__all__ = ["ImageReading", "LoadRoadImage", "RoadDataset", "generate_mine", "read_metadata", "reading_of"]

@@ -80,11 +80,8 @@ class BandNormalize(Normalize):
 
     Args:
         mean: of each band, after the reversal, 0 to 255.
-        std: of each band, after the reversal.
+        std: of as many bands, or it is a `ConfigError`.
         to_rgb: reverse the three bands of a BGR image first.
-
-    Raises:
-        ConfigError: ``mean`` and ``std`` are not for as many bands.
     """
 
     def __init__(self, mean: list[float], std: list[float], to_rgb: bool = True) -> None:
@@ -99,11 +96,7 @@ class BandNormalize(Normalize):
         self._table = np.stack(bands, axis=2)
 
     def __call__(self, results: dict) -> dict:
-        """Normalise the image and note how.
-
-        Raises:
-            ConfigError: the image has another number of bands than ``mean``.
-        """
+        """Normalise the image and note how; a `ConfigError` where it has another number of bands than ``mean``."""
         image = results["img"]
         if image.shape[2] != len(self.mean):
             raise ConfigError(
@@ -281,7 +274,8 @@ class RandomAffineCrop:
             matrix = self._placed(linear, _draw.uniform(low, high))
         results["img"] = self._warped_image(results["img"], matrix, scale)
         for key in results.get("seg_fields", []):
-            results[key] = self._warped_labels(results[key], matrix, results.get("ignore_index", 255))
+            labels, to_labels = self._needed(results[key], matrix, margin=1)
+            results[key] = self._warp(labels, to_labels, cv2.INTER_NEAREST, [results.get("ignore_index", 255)])
         results.update(
             img_shape=results["img"].shape,
             pad_shape=results["img"].shape,
@@ -331,14 +325,14 @@ class RandomAffineCrop:
         within = (np.linalg.solve(linear, target - centre) + self._crop_centre).round().clip(0, last)
         return np.column_stack([linear, target - linear @ within])
 
-    def _window(self, matrix: np.ndarray, shape: Sequence[int], margin: int) -> tuple[int, int, int, int]:
-        """Return rows and columns (top, bottom, left, right) of the image that the crop needs, and ``margin`` more."""
+    def _needed(self, source: np.ndarray, matrix: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the part of ``source`` that the crop needs, ``margin`` included, and the affine matrix to it."""
         rows, cols = self.crop_size
         corners = matrix @ np.array([[0, cols - 1, 0, cols - 1], [0, 0, rows - 1, rows - 1], [1, 1, 1, 1]])
         x0, y0 = (math.floor(least) - margin for least in corners.min(axis=1))
         x1, y1 = (math.ceil(greatest) + 1 + margin for greatest in corners.max(axis=1))
-        left, top = min(max(x0, 0), shape[1] - 1), min(max(y0, 0), shape[0] - 1)
-        return top, min(max(y1, top + 1), shape[0]), left, min(max(x1, left + 1), shape[1])
+        left, top = min(max(x0, 0), source.shape[1] - 1), min(max(y0, 0), source.shape[0] - 1)
+        return source[top : max(y1, top + 1), left : max(x1, left + 1)], matrix - [[0, 0, left], [0, 0, top]]
 
     def _warp(self, source: np.ndarray, matrix: np.ndarray, way: int, fill: Sequence[float]) -> np.ndarray:
         rows, cols = self.crop_size
@@ -347,19 +341,11 @@ class RandomAffineCrop:
             source, matrix, (cols, rows), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
         )
 
-    def _warped_labels(self, labels: np.ndarray, matrix: np.ndarray, outside: int) -> np.ndarray:
-        """Return the crop of ``labels`` (H, W), ``outside`` beyond them."""
-        top, bottom, left, right = self._window(matrix, labels.shape, margin=1)
-        matrix = matrix - [[0, 0, left], [0, 0, top]]
-        return self._warp(labels[top:bottom, left:right], matrix, cv2.INTER_NEAREST, [outside])
-
     def _warped_image(self, image: np.ndarray, matrix: np.ndarray, scale: float) -> np.ndarray:
         """Return the crop (h, w, B) of ``image`` (H, W, B)."""
         block = int(1 / scale)
         # the blocks at the window's edge can be cut off: none of them may be needed
-        top, bottom, left, right = self._window(matrix, image.shape, margin=2 * block if block >= 2 else 1)
-        image = image[top:bottom, left:right]
-        matrix = matrix - [[0, 0, left], [0, 0, top]]
+        image, matrix = self._needed(image, matrix, margin=2 * block if block >= 2 else 1)
         if block >= 2:
             matrix = np.column_stack([matrix[:, :2], matrix[:, 2] + 0.5]) / block - [[0, 0, 0.5]]
         parts = []

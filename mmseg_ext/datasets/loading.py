@@ -83,11 +83,7 @@ class LoadRoadImage:
 
 
 def read_mask(path: str) -> np.ndarray:
-    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W).
-
-    Raises:
-        DataError: the file is missing, truncated or not single-band 8-bit.
-    """
+    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W); another file is a DataError."""
     values, _ = read_stored(path)
     if values.shape[2] != 1 or values.dtype != np.uint8:
         raise DataError(
@@ -174,9 +170,6 @@ class ScaleToGSD:
     come back at the original size. The image is averaged over pixel areas where it shrinks and interpolated linearly
     where it grows, masks take the nearest pixel.
 
-    Args:
-        gsd_m: ground sampling distance, metres per pixel.
-
     Raises:
         ConfigError: ``gsd_m`` is not positive, or that of an image is not known.
     """
@@ -206,7 +199,3 @@ class ScaleToGSD:
             gsd_m=self.gsd_m,
         )
         return results
-
-    def __repr__(self) -> str:
-        """Return the step as it stands in a config."""
-        return f"ScaleToGSD(gsd_m={self.gsd_m})"

@@ -141,18 +141,18 @@ def find_folders(source: str) -> tuple[str, str]:
     )
 
 
-def _indices_of_palette(path: str) -> np.ndarray | None:
-    """Return the indices of a palette image whose first colour is black, None for every other file."""
+def _read_modes(path: str, modes: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return values (H, W) and RGB palette (K, 3) of an image in one of Pillow's ``modes``; None for other files."""
     if is_tiff(path):
-        return None
+        return None, None
     try:
         with Image.open(path) as image:
-            if image.mode != "P" or (image.getpalette() or [])[:3] != [0, 0, 0]:
-                return None
-            image.load()
-            return np.array(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a mask ({error})") from None
+            if image.mode not in modes:
+                return None, None
+            palette = image.getpalette() if image.mode == "P" else None
+            return np.array(image, dtype=np.uint8), None if palette is None else np.reshape(palette, (-1, 3))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split") from None
 
 
 def _one_channel(values: np.ndarray, path: str) -> np.ndarray:
@@ -166,17 +166,15 @@ def _one_channel(values: np.ndarray, path: str) -> np.ndarray:
 
 
 def read_grey(path: str, window: Window | None = None) -> np.ndarray:
-    """Return the mask at ``path`` in one channel, uint8 (H, W): grey values, or the indices of a palette from black.
+    """Return a mask of any kind in one channel, uint8 (H, W): grey values, or the indices of a palette from black.
 
-    Args:
-        path: the mask, of any kind.
-        window: (row, column, height, width) of the part to read; all of it when None.
+    ``window`` is (row, column, height, width) of the part to read; all of it when None.
 
     Raises:
         DataError: unreadable, or colours that are not black and one other.
     """
-    indices = _indices_of_palette(path)
-    if indices is not None:
+    indices, palette = _read_modes(path, ["P"])
+    if indices is not None and palette is not None and palette[:1].tolist() == [[0, 0, 0]]:
         return part_of(indices, window)
     try:
         values, _ = read_pixels(path, window)
@@ -208,18 +206,8 @@ def read_stored(path: str) -> tuple[np.ndarray, np.ndarray | None]:
         DataError: missing, truncated or not an image.
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
-    if not is_tiff(path):
-        try:
-            with Image.open(path) as image:
-                if image.mode in ("1", "L", "P"):
-                    palette = image.getpalette() if image.mode == "P" else None
-                    values = np.array(image, dtype=np.uint8)[:, :, None]
-                    return values, None if palette is None else np.reshape(palette, (-1, 3))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split"
-            ) from None
-    return read_pixels(path)[0], None
+    values, palette = _read_modes(path, ["1", "L", "P"])
+    return (read_pixels(path)[0] if values is None else values[:, :, None]), palette
 
 
 def shows_scene(values: np.ndarray) -> bool:
@@ -253,16 +241,9 @@ def holds_indices(values: np.ndarray, num_classes: int) -> bool:
 
 
 def labels_of(grey: np.ndarray, indices: bool, num_classes: int, path: str) -> np.ndarray:
-    """Return class labels of a one-channel mask.
+    """Return class labels of a one-channel mask, uint8 (H, W); a DataError names ``path`` where they are unclear.
 
-    Args:
-        grey: uint8 (H, W).
-        indices: the data set's masks hold class indices; otherwise grey values, road from half of white up.
-        num_classes: number of classes.
-        path: named in errors.
-
-    Raises:
-        DataError: values that are neither.
+    With ``indices`` the data set's masks hold class indices; otherwise grey values, road from half of white up.
     """
     counts = np.bincount(grey.ravel(), minlength=256)
     values = np.flatnonzero(counts)
@@ -285,24 +266,17 @@ def repaired_labels(path: str, num_classes: int = 2, road_is_ignore: bool = Fals
     """Return the labels (H, W) that a single mask means which stands in a data set of labels but may be none.
 
     Labels stay as they are, unless the palette says the opposite; black and one other colour, as palette, colour or
-    grey of any depth, are background and road.
-
-    Args:
-        path: the mask, of any kind.
-        num_classes: number of classes.
-        road_is_ignore: 255 beside 0 means road, not ignore.
+    grey of any depth, are background and road. With ``road_is_ignore``, 255 beside 0 means road, not ignore.
 
     Raises:
         DataError: unreadable, or there is more than one answer.
     """
     stored, palette = read_stored(path)
     if palette is not None and int(stored.max()) < len(palette):
-        colours = palette[stored[:, :, 0]]
         shown = np.unique(palette[np.unique(stored)], axis=0)
-        two = len(shown) <= 2 and not shown[0].any()
         misled = palette[0].any() or not np.isin(stored, [*range(num_classes), IGNORE]).all()
-        if two and misled:
-            return colours.any(axis=2).astype(np.uint8)
+        if misled and len(shown) <= 2 and not shown[0].any():
+            return palette[stored[:, :, 0]].any(axis=2).astype(np.uint8)
     grey = stored[:, :, 0] if stored.shape[2] == 1 and stored.dtype == np.uint8 else read_grey(path)
     own = stored.shape[2] == 1 and bool(np.isin(stored, [*range(num_classes), IGNORE]).all())
     if own and not (road_is_ignore and num_classes == 2 and not (grey == 1).any()):

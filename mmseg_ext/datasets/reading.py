@@ -118,9 +118,8 @@ def _read_fast(path: str, image: Image.Image) -> np.ndarray | None:
 def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values and the valid pixels of the image at ``path``, any file that Pillow or GDAL reads.
 
-    Args:
-        path: the image; a TIFF may have any number of bands.
-        window: (row, column, height, width) of the part to return, in pixels; all of it when None.
+    A TIFF may have any number of bands. ``window`` is (row, column, height, width) of the part to return, in pixels;
+    all of it when None.
 
     Returns:
         values (H, W, B) in the file's type and band order (RGB), alpha left out, and valid (H, W) bool, None where
@@ -140,10 +139,8 @@ def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np
                 raw = cv2.imread(path, cv2.IMREAD_UNCHANGED)
                 if raw is None:
                     raise OSError("damaged PNG")
-                colour = raw.ndim == 3
-                values, valid = _split_alpha(raw[:, :, [2, 1, 0, *range(3, raw.shape[2])]] if colour else raw, False)
-                if colour and values.shape[2] == 4:
-                    values, valid = _split_alpha(values, True)
+                rgb = raw[:, :, [2, 1, 0, *range(3, raw.shape[2])]] if raw.ndim == 3 else raw
+                values, valid = _split_alpha(rgb, has_alpha=rgb.shape[2:] == (4,))
             elif (fast := _read_fast(path, image)) is not None:
                 values, valid = fast, None
             elif image.mode.startswith(("I", "F")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,23 +26,23 @@ _FASTER = {
 }
 
 
+def nested_steps(pipeline: Iterable[dict]) -> Iterator[dict]:
+    """Yield every step of a pipeline, each before the steps inside it."""
+    for step in pipeline:
+        yield step
+        yield from nested_steps(step.get("transforms", []))
+
+
 def _with_step_args(pipeline: Sequence[dict], step_args: dict[str, dict]) -> list[dict]:
     """Return a copy of ``pipeline`` with ``step_args[type]`` merged into every step of that type."""
     merged = copy.deepcopy(list(pipeline))
-    unused = set(step_args)
     types = []
-
-    def visit(steps: list[dict]) -> None:
-        for step in steps:
-            types.append(step["type"])
-            step.update(copy.deepcopy(step_args.get(step["type"], {})))
-            unused.discard(step["type"])
-            visit(step.get("transforms", []))
-
-    visit(merged)
-    if unused:
+    for step in nested_steps(merged):
+        types.append(step["type"])
+        step.update(copy.deepcopy(step_args.get(step["type"], {})))
+    if unused := sorted(set(step_args) - set(types)):
         raise ConfigError(
-            f"step_args names {', '.join(sorted(unused))}, but the pipeline has only {', '.join(dict.fromkeys(types))}"
+            f"step_args names {', '.join(unused)}, but the pipeline has only {', '.join(dict.fromkeys(types))}"
         )
     return merged
 

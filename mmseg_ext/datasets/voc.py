@@ -112,8 +112,7 @@ def _by_stem(folder: str, suffixes: Sequence[str]) -> tuple[dict[str, str], list
 def files_by_stem(folder: str, suffixes: Sequence[str]) -> dict[str, str]:
     """Return the names of the files in ``folder`` with one of ``suffixes`` by their stem.
 
-    Raises:
-        DataError: no such folder, or two files share one stem.
+    A missing folder, or two files with one stem, is a DataError.
     """
     if not os.path.isdir(folder):
         refuse([Flaw("no-folder", folder, "no such folder")])
@@ -146,8 +145,7 @@ def _read_lines(path: str) -> tuple[list[str], list[Flaw]]:
 def read_names(path: str) -> list[str]:
     """Return the names that a split file, or another list of images, holds.
 
-    Raises:
-        DataError: the file is missing, empty or not UTF-8.
+    A file that is missing, empty or not UTF-8 is a DataError.
     """
     lines, flaws = _read_lines(path)
     refuse(flaws)
@@ -164,11 +162,7 @@ def listed_pairs(path: str, images_dir: str, masks_dir: str | None) -> tuple[lis
     """Return the pairs that a split file lists, in its order, and everything that is wrong with them.
 
     An image listed twice is returned twice. A mask with a suffix that only raw data has is a flaw, and still returned.
-
-    Args:
-        path: the split file.
-        images_dir: folder of the images.
-        masks_dir: folder of the masks; None where there are none.
+    Without masks, ``masks_dir`` is None.
     """
     lines, flaws = _read_lines(path)
     folders = [folder for folder in (images_dir, masks_dir) if folder is not None and not os.path.isdir(folder)]
@@ -251,11 +245,7 @@ def write_metadata(root: str, metadata: dict) -> None:
 
 
 def read_metadata(root: str) -> dict:
-    """Return what ``dataset.json`` in ``root`` says; empty where there is none.
-
-    Raises:
-        DataError: not a JSON object.
-    """
+    """Return what ``dataset.json`` in ``root`` says, empty where there is none; a DataError if no JSON object."""
     path = os.path.join(root, METADATA_FILE)
     if not os.path.isfile(path):
         return {}

@@ -4,9 +4,9 @@ from ..errors import require
 
 require(("geopandas",), "networks", "vector layers")
 
-from .comparison import NetworkChanges, compare_networks  # noqa: E402
+from .comparison import compare_networks  # noqa: E402
 from .extraction import NetworkSettings, RoadLayers, extract_network  # noqa: E402
-from .heights import HeightLayers, HeightSettings, add_heights, check_dem  # noqa: E402
+from .heights import HeightSettings, add_heights, check_dem  # noqa: E402
 from .layer_files import check_layer_files, layer_files, write_layers  # noqa: E402
 from .pieces import CHANGES, ComparisonSettings  # noqa: E402
 from .survey import Survey, read_area, read_survey  # noqa: E402
@@ -14,9 +14,7 @@ from .survey import Survey, read_area, read_survey  # noqa: E402
 __all__ = [
     "CHANGES",
     "ComparisonSettings",
-    "HeightLayers",
     "HeightSettings",
-    "NetworkChanges",
     "NetworkSettings",
     "RoadLayers",
     "Survey",

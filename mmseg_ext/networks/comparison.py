@@ -14,6 +14,7 @@ import shapely
 
 from ..errors import DataError
 from ..roads.polyline import cut
+from .heights import median
 from .pieces import (
     BESIDE,
     BY_NODE,
@@ -80,7 +81,10 @@ def compare_networks(
         for role, survey in (("old", old), ("new", new))
     )
     frame = SurveyFrame(old, new)
-    ground = None if area is None else _ground(area, frame)
+    ground = None
+    if area is not None:
+        shapes = shapely.make_valid(frame.to_metres(area, "the area"), method="structure", keep_collapsed=False)
+        ground = shapely.union_all(shapes)
     local = old.surface is not None and new.surface is not None
     before = survey_pieces(old, frame, settings, ground, local)
     after = survey_pieces(new, frame, settings, ground, local)
@@ -109,11 +113,6 @@ def compare_networks(
     )
     changes.loc[changes["kind"] != "shifted", "offset_m"] = np.nan
     return NetworkChanges(changes, before.total, after.total)
-
-
-def _ground(area: gpd.GeoDataFrame, frame: SurveyFrame) -> shapely.Geometry:
-    shapes = frame.to_metres(area, "the area")
-    return shapely.union_all(shapely.make_valid(shapes, method="structure", keep_collapsed=False))
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _stretches(
         if run.kind in wanted:
             first = int(np.searchsorted(pieces.owner, run.line))
             start = pieces.length[first : run.pieces.start].sum()
-            medians = {name: _median(values[run.pieces]) for name, values in columns.items()}
+            medians = {name: float(median(values[run.pieces])) for name, values in columns.items()}
             line = cut(pieces.lines[run.line], start, start + run.size)
             rows.append({"kind": run.kind, "length_m": run.size, "line": line, **medians})
     return rows
@@ -185,9 +184,3 @@ def _beside(runs: Sequence[_Run]) -> Iterator[tuple[_Run, list[_Run]]]:
     """Yield each run with those before and after it on the same line."""
     for i, run in enumerate(runs):
         yield run, [other for other in (*runs[max(i - 1, 0) : i], *runs[i + 1 : i + 2]) if other.line == run.line]
-
-
-def _median(values: np.ndarray) -> float:
-    """Return the median of what is known, nan where nothing is."""
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else np.nan

@@ -83,13 +83,8 @@ class Dem(RasterSource):
 class Ground:
     """The ground around some roads: their map, metres on it, and the pixels of a DEM.
 
-    Metres are those that `metric_of` says, as in the lengths of the network. Where the roads or the DEM have no
-    coordinate reference system, that of the other is assumed.
-
-    Args:
-        points: places of the roads (N, 2) on their map.
-        crs: of the roads' map, None without one.
-        dem: raster of heights.
+    Metres are those that `metric_of` says, as in the lengths of the network; ``points`` (N, 2) are places of the roads
+    on their map. Where the roads or the DEM have no coordinate reference system, that of the other is assumed.
 
     Raises:
         DataError: the roads lie outside their coordinate reference system, or there is no way from it to the DEM's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import geopandas as gpd
@@ -95,12 +95,8 @@ def extract_network(
 ) -> RoadLayers:
     """Return the road network of a mask or a probability map.
 
-    The raster is read by tiles; memory grows with the length of road only.
-
-    Args:
-        path: raster of one band: classes, or probabilities (see `RoadRaster`).
-        settings: how.
-        progress: called with the tiles done and the tiles in all.
+    The raster at ``path``, of one band with classes or probabilities (see `RoadRaster`), is read by tiles; memory grows
+    with the length of road only. ``progress`` is called with the tiles done and the tiles in all.
 
     Raises:
         DataError: the raster cannot be read, or is neither a mask nor a probability map.
@@ -110,12 +106,10 @@ def extract_network(
         frame = PixelFrame(raster.info)
         shape = raster.info.height, raster.info.width
         tiles = list(product(*(range(0, size, settings.tile_px) for size in shape)))
-        count = 0
+        counter = count(1)
 
         def done() -> None:
-            nonlocal count
-            count += 1
-            progress(count, 2 * len(tiles))
+            progress(next(counter), 2 * len(tiles))
 
         def read(row: int, column: int, height: int, width: int) -> np.ndarray:
             return raster.road(*raster.values(row, column, height, width))
@@ -283,16 +277,11 @@ def _surface(areas: list[shapely.Polygon], graph: nx.MultiGraph, frame: PixelFra
 
 
 class RoadRaster(RasterSource):
-    """A raster of classes or of road probabilities.
+    """A raster of one band, of classes or of road probabilities; what is road in it is as in `NetworkSettings`.
 
     Attributes:
         is_probability: whether it holds probabilities: floats, or integers with a scale, as `tools/predict.py` writes,
             or an offset.
-
-    Args:
-        path: raster of one band.
-        threshold: probability from which a pixel is road.
-        road_values: the values of a mask that are road; None for all but 0.
 
     Raises:
         DataError: unreadable, or of several bands.

@@ -327,12 +327,8 @@ def fitted_lines(offsets: np.ndarray, heights: np.ndarray, needed: int | None = 
     """Return slopes (N,), and heights (N,) at offset 0, of lines that outliers do not move.
 
     The line by repeated medians tells the outliers; that by least squares through the others is the result, for it
-    is less sensitive to noise and where the slope changes.
-
-    Args:
-        offsets: places (K,) of the heights.
-        heights: (N, K), nan where unknown.
-        needed: a row with fewer known heights has no line; more than half of K when None.
+    is less sensitive to noise and where the slope changes. ``offsets`` (K,) are the places of ``heights`` (N, K), nan
+    where unknown. A row with fewer than ``needed`` known heights (more than half of K when None) has no line.
     """
     needed = len(offsets) // 2 + 1 if needed is None else needed
     apart = offsets[:, None] - offsets

@@ -116,12 +116,8 @@ def survey_pieces(
 ) -> SurveyPieces:
     """Cut the lines of a survey.
 
-    Args:
-        survey: what to cut.
-        frame: to metres.
-        settings: lengths within which centrelines go their own way and widths are measured.
-        ground: polygons in metres outside of which nothing is compared; no piece runs across their border.
-        local_widths: take the width of the survey's surface at each piece, not the medians of its lines.
+    Outside of ``ground``, polygons in metres, nothing is compared; no piece runs across their border. With
+    ``local_widths`` the width is that of the survey's surface at each piece, not the median of its line.
 
     Raises:
         DataError: edges other than LineStrings; coordinates or widths that are none.
@@ -289,16 +285,8 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how far the middles of ``chosen`` (bool, M) pieces are from ``allowed`` (bool, K) others, and from which.
 
-    Args:
-        pieces: whose middles.
-        others: the pieces of the other network.
-        chosen: which of the pieces.
-        allowed: which of the others.
-        reach: how far to look, metres.
-        slack: look at parallel pieces only, which may end by so much before they face the middle; None for all.
-
-    Returns:
-        distances (M,), inf where there is none, and indices (M,), -1 there.
+    Distances (M,) are inf where there is none within ``reach`` metres, indices (M,) -1 there. With ``slack`` only
+    parallel pieces count, which may end by so much before they face the middle; None for all.
     """
     distances, indices = np.full(len(pieces.xy), np.inf), np.full(len(pieces.xy), -1)
     mine, theirs = np.flatnonzero(chosen), np.flatnonzero(allowed)

@@ -37,8 +37,7 @@ class Survey:
     def widths(self, name: str) -> np.ndarray:
         """Return ``width_median``, ``width_p10`` or ``width_p90`` of each edge (N,) in metres, nan where it has none.
 
-        Raises:
-            DataError: the column is not numeric.
+        A column that is not numeric is a DataError.
         """
         column = next((column for column in (f"{name}_m", f"{name}_px") if column in self.edges), None)
         if column is None:
@@ -126,10 +125,6 @@ class SurveyFrame:
 
     The metres are those of its map, or of its UTM zone where its units are no true lengths, as `metric_of` says.
 
-    Args:
-        old: the survey whose map counts.
-        new: the other one.
-
     Raises:
         DataError: one has a coordinate reference system and the other has none, or it is wrong for its places.
     """
@@ -147,12 +142,7 @@ class SurveyFrame:
             self._metric, self._factor = metric_of(self._map.to_string(), place, old.name)
 
     def to_metres(self, table: gpd.GeoDataFrame, name: str) -> np.ndarray:
-        """Return the geometries (N,) of a table, called ``name``, in metres.
-
-        Raises:
-            DataError: only one of it and the old survey has a coordinate reference system, or it is wrong for these
-                places.
-        """
+        """Return the geometries (N,) of a table, called ``name``, in metres; errors as of the class."""
         self._check(table, name)
         shapes = table.geometry if self._map is None else table.geometry.to_crs(self._metric)
         if not np.isfinite(shapely.get_coordinates(shapes)).all():

@@ -105,23 +105,18 @@ class Classifier(MSCAN):
         return self.forward_head(self.forward_features(x))
 
 
-def _encoder_settings(config: str, options: dict) -> dict:
-    """Return the encoder of a model config with ``options`` (dotted keys allowed) merged over it."""
-    cfg = Config.fromfile(str(CONFIG_ROOT / "_base_" / "models" / config))
-    cfg.merge_from_dict({f"model.backbone.{key}": value for key, value in options.items()})
-    return {key: value for key, value in cfg.model.backbone.items() if key not in _NOT_FOR_CLASSIFIERS}
-
-
 def _entrypoint(name: str, config: str) -> Callable[..., nn.Module]:
     def build(pretrained: bool = False, pretrained_cfg: Any = None, **options: Any) -> nn.Module:
         if pretrained:
             raise CheckpointError(
                 f"{name}: no weights can be downloaded; give a file: create_model('{name}', checkpoint_path=FILE)"
             )
-        options = _encoder_settings(config, options)
+        cfg = Config.fromfile(str(CONFIG_ROOT / "_base_" / "models" / config))
+        cfg.merge_from_dict({f"model.backbone.{key}": value for key, value in options.items()})
+        encoder = {key: value for key, value in cfg.model.backbone.items() if key not in _NOT_FOR_CLASSIFIERS}
         feature_cfg = dict(out_indices=(0, 1, 2, 3), feature_cls="getter")
         return build_model_with_cfg(
-            Classifier, name, pretrained, pretrained_cfg=pretrained_cfg, feature_cfg=feature_cfg, **options
+            Classifier, name, pretrained, pretrained_cfg=pretrained_cfg, feature_cfg=feature_cfg, **encoder
         )
 
     build.__name__ = build.__qualname__ = name

@@ -192,12 +192,9 @@ class _Training:
             logger.warning("settings that differ from the run so far: %s", ", ".join(changed))
 
     def train_epoch(self) -> float:
-        """Train one pass over the images and return its mean loss over all processes.
+        """Train one pass over the images and return its mean loss over all processes; a ConfigError if not finite.
 
         All random numbers follow from seed, epoch and rank: a resumed run repeats what a run at a stretch does.
-
-        Raises:
-            ConfigError: the loss is no longer finite.
         """
         place = [self.settings.seed, self.epoch, self.process.rank]
         seed_everything(int(np.random.SeedSequence(place).generate_state(1)[0]))
