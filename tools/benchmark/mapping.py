@@ -196,8 +196,8 @@ def measure_seams(args: argparse.Namespace) -> None:
         )
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
     memory, speed, seams = (kinds.add_parser(name) for name in ("memory", "speed", "seams"))
@@ -214,12 +214,7 @@ def parse_args() -> argparse.Namespace:
         kind.add_argument("--overlap", type=int, default=256, help="pixels (default: %(default)s)")
     speed.add_argument("--rounds", type=int, default=3, help="medians of so many (default: 3)")
     add_backend_options(speed, "torch")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Measure as the command line says."""
-    args = parse_args()
+    args = parser.parse_args()
     args.measure(args)
 
 
