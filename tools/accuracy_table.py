@@ -88,19 +88,18 @@ def accuracy_table(results: Sequence[Mapping[str, Any]], published: Mapping[str,
     by_config: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         by_config.setdefault(result["config"], []).append(result)
-    rows = []
-    for config, runs in by_config.items():
-        mean = statistics.mean(run["miou"] for run in runs)
-        cells = [
+    best_first = sorted(by_config.items(), key=lambda item: -statistics.mean(run["miou"] for run in item[1]))
+    rows = [
+        [
             f"[{method_name(config, published)}](../{config})",
             f"{runs[0]['iterations']:,}",
             ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs)),
             _percent([run["road_iou"] for run in runs]),
             _percent([run["miou"] for run in runs]),
         ]
-        rows.append((mean, cells))
-    rows.sort(key=lambda row: -row[0])
-    return markdown_table(["method", "iterations", "seed", "road IoU", "mIoU"], [cells for _, cells in rows])
+        for config, runs in best_first
+    ]
+    return markdown_table(["method", "iterations", "seed", "road IoU", "mIoU"], rows)
 
 
 def main() -> None:

@@ -14,8 +14,6 @@ from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describ
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import update_blocks
 
-BLOCK = "data sets"
-
 
 class _List(argparse.Action):
     """Prints what every data set is, or writes it into the generated block of a Markdown file."""
@@ -25,7 +23,7 @@ class _List(argparse.Action):
         if path is None:
             sys.stdout.write(f"{describe()}\n")
         else:
-            update_blocks(str(path), {BLOCK: describe()})
+            update_blocks(str(path), {"data sets": describe()})
         parser.exit()
 
 

@@ -7,8 +7,11 @@ import os
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.config import add_config_options
+from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import require, run_tool
+from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
 
 def main() -> None:
@@ -35,11 +38,6 @@ def main() -> None:
     args = parser.parse_args()
 
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
-
-    from mmseg_ext.deploy.trained import TrainedNetwork
-    from mmseg_ext.engine.distributed import start_process
-    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
-
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands
     )

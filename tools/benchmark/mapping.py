@@ -15,7 +15,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
@@ -67,11 +67,8 @@ class RepeatedRaster:
     def write(self, path: str, place: Georeference) -> None:
         """Write it as a Cloud-Optimized GeoTIFF, strip by strip."""
         height, width = self.info.height, self.info.width
-        write_cog(path, self._strips(), height, width, "uint8", place)
-
-    def _strips(self) -> Iterator[tuple[int, np.ndarray]]:
-        for row in range(0, self.info.height, 512):
-            yield row, self.read(row, 0, min(512, self.info.height - row), self.info.width)[0]
+        strips = ((row, self.read(row, 0, min(512, height - row), width)[0]) for row in range(0, height, 512))
+        write_cog(path, strips, height, width, "uint8", place)
 
 
 def write_raster(path: str, height: int, width: int) -> None:
