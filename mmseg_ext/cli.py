@@ -1,11 +1,17 @@
-"""The command ``dsegnext``: the scripts of ``tools/`` as subcommands, ``train`` for ``python tools/train.py``."""
+"""The command ``dsegnext``: the scripts of ``tools/`` as subcommands, and what several of them share."""
 
 from __future__ import annotations
 
 import ast
+import logging
+import os
 import re
 import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import count
+from pathlib import Path
 from types import ModuleType
 
 from . import __version__
@@ -80,6 +86,32 @@ def run_command(command: str, arguments: list[str]) -> None:
     tool = sys.modules["__main__"] = ModuleType("__main__")  # runpy would show the path as the program's name
     tool.__file__ = str(path)
     exec(compile(path.read_bytes(), str(path), "exec"), vars(tool))
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Show messages from ``level`` up on stderr, of rasterio and pyogrio only what ours do not say."""
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
+    logging.getLogger("pyogrio").setLevel(logging.ERROR)
+
+
+def add_numbers(parser: ArgumentParser, option: str, example: str, text: str) -> None:
+    """Add an option that takes whole numbers with commas, such as ``example``, with the help ``text``."""
+
+    def numbers(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(map(int, text.split(",")))
+        except ValueError:
+            raise ConfigError(f"{option} {text}: give whole numbers with commas, such as {example}") from None
+
+    parser.add_argument(option, type=numbers, metavar=example, help=text)
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """Return the shortest ends of ``paths`` that tell them apart; a path given twice has one name."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    ends = (["/".join(part[-length:]) for part in parts] for length in count(1))
+    return next(names for names in ends if len(set(names)) == len(set(parts)))
 
 
 def _shown(name: str) -> str:

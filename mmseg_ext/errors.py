@@ -46,11 +46,7 @@ class MissingExtraError(UserError):
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked a run to stop, and its work is saved.
-
-    Args:
-        number: the signal; tools exit with 128 + it.
-    """
+    """The signal ``number`` asked a run to stop, and its work is saved; tools exit with 128 + it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -61,7 +57,7 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
     """Return the optional module ``name``.
 
     Args:
-        name: module to import.
+        name: module to import, also one within a package.
         extra: the extra of this package that brings it.
         purpose: what needs it, for the message.
 
@@ -79,16 +75,7 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
 
 
 class LazyModule:
-    """An optional module that is imported when something in it is first used.
-
-    Args:
-        name: module to import.
-        extra: the extra of this package that brings it.
-        purpose: what needs it, for the message.
-
-    Raises:
-        MissingExtraError: at first use, where it is not installed.
-    """
+    """An optional module that `lazy_import` imports, with the same arguments, when something in it is first used."""
 
     def __init__(self, name: str, extra: str, purpose: str) -> None:
         self._module = name, extra, purpose
@@ -98,12 +85,7 @@ class LazyModule:
 
 
 def require(names: Sequence[str], extra: str, purpose: str) -> None:
-    """Say at once, without importing them, if optional modules are missing.
-
-    Args:
-        names: modules.
-        extra: the extra of this package that brings them.
-        purpose: what needs them, for the message.
+    """Say at once, without importing them, if any of the optional modules ``names`` is missing; see `lazy_import`.
 
     Raises:
         MissingExtraError: one is not installed; the message has the pip command.

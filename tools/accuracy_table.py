@@ -39,23 +39,6 @@ RECIPES = {
 }
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", help="default: every config on EPFL")
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default="cpu",
-        help="gpu: crops of 400 px, batch 8, 4,000 iterations (default: cpu)",
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 on a cpu, 0 1 2 on a gpu")
-    parser.add_argument("--work-root", default="work_dirs/epfl", help="folder of the runs (default: work_dirs/epfl)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the rows (default: docs/)")
-    parser.add_argument("--check", action="store_true", help="train nothing; exit code 1 when the tables are stale")
-    return parser.parse_args()
-
-
 def measure(config: str, recipe: str, seed: int, work_root: str) -> dict:
     """Train and evaluate one config with one seed; return its row."""
     suffix = "" if recipe == "cpu" else f".{recipe}"
@@ -105,24 +88,32 @@ def accuracy_table(results: Sequence[Mapping[str, Any]], published: Mapping[str,
     by_config: dict[str, list[Mapping[str, Any]]] = {}
     for result in results:
         by_config.setdefault(result["config"], []).append(result)
-    rows = []
-    for config, runs in by_config.items():
-        mean = statistics.mean(run["miou"] for run in runs)
-        cells = [
+    best_first = sorted(by_config.items(), key=lambda item: -statistics.mean(run["miou"] for run in item[1]))
+    rows = [
+        [
             f"[{method_name(config, published)}](../{config})",
             f"{runs[0]['iterations']:,}",
             ", ".join(str(seed) for seed in sorted(run["seed"] for run in runs)),
             _percent([run["road_iou"] for run in runs]),
             _percent([run["miou"] for run in runs]),
         ]
-        rows.append((mean, cells))
-    rows.sort(key=lambda row: -row[0])
-    return markdown_table(["method", "iterations", "seed", "road IoU", "mIoU"], [cells for _, cells in rows])
+        for config, runs in best_first
+    ]
+    return markdown_table(["method", "iterations", "seed", "road IoU", "mIoU"], rows)
 
 
 def main() -> None:
     """Measure what is missing, then write or check the tables."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", help="default: every config on EPFL")
+    text = "gpu: crops of 400 px, batch 8, 4,000 iterations (default: cpu)"
+    parser.add_argument("--recipe", choices=RECIPES, default="cpu", help=text)
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 on a cpu, 0 1 2 on a gpu")
+    parser.add_argument("--work-root", default="work_dirs/epfl", help="folder of the runs (default: work_dirs/epfl)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the rows (default: docs/)")
+    parser.add_argument("--check", action="store_true", help="train nothing; exit code 1 when the tables are stale")
+    args = parser.parse_args()
+
     rows = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
     configs = args.configs or [leaf for leaf in leaf_configs() if ".EPFL." in leaf]
     for config in [] if args.check else configs:

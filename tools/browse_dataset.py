@@ -19,20 +19,6 @@ from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report.contact_sheet import Section, SheetCell, write_contact_sheet
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="a leaf below myconfigs/")
-    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
-    parser.add_argument("--count", type=int, default=24, help="number of images (default: 24)")
-    parser.add_argument(
-        "--out", help=".html, .png or .jpg to write (default: work_dirs/<config>/browse_<split>.html)", metavar="FILE"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice and the augmentation (default: 0)")
-    add_config_options(parser)
-    return parser.parse_args()
-
-
 def _input_picture(image: np.ndarray, norm: dict) -> np.ndarray:
     """Return the network's input (B, H, W), normalised by ``norm``, as RGB uint8 (H, W, 3)."""
     picture = image.transpose(1, 2, 0) * norm["std"] + norm["mean"]
@@ -100,19 +86,22 @@ def write_sheet(cfg: Config, path: str, split: str, count: int, seed: int) -> No
         raise ConfigError(f"--count {count}: give the number of images, 1 or more")
     with config_mistakes(cfg):
         dataset = build_dataset(cfg.data[split], dict(test_mode=split != "train"))
-    write_contact_sheet(
-        path,
-        f"{os.path.basename(cfg.filename)}, {split}",
-        sample_sections(dataset, count, seed),
-        dataset.PALETTE,
-        classes=dataset.CLASSES,
-        ignore_index=dataset.ignore_index,
-    )
+    title, sections = f"{os.path.basename(cfg.filename)}, {split}", sample_sections(dataset, count, seed)
+    labels = dict(classes=dataset.CLASSES, ignore_index=dataset.ignore_index)
+    write_contact_sheet(path, title, sections, dataset.PALETTE, **labels)
 
 
 def main() -> None:
     """Write the contact sheet."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="a leaf below myconfigs/")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
+    parser.add_argument("--count", type=int, default=24, help="number of images (default: 24)")
+    text = ".html, .png or .jpg to write (default: work_dirs/<config>/browse_<split>.html)"
+    parser.add_argument("--out", metavar="FILE", help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice and the augmentation (default: 0)")
+    add_config_options(parser)
+    args = parser.parse_args()
     name = os.path.splitext(os.path.basename(args.config))[0]
     path = args.out or os.path.join("work_dirs", name, f"browse_{args.split}.html")
     write_sheet(load_config(args.config, args.cfg_options), path, args.split, args.count, args.seed)

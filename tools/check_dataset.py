@@ -16,23 +16,6 @@ from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.files import complete_file
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    text = "a config, whose train, val and test are examined; a data set; or a folder of raw images and masks"
-    parser.add_argument("source", help=text)
-    parser.add_argument("--json", metavar="FILE", help="write findings, every file and all figures here")
-    parser.add_argument("--html", metavar="FILE", help="write a contact sheet here (.html, or .png, .jpg)")
-    parser.add_argument("--quick", action="store_true", help="read masks and headers only, as tools/train.py does")
-    parser.add_argument("--samples", type=int, default=6, help="tiles of each finding and split (default: 6)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random tiles (default: 0)")
-    parser.add_argument(
-        "--fix", metavar="DEST", help="write a copy of the data set, repaired wherever there is one safe answer"
-    )
-    add_config_options(parser)
-    return parser.parse_args()
-
-
 def diagnose(source: str, quick: bool = False, options: dict | None = None) -> Diagnosis:
     """Return what is wrong with the data set of a config or in a folder."""
     if os.path.isdir(source):
@@ -58,7 +41,18 @@ def repair(diagnosis: Diagnosis, dest: str) -> Diagnosis:
 
 def main() -> None:
     """Examine as the command line says."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    text = "a config, whose train, val and test are examined; a data set; or a folder of raw images and masks"
+    parser.add_argument("source", help=text)
+    parser.add_argument("--json", metavar="FILE", help="write findings, every file and all figures here")
+    parser.add_argument("--html", metavar="FILE", help="write a contact sheet here (.html, or .png, .jpg)")
+    parser.add_argument("--quick", action="store_true", help="read masks and headers only, as tools/train.py does")
+    parser.add_argument("--samples", type=int, default=6, help="tiles of each finding and split (default: 6)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random tiles (default: 0)")
+    text = "write a copy of the data set, repaired wherever there is one safe answer"
+    parser.add_argument("--fix", metavar="DEST", help=text)
+    add_config_options(parser)
+    args = parser.parse_args()
     diagnosis = diagnose(args.source, args.quick, args.cfg_options)
     sys.stdout.write(diagnosis.text())
     if args.json:

@@ -7,22 +7,14 @@ import os
 import sys
 from functools import partial
 
+from mmseg_ext import networks
+from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo.vector import file_and_layer
-from mmseg_ext.networks import (
-    CHANGES,
-    ComparisonSettings,
-    check_layer_files,
-    compare_networks,
-    layer_files,
-    read_area,
-    read_survey,
-    write_layers,
-)
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Compare as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     metres = partial(parser.add_argument, type=float, metavar="M")
     text = "lines of the earlier survey: FILE or FILE:LAYER, of tools/extract_network.py or any vector file"
@@ -39,28 +31,23 @@ def parse_args() -> argparse.Namespace:
     text = "report roads that became this much, and at least a fifth, wider or narrower (default: 2)"
     metres("--width-change", default=2, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Compare as the command line says."""
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("pyogrio").setLevel(logging.ERROR)
-    settings = ComparisonSettings(args.tolerance, args.shift, args.min_length, args.width_change)
-    check_layer_files(args.out, ("changes",), args.overwrite)
+    log_to_stderr()
+    settings = networks.ComparisonSettings(args.tolerance, args.shift, args.min_length, args.width_change)
+    networks.check_layer_files(args.out, ("changes",), args.overwrite)
     inputs = [file_and_layer(source)[0] for source in (args.old, args.new, args.area) if source is not None]
-    for file in layer_files(args.out, ("changes",)).values():
+    for file in networks.layer_files(args.out, ("changes",)).values():
         if any(os.path.realpath(file) == os.path.realpath(path) for path in inputs):
             raise ConfigError(f"{file}: is a file to compare; give another --out")
-    area = None if args.area is None else read_area(args.area)
-    result = compare_networks(read_survey(args.old), read_survey(args.new), settings, area)
-    files = write_layers(args.out, {"changes": result.changes})
+    area = None if args.area is None else networks.read_area(args.area)
+    result = networks.compare_networks(networks.read_survey(args.old), networks.read_survey(args.new), settings, area)
+    files = networks.write_layers(args.out, {"changes": result.changes})
     lengths = result.lengths()
     counts = result.changes["kind"].value_counts()
     sys.stdout.writelines(
         f"{kind:10} {lengths[kind] / 1000:9.2f} km{f'  {counts[kind]} stretches' if kind in counts else ''}\n"
-        for kind in (*CHANGES, "unchanged")
+        for kind in (*networks.CHANGES, "unchanged")
     )
     sys.stdout.write(
         f"{'old survey':10} {result.old_m / 1000:9.2f} km\n{'new survey':10} {result.new_m / 1000:9.2f} km\n"

@@ -7,15 +7,15 @@ first.
 """
 
 import argparse
-import os
 import sys
 
+from mmseg_ext.cli import distinct_names
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.files import complete_file
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Compare as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with scores.json")
     parser.add_argument("--scores", nargs="+", metavar="KEY", help="IoU, relaxed_F1, APLS_spacenet, ...")
@@ -23,16 +23,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--out", metavar="FILE", help="write the table to this Markdown file too")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Compare as the command line says."""
-    args = parse_args()
+    args = parser.parse_args()
     from mmseg_ext.scoring.comparison import compare_runs, comparison_table
     from mmseg_ext.scoring.results import read_scores
 
-    names = _names(args.runs)
+    names = distinct_names(args.runs)
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(f"{args.runs[i]}: given twice; give different runs")
     runs = {name: read_scores(path) for name, path in zip(names, args.runs, strict=True)}
     chosen = {} if args.scores is None else {"keys": args.scores}
     found = compare_runs(runs, confidence=args.confidence, resamples=args.resamples, seed=args.seed, **chosen)
@@ -41,16 +39,6 @@ def main() -> None:
     if args.out:
         with complete_file(args.out) as partial, open(partial, "w", encoding="utf-8") as file:
             file.write(table)
-
-
-def _names(paths: list[str]) -> list[str]:
-    """Return the shortest ends of ``paths`` that tell them apart."""
-    parts = [os.path.normpath(path).split(os.sep) for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ConfigError(f"{paths[0]}: given twice; give different runs")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0
 import argparse
 import sys
 
+from mmseg_ext.cli import add_numbers
 from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describe
-from mmseg_ext.converters.scenes import band_numbers
 from mmseg_ext.errors import run_tool
 from mmseg_ext.report import update_blocks
-
-BLOCK = "data sets"
 
 
 class _List(argparse.Action):
@@ -25,7 +23,7 @@ class _List(argparse.Action):
         if path is None:
             sys.stdout.write(f"{describe()}\n")
         else:
-            update_blocks(str(path), {BLOCK: describe()})
+            update_blocks(str(path), {"data sets": describe()})
         parser.exit()
 
 
@@ -36,38 +34,33 @@ def parse_args() -> argparse.Namespace:
         description=f"{__doc__}\nNAME is one of\n{names}\n\nMore on each: docs/datasets.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add = parser.add_argument
     default = ConversionSettings()
-    parser.add_argument("name", metavar="NAME", help="kind of raw data")
-    parser.add_argument("source", metavar="SOURCE", help="its folder; not changed")
-    parser.add_argument("dest", metavar="DEST", help="folder to create")
-    parser.add_argument("--list", nargs="?", action=_List, metavar="FILE", help="describe every kind of raw data")
-    parser.add_argument("--val", type=float, help="share (below 1) or number for validation (default: 0.2)")
-    parser.add_argument("--test", type=float, help="share or number for test (default: 0, test is val)")
-    parser.add_argument("--seed", type=int, help="seed of the random split (default: 0)")
-    parser.add_argument("--by-name", action="store_true", default=None, help="the last names validate and test")
-    parser.add_argument(
-        "--by-area", action="store_true", default=None, help="the last part of every image validates and tests"
-    )
-    parser.add_argument("--val-list", help="file with the names of the validation images, one per line")
-    parser.add_argument("--test-list", help="file with the names of the test images")
-    parser.add_argument("--scene", help="regular expression; its group names the scene, which stays in one split")
-    parser.add_argument("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
-    parser.add_argument("--masks", help="pair, epfl: folder of the masks in SOURCE")
-    parser.add_argument("--num-classes", type=int, help="above 2: the masks hold class indices")
-    parser.add_argument("--bands", type=band_numbers, help="bands to read, numbered from 1, red first, as 3,2,1")
-    parser.add_argument(
-        "--percentiles",
-        type=float,
-        nargs=2,
-        help="of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles),
-    )
-    parser.add_argument("--gsd", type=float, help="metres per pixel (default: as published or georeferenced)")
-    parser.add_argument("--road-width", type=float, help="spacenet3: metres (default: 4)")
-    parser.add_argument("--areas", nargs="+", help="spacenet3: parts of names, as Vegas Paris")
-    parser.add_argument("--tile", type=int, help=f"tile size in pixels for larger images (default: {default.tile})")
-    parser.add_argument("--overlap", type=int, help=f"overlap of training tiles in pixels (default: {default.overlap})")
-    parser.add_argument("--workers", type=int, help="images at a time (default: the processor's cores, up to 8)")
-    parser.add_argument("--overwrite", action="store_true", default=None, help="replace an existing DEST")
+    add("name", metavar="NAME", help="kind of raw data")
+    add("source", metavar="SOURCE", help="its folder; not changed")
+    add("dest", metavar="DEST", help="folder to create")
+    add("--list", nargs="?", action=_List, metavar="FILE", help="describe every kind of raw data")
+    add("--val", type=float, help="share (below 1) or number for validation (default: 0.2)")
+    add("--test", type=float, help="share or number for test (default: 0, test is val)")
+    add("--seed", type=int, help="seed of the random split (default: 0)")
+    add("--by-name", action="store_true", default=None, help="the last names validate and test")
+    add("--by-area", action="store_true", default=None, help="the last part of every image validates and tests")
+    add("--val-list", help="file with the names of the validation images, one per line")
+    add("--test-list", help="file with the names of the test images")
+    add("--scene", help="regular expression; its group names the scene, which stays in one split")
+    add("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
+    add("--masks", help="pair, epfl: folder of the masks in SOURCE")
+    add("--num-classes", type=int, help="above 2: the masks hold class indices")
+    add_numbers(parser, "--bands", "3,2,1", "bands to read, numbered from 1, red first")
+    text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
+    add("--percentiles", type=float, nargs=2, help=text)
+    add("--gsd", type=float, help="metres per pixel (default: as published or georeferenced)")
+    add("--road-width", type=float, help="spacenet3: metres (default: 4)")
+    add("--areas", nargs="+", help="spacenet3: parts of names, as Vegas Paris")
+    add("--tile", type=int, help=f"tile size in pixels for larger images (default: {default.tile})")
+    add("--overlap", type=int, help=f"overlap of training tiles in pixels (default: {default.overlap})")
+    add("--workers", type=int, help="images at a time (default: the processor's cores, up to 8)")
+    add("--overwrite", action="store_true", default=None, help="replace an existing DEST")
     return parser.parse_args()
 
 

@@ -19,19 +19,14 @@ TRAIN_SEEDS, VAL_SEED, TEST_SEED, PIT_SEED = range(1, 31), 31, 32, 33
 PIT_PX, PIT_PLACE = 2048, Georeference("EPSG:32719", (1.0, 0, 500000.0, 0, -1.0, 7400000.0))
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", default="work_dirs/demo", help="folder for data, run and picture (default: %(default)s)"
-    )
-    add_config_options(parser)
-    return parser.parse_args()
-
-
 def main() -> None:
     """Run the demo."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    text = "folder for data, run and picture (default: work_dirs/demo)"
+    parser.add_argument("--out", default="work_dirs/demo", help=text)
+    add_config_options(parser)
+    args = parser.parse_args()
+
     start = time.monotonic()
     data, run = os.path.join(args.out, "data"), os.path.join(args.out, "run")
     sys.stdout.write(f"generating {len(TRAIN_SEEDS) + 2} synthetic mines in {data}\n")

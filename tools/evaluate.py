@@ -9,11 +9,12 @@ lines (geojson, gpkg, shp).
 import argparse
 import sys
 
+from mmseg_ext.datasets.voc import read_names
 from mmseg_ext.errors import ConfigError, run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Score as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prediction", metavar="PRED", help="folder or file of predicted roads")
     parser.add_argument("truth", metavar="TRUTH", help="folder or file of true roads, of the same names")
@@ -27,53 +28,27 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--buffer", type=float, metavar="PX", help=text)
     parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: the files' georeference)")
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def read_names(path: str | None) -> list[str] | None:
-    """Return the lines of a split file."""
-    if path is None:
-        return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            names = file.read().split("\n")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"{path}: cannot be read as a split file, one name a line") from None
-    return [name.strip() for name in names if name.strip()]
-
-
-def main() -> None:
-    """Score as the command line says."""
-    args = parse_args()
-    from mmseg_ext.scoring import (
-        UNKNOWN_METRES,
-        FolderEvaluation,
-        ScoringSettings,
-        metres_are_known,
-        pair_predictions,
-        summarise,
-        totals_table,
-        write_report,
-        write_scores,
-    )
+    from mmseg_ext import scoring  # needs the extra 'roads', which --help does not
 
     if args.images and not args.out:
         raise ConfigError("--images is for the report; give --out DIR")
     if args.tolerance is not None and args.tolerance_m is not None:
         raise ConfigError("--tolerance and --tolerance-m are the same in two units; give one of them")
-    settings = ScoringSettings(args.tolerance or 3.0, args.tolerance_m, args.buffer, args.gsd, args.threshold)
-    pairs = pair_predictions(args.prediction, args.truth, read_names(args.split))
-    evaluation = FolderEvaluation(pairs, settings, args.probability, args.images)
+    settings = scoring.ScoringSettings(args.tolerance or 3.0, args.tolerance_m, args.buffer, args.gsd, args.threshold)
+    pairs = scoring.pair_predictions(args.prediction, args.truth, read_names(args.split) if args.split else None)
+    evaluation = scoring.FolderEvaluation(pairs, settings, args.probability, args.images)
     images = evaluation.score()
     sys.stdout.write(f"{len(images)} image(s): {args.prediction} against {args.truth}\n\n")
-    sys.stdout.write(totals_table(summarise(images)) + "\n")
-    if not metres_are_known(images):
-        sys.stdout.write(f"{UNKNOWN_METRES}\n")
+    sys.stdout.write(scoring.totals_table(scoring.summarise(images)) + "\n")
+    if not scoring.metres_are_known(images):
+        sys.stdout.write(f"{scoring.UNKNOWN_METRES}\n")
     if args.out:
-        write_scores(args.out, images, settings, prediction=args.prediction, truth=args.truth)
+        scoring.write_scores(args.out, images, settings, prediction=args.prediction, truth=args.truth)
         show = evaluation.show if evaluation.has_pixels else None
         subtitle = [f"{len(images)} image(s): {args.prediction} against {args.truth}"]
-        write_report(args.out, "Road evaluation", images, settings, show, subtitle)
+        scoring.write_report(args.out, "Road evaluation", images, settings, show, subtitle)
 
 
 if __name__ == "__main__":

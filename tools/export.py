@@ -11,8 +11,8 @@ from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.errors import run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Export as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
     parser.add_argument("--out", required=True, metavar="PATH", help="a file, or with several formats a folder")
@@ -26,12 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=2, metavar=("H", "W"), help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Export as the command line says."""
-    args = parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("mmseg_ext").setLevel(logging.INFO)
     export_checkpoint(

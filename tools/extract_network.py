@@ -8,30 +8,23 @@ from functools import partial
 
 from tqdm import tqdm
 
+from mmseg_ext import networks
+from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo import raster_info
-from mmseg_ext.networks import (
-    HeightSettings,
-    NetworkSettings,
-    add_heights,
-    check_dem,
-    check_layer_files,
-    extract_network,
-    write_layers,
-)
 
 
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     metres = partial(parser.add_argument, type=float, metavar="M")
-    limits = HeightSettings()
+    limits = networks.HeightSettings()
     parser.add_argument("raster", help="road mask or probability map, such as those of tools/predict.py")
     text = "roads.gpkg; roads.geojson or roads.parquet become one file for each layer"
     parser.add_argument("--out", required=True, help=text)
     text = "probability from which a pixel is road (default: 0.5)"
     parser.add_argument("--threshold", type=float, default=0.5, help=text)
-    parser.add_argument("--road-values", metavar="1,2", help="values of a mask that are road (default: all but 0)")
+    add_numbers(parser, "--road-values", "1,2", "values of a mask that are road (default: all but 0)")
     metres("--min-length", default=0, help="drop smaller pieces of the network, and their surface (default: 0)")
     metres("--min-width", default=0, help="drop roads with a smaller median width (default: 0)")
     metres("--close-gaps", default=0, help="close gaps up to this long between facing dead ends (default: 0)")
@@ -50,15 +43,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def road_values(text: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of a list with commas."""
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--road-values {text}: give whole numbers with commas, such as 1,2") from None
-
-
-def height_settings(args: argparse.Namespace) -> HeightSettings:
+def height_settings(args: argparse.Namespace) -> networks.HeightSettings:
     """Return how grades are measured."""
     options = {
         "--grade-over": ("grade_over_m", args.grade_over),
@@ -68,7 +53,7 @@ def height_settings(args: argparse.Namespace) -> HeightSettings:
     given = {option: setting for option, setting in options.items() if setting[1] is not None}
     if given and not args.dem:
         raise ConfigError(f"{next(iter(given))} needs heights: give --dem FILE")
-    return HeightSettings(**dict(given.values()))
+    return networks.HeightSettings(**dict(given.values()))
 
 
 class Progress(tqdm):
@@ -86,26 +71,24 @@ class Progress(tqdm):
 def main() -> None:
     """Extract as the command line says."""
     args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
-    logging.getLogger("pyogrio").setLevel(logging.ERROR)
-    settings = NetworkSettings(
-        args.threshold, road_values(args.road_values), args.min_length, args.min_width, args.close_gaps, args.simplify,
+    log_to_stderr()
+    settings = networks.NetworkSettings(
+        args.threshold, args.road_values, args.min_length, args.min_width, args.close_gaps, args.simplify,
         args.tile, args.halo,
     )  # fmt: skip
     limits = height_settings(args)
     layers_to_write = ("edges", "nodes", "surface", *(("grades",) if args.dem else ()))
     info = raster_info(args.raster)
     placed = info.crs is not None and info.transform is not None
-    check_layer_files(args.out, layers_to_write, args.overwrite, placed)
+    networks.check_layer_files(args.out, layers_to_write, args.overwrite, placed)
     if args.dem:
-        check_dem(args.dem, args.raster)
+        networks.check_dem(args.dem, args.raster)
     with Progress("road network", "tile") as show:
-        layers = extract_network(args.raster, settings, show)
+        layers = networks.extract_network(args.raster, settings, show)
     if args.dem:
         with Progress("heights", "edge") as show:
-            layers = add_heights(layers, args.dem, limits, show)
-    files = write_layers(args.out, layers.named())
+            layers = networks.add_heights(layers, args.dem, limits, show)
+    files = networks.write_layers(args.out, layers.named())
     unit = "m" if "length_m" in layers.edges else "px"
     for x, y, width in layers.wide:
         logging.warning(

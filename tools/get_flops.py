@@ -8,19 +8,15 @@ from mmseg_ext.engine import add_config_options, load_config, measure_complexity
 from mmseg_ext.errors import ConfigError, run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Print parameters and both counters."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="a leaf below myconfigs/")
     text = "height and width in pixels (default: 512)"
     parser.add_argument("--shape", type=int, nargs="+", default=[512], metavar="PX", help=text)
     add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Print parameters and both counters."""
-    args = parse_args()
     if len(args.shape) > 2 or min(args.shape) < 1:
         raise ConfigError(f"--shape {' '.join(map(str, args.shape))}: give one size or height and width, in pixels")
     height, width = args.shape[0], args.shape[-1]

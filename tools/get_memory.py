@@ -8,20 +8,15 @@ from mmseg_ext.engine import add_config_options, crop_size, estimate_training_me
 from mmseg_ext.errors import run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Print a Markdown table, one row per config, with its own batch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configs", nargs="+", help="leaf configs")
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
     text = "height and width in pixels (default: the config's crop)"
     parser.add_argument("--shape", type=int, nargs=2, metavar="PX", help=text)
     add_config_options(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Print a Markdown table, one row per config, with its own batch."""
-    args = parse_args()
+    args = parser.parse_args()
     columns = " | ".join(f"{precision} GiB" for precision in args.precision)
     sys.stdout.write(f"| config | crop | images per GPU | {columns} |\n|{' --- |' * (3 + len(args.precision))}\n")
     for path in args.configs:

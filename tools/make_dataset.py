@@ -7,17 +7,16 @@ Example: python tools/make_dataset.py mosaic.tif --roads roads.gpkg --width-fiel
 """
 
 import argparse
-import logging
 import sys
 
+from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
-from mmseg_ext.converters.scenes import band_numbers
 from mmseg_ext.datasets import read_metadata
 from mmseg_ext.errors import run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Convert as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     default = ConversionSettings()
@@ -38,20 +37,14 @@ def parse_args() -> argparse.Namespace:
     add("--block", type=float, metavar="M", help=text)
     add("--gap", type=float, metavar="M", help="ground left out between blocks (default: an eighth of a tile)")
     add("--seed", type=int, default=0, help="seed of the random split (default: 0)")
-    add("--bands", type=band_numbers, metavar="3,2,1", help="bands to read, numbered from 1, red first")
+    add_numbers(parser, "--bands", "3,2,1", "bands to read, numbered from 1, red first")
     text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
     add("--percentiles", type=float, nargs=2, default=default.percentiles, metavar=("LOW", "HIGH"), help=text)
     add("--workers", type=int, default=default.workers, help="blocks at a time (default: the cores, up to 8)")
     add("--overwrite", action="store_true", help="replace an existing DEST")
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Convert as the command line says."""
-    args = parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
-    logging.getLogger("pyogrio").setLevel(logging.ERROR)
+    log_to_stderr()
     drawing = RoadDrawing(args.roads, args.width, args.width_field, args.class_field, args.area, args.nogo)
     settings = ConversionSettings(
         tile=args.tile, overlap=0, bands=args.bands, percentiles=tuple(args.percentiles), gsd=args.gsd,

@@ -29,14 +29,6 @@ _COUNTERS = ("mmcv", "torchprofile")
 _COST_HEADER = ["Params, published (M)", "measured", "FLOPs, published (G)", "mmcv", "torchprofile"]
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a table is stale")
-    parser.add_argument("--json", action="store_true", help="print what was measured, and write nothing")
-    return parser.parse_args()
-
-
 def measure_leaves() -> dict[str, dict]:
     """Return the complexity of every leaf by its path; leaves of one network are measured once."""
     leaves = {path: load_config(str(ROOT / path)) for path in leaf_configs()}
@@ -187,16 +179,11 @@ def ablation_table(published: Mapping[str, Any], measured: Mapping[str, Any]) ->
 
 def leaf_table(measured: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> str:
     """Return the measured complexity of the configs at ``paths``."""
-    rows = []
-    for path in paths:
-        cost = measured[path]
-        rows.append(
-            [
-                f"[{os.path.basename(path)}](../{path})",
-                _number(cost["params_m"]),
-                *(_number(cost[f"{counter}_g"]) for counter in _COUNTERS),
-            ]
-        )
+    figures = ("params_m", *(f"{counter}_g" for counter in _COUNTERS))
+    rows = [
+        [f"[{os.path.basename(path)}](../{path})", *(_number(measured[path][name]) for name in figures)]
+        for path in paths
+    ]
     return markdown_table(["config", "Params (M)", "FLOPs mmcv (G)", "torchprofile (G)"], rows)
 
 
@@ -232,7 +219,11 @@ def published_figures(published: dict, path: str) -> dict | None:
 
 def main() -> None:
     """Measure, then write, check or print."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a table is stale")
+    parser.add_argument("--json", action="store_true", help="print what was measured, and write nothing")
+    args = parser.parse_args()
+
     published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
     measured = measure_leaves()
     failures = unexplained(published, measured)

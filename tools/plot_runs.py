@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmseg_ext.cli import distinct_names
 from mmseg_ext.errors import ConfigError, DataError, lazy_import, run_tool
 from mmseg_ext.files import complete_file
 
@@ -18,14 +18,6 @@ _PANELS = (("train", "loss", "loss"), ("val", "mIoU", "mIoU"), ("val", "IoU.road
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 _STYLES = ("-", "--", ":", "-.")
 _SMOOTHED_SHARE = 0.05
-
-
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="work dir of a training, also of one still running")
-    parser.add_argument("--out", default="runs.png", help="picture, .png, .pdf or .svg (default: runs.png)")
-    return parser.parse_args()
 
 
 def _entries(work_dir: str) -> list[dict[str, Any]]:
@@ -74,16 +66,6 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, neighbours, "same") / np.convolve(np.ones(len(values)), neighbours, "same")
 
 
-def _names(work_dirs: Sequence[str]) -> list[str]:
-    """Return the folders' last names, or as much of their paths as tells them apart."""
-    parts = [Path(os.path.abspath(folder)).parts for folder in work_dirs]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(set(parts)):
-            return names
-    return list(work_dirs)
-
-
 def plot_runs(work_dirs: Sequence[str], path: str) -> None:
     """Draw loss, mIoU and road IoU of the trainings in ``work_dirs`` into one picture (.png, .pdf or .svg).
 
@@ -112,7 +94,7 @@ def plot_runs(work_dirs: Sequence[str], path: str) -> None:
             axis.set_ylabel("percent")
     axes[0].set_ylim(bottom=0)
     lines = axes[1].get_lines()
-    labels = [_label(name, curve) for name, curve in zip(_names(work_dirs), curves, strict=True)]
+    labels = [_label(name, curve) for name, curve in zip(distinct_names(work_dirs), curves, strict=True)]
     figure.legend(lines, labels, loc="outside lower left", frameon=False, fontsize=9)
     try:
         with complete_file(path) as partial:
@@ -133,7 +115,10 @@ def _label(name: str, curves: dict[str, np.ndarray]) -> str:
 
 def main() -> None:
     """Draw as the command line says."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="work dir of a training, also of one still running")
+    parser.add_argument("--out", default="runs.png", help="picture, .png, .pdf or .svg (default: runs.png)")
+    args = parser.parse_args()
     plot_runs(args.runs, args.out)
     sys.stdout.write(f"{args.out}: {len(args.runs)} run(s)\n")
 

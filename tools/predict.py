@@ -4,15 +4,18 @@
 import argparse
 import logging
 import os
-import sys
 
+from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
+from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.config import add_config_options
-from mmseg_ext.errors import ConfigError, require, run_tool
+from mmseg_ext.engine.distributed import start_process
+from mmseg_ext.errors import require, run_tool
+from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Map as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="GeoTIFF, COG, VRT, image, folder or pattern")
@@ -27,28 +30,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
     text = "write centrelines, nodes and surfaces too, as NAME_network.gpkg (more settings: tools/extract_network.py)"
     parser.add_argument("--network", action="store_true", help=text)
-    parser.add_argument("--bands", metavar="1,2,3", help="bands to read, red first (default: as in training)")
+    add_numbers(parser, "--bands", "1,2,3", "bands to read, numbered from 1, red first (default: as in training)")
     add_backend_options(parser, "auto")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Map as the command line says."""
-    args = parse_args()
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # our own messages say it
-    logging.getLogger("pyogrio").setLevel(logging.ERROR)
-
-    from mmseg_ext.deploy.trained import TrainedNetwork
-    from mmseg_ext.engine.distributed import start_process
-    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
-
+    log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     settings = MapSettings(
-        args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, read_bands(args.bands)
+        args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands
     )
     rasters = find_rasters(args.inputs)
     process, backend = start_process(args.gpu_id), backend_settings(args)
@@ -65,14 +56,6 @@ def main() -> None:
             network_file, probability = map(MapFiles.of(raster, args.out).path, ("_network.gpkg", "_probability.tif"))
             if args.overwrite or not os.path.exists(network_file):
                 write_network(network_file, probability, settings.threshold or 0.5)
-
-
-def read_bands(text: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of a list with commas."""
-    try:
-        return None if text is None else tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--bands {text}: give numbers from 1 with commas, such as 1,2,3") from None
 
 
 def write_network(path: str, probability: str, threshold: float) -> None:

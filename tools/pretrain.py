@@ -10,8 +10,8 @@ from mmseg_ext.pretrain import PretrainSettings, add_pretrain_options, evaluate_
 from mmseg_ext.report import save_metrics
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Pre-train or evaluate as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="folder with train/CLASS/*.jpg and val/CLASS/*.jpg, as ImageNet has it")
     parser.add_argument("--model", required=True, help="{d,}segnext_{tiny,small,base,large}")
@@ -21,12 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", metavar="FILE", help="with --eval: write the accuracy to this JSON file")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     add_pretrain_options(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Pre-train or evaluate as the command line says."""
-    args = parse_args()
+    args = parser.parse_args()
     settings = PretrainSettings.from_options(args)
     if not args.eval:
         pretrain(args.data, args.model, settings, args.work_dir, args.auto_resume, args.model_options, args.gpu_id)

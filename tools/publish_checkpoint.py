@@ -10,19 +10,6 @@ from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import ConfigError, run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", help="a training checkpoint, or weights with --config")
-    parser.add_argument("out", help="the new file, .safetensors; its meta data go to the same name with .json too")
-    parser.add_argument("--licence", required=True, help="for others to use the weights under, such as CC-BY-4.0")
-    parser.add_argument("--config", help="the config it was trained with (default: the one inside the checkpoint)")
-    parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
-    parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
-    add_config_options(parser)
-    return parser.parse_args()
-
-
 def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
     """Return the scores in a file of tools/test.py, which must be those of ``checkpoint``.
 
@@ -42,7 +29,15 @@ def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
 
 def main() -> None:
     """Publish as the command line says."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="a training checkpoint, or weights with --config")
+    parser.add_argument("out", help="the new file, .safetensors; its meta data go to the same name with .json too")
+    parser.add_argument("--licence", required=True, help="for others to use the weights under, such as CC-BY-4.0")
+    parser.add_argument("--config", help="the config it was trained with (default: the one inside the checkpoint)")
+    parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
+    parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
+    add_config_options(parser)
+    args = parser.parse_args()
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None
     meta = publish_checkpoint(args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m)

@@ -54,12 +54,7 @@ def run(what: str, command: Sequence[str]) -> None:
 
 
 def train_and_score(
-    config: str,
-    seed: int,
-    work_dir: str,
-    options: Sequence[str] = (),
-    validate: bool = True,
-    processes: int = 1,
+    config: str, seed: int, work_dir: str, options: Sequence[str] = (), validate: bool = True, processes: int = 1
 ) -> dict[str, float]:
     """Train ``config`` in its own process, score the last checkpoint on the test split and return the metrics, 0 to 1.
 
@@ -160,20 +155,15 @@ def repeat_table(result: dict[str, Any]) -> str:
     return markdown_table(header, [*rows, ["mean ± deviation" if deviation else "mean", *cells]])
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Repeat as the command line says, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="a leaf below myconfigs/, or your own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--work-dir", help="folder of all runs (default: work_dirs/<config name>.repeat)")
     parser.add_argument("--processes", type=int, default=1, help="GPUs for each run, or gloo processes (default: 1)")
     parser.add_argument("--cfg-options", nargs="+", default=[], help="config overrides for all, key.sub=value ...")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Repeat as the command line says, and print the table."""
-    args = parse_args()
+    args = parser.parse_args()
     result = repeat(args.config, args.seeds, args.work_dir, args.cfg_options, args.processes)
     sys.stdout.write(f"{repeat_table(result)}\n")
 

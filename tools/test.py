@@ -7,18 +7,10 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mmseg_ext import engine
 from mmseg_ext.deploy.choice import run_on
 from mmseg_ext.deploy.facts import image_bands
 from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
-from mmseg_ext.engine import (
-    AUGMENTATIONS,
-    PredictionWriter,
-    add_config_options,
-    config_for,
-    evaluate_checkpoint,
-    is_first_process,
-    use_augmentations,
-)
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import run_tool
@@ -53,11 +45,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")
     text = "average over: flips, scales (0.5 to 1.75), rotations (by 90 degrees)"
-    parser.add_argument("--tta", nargs="+", default=[], choices=AUGMENTATIONS, help=text)
+    parser.add_argument("--tta", nargs="+", default=[], choices=engine.AUGMENTATIONS, help=text)
     parser.add_argument("--aug-test", action="store_true", help="MMSegmentation's name for --tta flips scales")
     add_backend_options(parser, None)
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
-    add_config_options(parser)
+    engine.add_config_options(parser)
     args = parser.parse_args()
     if not (args.eval or args.mask_dir or args.show_dir):
         parser.error("nothing to do: give --eval, --mask-dir or --show-dir")
@@ -90,10 +82,10 @@ def prepared(settings: BackendSettings, cfg: "Config", network: "nn.Module", dev
 def main() -> None:
     """Evaluate as the command line says."""
     args = parse_args()
-    cfg = config_for(args.config, args.checkpoint, args.cfg_options)
-    use_augmentations(cfg, ["flips", "scales"] if args.aug_test else args.tta)
+    cfg = engine.config_for(args.config, args.checkpoint, args.cfg_options)
+    engine.use_augmentations(cfg, ["flips", "scales"] if args.aug_test else args.tta)
     scorer = road_scorer(args) if "road" in args.eval else None
-    writer = PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
+    writer = engine.PredictionWriter(args.mask_dir, args.show_dir, args.opacity)
     facts: dict[str, str] = {}
     if args.out or args.report:
         weights = weights_sha256(read_checkpoint(args.checkpoint)["state_dict"])
@@ -104,8 +96,8 @@ def main() -> None:
         prepare = partial(prepared, backend_settings(args), cfg)
     elif args.precision:
         cfg.precision = args.precision
-    scores = evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer, scorer, facts, prepare)
-    if args.out and is_first_process():
+    scores = engine.evaluate_checkpoint(cfg, args.checkpoint, args.eval, args.gpu_id, writer, scorer, facts, prepare)
+    if args.out and engine.is_first_process():
         save_metrics(args.out, scores, **facts)
 
 

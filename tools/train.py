@@ -7,8 +7,8 @@ from mmseg_ext.engine import add_config_options, load_config, train
 from mmseg_ext.errors import run_tool
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="a leaf below myconfigs/, or your own")
     parser.add_argument("--work-dir", help="folder for checkpoints and logs (default: work_dirs/<config name>)")
@@ -22,12 +22,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--deterministic", action="store_true", help="ask cuDNN for reproducible algorithms")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Train as the command line says."""
-    args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     for key in ("load_from", "resume_from", "precision"):
         if getattr(args, key):

@@ -82,13 +82,6 @@ class ConversionSettings:
         return {k: v for k, v in asdict(self).items() if k not in ("workers", "overwrite")}
 
 
-def band_numbers(text: str) -> tuple[int, ...]:
-    """Return the band numbers of an option such as ``3,2,1``."""
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise ConfigError(f"--bands {text}: give numbers with commas, such as 3,2,1")
-    return tuple(map(int, text.split(",")))
-
-
 COMMON = ("tile", "overlap", "bands", "percentiles", "gsd", "workers", "overwrite")
 SPLITTING = ("val", "test", "seed", "by_name", "by_area", "val_list", "test_list")
 NAMES = tuple(field.name for field in fields(ConversionSettings))

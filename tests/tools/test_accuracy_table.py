@@ -17,7 +17,9 @@ PUBLISHED = dict(
 def tool(root):
     spec = importlib.util.spec_from_file_location("accuracy_table_tool", root / "tools" / "accuracy_table.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "tools")  # as for a script of that folder
+        spec.loader.exec_module(module)
     return module
 
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmseg_ext import errors
+from mmseg_ext import cli, errors
 from mmseg_ext.errors import ConfigError, DataError, MissingExtraError
 
 
@@ -48,9 +48,9 @@ def test_smoothing_is_a_mean_of_neighbours(tool):
 
 
 def test_names_tell_runs_apart(tool, tmp_path):
-    assert tool._names(["a/run1", "b/run2/"]) == ["run1", "run2"]
-    assert tool._names(["a/run", "b/run"]) == ["a/run", "b/run"]
-    assert tool._names(["a/run", "a/run"]) == ["run", "run"]
+    assert cli.distinct_names(["a/run1", "b/run2/"]) == ["run1", "run2"]
+    assert cli.distinct_names(["a/run", "b/run"]) == ["a/run", "b/run"]
+    assert cli.distinct_names(["a/run", "a/run"]) == ["run", "run"]
     curves = {"mIoU": np.array([[10, 0.5], [20, 0.7], [30, np.nan]]), "IoU.road": np.zeros((0, 2))}
     assert tool._label("run", curves) == "run: best mIoU 70.0 at 20"
 

@@ -29,6 +29,7 @@ from PIL import Image
 
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import RoadDataset
+from mmseg_ext.datasets.voc import IMAGES
 from mmseg_ext.engine import add_config_options, load_config
 from mmseg_ext.engine.config import config_mistakes, step_arguments
 from mmseg_ext.engine.distributed import Process, seed_everything
@@ -44,7 +45,7 @@ AHEAD = 2  # batches that a worker of torch's loader prepares before they are as
 def write_tiles(root: str, jpeg: bool, tile_px: int, count: int = 4) -> None:
     """Write generated mines as a data set, with images as PNG or as JPEG."""
     write_synthetic_mines(root, range(count), [], [], tile_px, tile_px, gsd_m=max(1.0, 256 / tile_px), overwrite=True)
-    for path in sorted(Path(root, "JPEGImages").iterdir()) if jpeg else ():
+    for path in sorted(Path(root, IMAGES).iterdir()) if jpeg else ():
         Image.open(path).save(path.with_suffix(".jpg"), quality=92)
         path.unlink()
 
@@ -157,10 +158,7 @@ def tables(cfg: Config, workers: int, images: int, rounds: int) -> str:
     if workers:
         batch = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"]
         batches = max(4 * workers, images // batch)
-        columns[f"{workers} workers"] = (
-            batches * batch,
-            loader_seconds(datasets, cfg, workers, batches, rounds),
-        )
+        columns[f"{workers} workers"] = batches * batch, loader_seconds(datasets, cfg, workers, batches, rounds)
     header, rows = ["pipeline"], [[name] for name in datasets]
     for title, (count, seconds) in columns.items():
         header += [f"images/s, {title}", "ratio"]
@@ -176,8 +174,8 @@ def tables(cfg: Config, workers: int, images: int, rounds: int) -> str:
     return f"{markdown_table(header, rows)}\n\n{markdown_table(['ms per image', *datasets], times)}"
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("config", nargs="?", help="a leaf below myconfigs/ (default: the paper's 1024 px crops)")
@@ -187,12 +185,8 @@ def parse_args() -> argparse.Namespace:
     add("--rounds", type=int, default=5, help="rounds, of which medians are taken (default: 5)")
     add("--workers", type=int, help="processes that load; 0: leave that out (default: the config's)")
     add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Measure and print Markdown tables."""
-    args = parse_args()
     if args.config is None and not args.synthetic:
         raise ConfigError("nothing to measure; give a config, or --synthetic for generated tiles")
     if min(args.images, args.rounds) < 1 or args.tile_px < 64 or (args.workers or 0) < 0:

@@ -150,18 +150,6 @@ def save_sheet(path: str, mine: Mine, tiles: list[tuple[int, int]], maps: dict[s
     cv2.imwrite(path, np.concatenate(sheets, axis=1)[:, :, ::-1])
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--out", default="work_dirs/loop", help="new folder for data, runs, maps and results (default: %(default)s)")
-    add("--seeds", type=int, default=1, help="fine-tunings, with the seeds from 0 (default: 1)")
-    add("--size", type=int, default=1280, metavar="PX", help="sides of the mines, 1 m per pixel (default: 1280)")
-    add("--iters", type=int, default=600, help="iterations on mine A (default: 600)")
-    add("--tune-iters", type=int, default=200, help="iterations of a fine-tuning (default: 200)")
-    return parser.parse_args()
-
-
 def measure(args: argparse.Namespace) -> None:
     """Walk the loop; write and print what it brought."""
 
@@ -211,7 +199,14 @@ def measure(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure as the command line says."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", default="work_dirs/loop", help="new folder for data, runs, maps and results (default: %(default)s)")
+    add("--seeds", type=int, default=1, help="fine-tunings, with the seeds from 0 (default: 1)")
+    add("--size", type=int, default=1280, metavar="PX", help="sides of the mines, 1 m per pixel (default: 1280)")
+    add("--iters", type=int, default=600, help="iterations on mine A (default: 600)")
+    add("--tune-iters", type=int, default=200, help="iterations of a fine-tuning (default: 200)")
+    args = parser.parse_args()
     if args.size < 5 * TILE_A_PX or min(args.seeds, args.iters, args.tune_iters) < 1:
         raise ConfigError(f"give a --size of {5 * TILE_A_PX} or more, and 1 or more seeds and iterations")
     if os.path.exists(args.out):

@@ -15,7 +15,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 
@@ -67,11 +67,8 @@ class RepeatedRaster:
     def write(self, path: str, place: Georeference) -> None:
         """Write it as a Cloud-Optimized GeoTIFF, strip by strip."""
         height, width = self.info.height, self.info.width
-        write_cog(path, self._strips(), height, width, "uint8", place)
-
-    def _strips(self) -> Iterator[tuple[int, np.ndarray]]:
-        for row in range(0, self.info.height, 512):
-            yield row, self.read(row, 0, min(512, self.info.height - row), self.info.width)[0]
+        strips = ((row, self.read(row, 0, min(512, height - row), width)[0]) for row in range(0, height, 512))
+        write_cog(path, strips, height, width, "uint8", place)
 
 
 def write_raster(path: str, height: int, width: int) -> None:
@@ -196,8 +193,8 @@ def measure_seams(args: argparse.Namespace) -> None:
         )
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
     memory, speed, seams = (kinds.add_parser(name) for name in ("memory", "speed", "seams"))
@@ -214,12 +211,7 @@ def parse_args() -> argparse.Namespace:
         kind.add_argument("--overlap", type=int, default=256, help="pixels (default: %(default)s)")
     speed.add_argument("--rounds", type=int, default=3, help="medians of so many (default: 3)")
     add_backend_options(speed, "torch")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Measure as the command line says."""
-    args = parse_args()
+    args = parser.parse_args()
     args.measure(args)
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -134,7 +134,7 @@ class WorkerError(UserError):
     """A process that measures has failed or ended."""
 
 
-class Worker:
+class Worker(contextlib.AbstractContextManager):
     """A process that goes through an iterator, a step for each `ask`.
 
     On a CPU it is the copy of a process that has imported everything (a GPU's driver does not bear that).
@@ -178,9 +178,6 @@ class Worker:
         self._connection.close()
         self.process.kill()
         self.process.join()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.end()

@@ -27,12 +27,7 @@ from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
-from mmseg_ext.engine import (
-    add_config_options,
-    build_network,
-    crop_size,
-    load_config,
-)
+from mmseg_ext.engine import add_config_options, build_network, crop_size, load_config
 from mmseg_ext.engine.config import config_mistakes
 from mmseg_ext.engine.distributed import DTYPES, choose_precision, start_process
 from mmseg_ext.engine.hooks import NonFiniteGuard, StepHook, WeightAverageHook
@@ -215,8 +210,8 @@ def training_profile(training: Training, steps: int) -> dict[str, float]:
     return {**parts, "step": 1000 * median(one.total() for one in found)}
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def main() -> None:
+    """Measure as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("configs", nargs="+", metavar="CONFIG", help="leaves below myconfigs/, or your own")
@@ -226,12 +221,8 @@ def parse_args() -> argparse.Namespace:
     add("--batch", type=int, help="images of a step (default: 2; with --profile: the config's)")
     add("--rounds", type=int, default=5, help="steps of each setting, after two (default: 5)")
     add_config_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
 
-
-def main() -> None:
-    """Measure as the command line says."""
-    args = parse_args()
     crop, batch = args.crop or 256, args.batch or 2
     sys.stdout.write(f"{machine_line()}\n\n")
     rows = []
