@@ -38,13 +38,8 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
     """Return what ``read`` finds in a cached file, which ``write`` makes where it is missing or damaged.
 
     The file appears complete or not at all, so that processes may share the folder. Beyond `_KEPT` entries, those
-    unused for longest are removed.
-
-    Args:
-        facts: all that the content depends on.
-        name: of the file, in a folder of its own where ``write`` may put more files beside it.
-        write: makes the file at a path.
-        read: takes the path.
+    unused for longest are removed. The content depends on the ``facts`` alone. The file of that ``name`` is in a folder
+    of its own, where ``write`` may put more files beside it.
 
     Raises:
         ConfigError: the cache folder cannot be written.
@@ -73,15 +68,10 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
             fresh.rename(entry)
         except OSError:  # another process was first
             return read(str(fresh / name))
-    _forget_oldest(root)
-    return read(str(entry / name))
-
-
-def _forget_oldest(root: Path) -> None:
-    """Remove the entries beyond the `_KEPT` last used."""
     with contextlib.suppress(OSError):  # another process does the same
-        for entry in sorted(root.glob("[!.]*"), key=os.path.getmtime, reverse=True)[_KEPT:]:
-            shutil.rmtree(entry, ignore_errors=True)
+        for unused in sorted(root.glob("[!.]*"), key=os.path.getmtime, reverse=True)[_KEPT:]:
+            shutil.rmtree(unused, ignore_errors=True)
+    return read(str(entry / name))
 
 
 @cache

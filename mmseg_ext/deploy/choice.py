@@ -30,6 +30,7 @@ from .runner import accelerated, available_backends, make_runner, possible_preci
 
 _ROUNDS = (3, 7)
 _SECONDS_EACH = 3.0
+_CPU = torch.device("cpu")
 _RUN_BY = {".onnx": ("onnxruntime", "openvino", "tensorrt"), ".xml": ("openvino",)}
 logger = logging.getLogger(__name__)
 
@@ -39,12 +40,8 @@ def run_on(
 ) -> tuple[nn.Module, str, str]:
     """Return a segmentor that runs as ``settings`` say, the backend and the precision.
 
-    Args:
-        network: segmentor with its weights; moved to ``device``.
-        settings: what the user wants.
-        configured: the precision that the config asks for.
-        device: where images come from.
-        shape: (N, C, H, W) of what is to be predicted, for ``auto``.
+    The ``network`` is moved to ``device``, where images come from. ``configured`` is the precision that the config asks
+    for; ``shape``, (N, C, H, W) of what is to be predicted, is for ``auto``.
 
     Raises:
         UserError: the machine, the packages or the file do not fit.
@@ -93,9 +90,9 @@ def _chosen(
     return found[0]
 
 
-def fast_precisions(device: torch.device | None = None) -> tuple[str, ...]:
+def fast_precisions(device: torch.device) -> tuple[str, ...]:
     """Return float32 and the shorter floating-point type that the hardware computes natively, if any."""
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         return ("fp32", "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16")
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return ("fp32", "bf16") if native else ("fp32",)
@@ -128,27 +125,18 @@ def choose_backend(
     network: nn.Module,
     shape: Sequence[int],
     precisions: Sequence[str] = ("fp32",),
-    device: torch.device | None = None,
-    threads: int | None = None,
+    device: torch.device = _CPU,
 ) -> Choice:
-    """Return the fastest installed way to run ``network`` on images of ``shape``.
+    """Return the fastest installed way to run ``network`` on images of ``shape`` (N, C, H, W).
 
     It is measured once per machine, number of threads, versions, architecture, shape and precisions, and remembered in
     the cache folder. ``compile`` takes part on a GPU only: on a CPU it compiles for about a minute in every process.
-
-    Args:
-        network: segmentor with its weights.
-        shape: (N, C, H, W); sides are rounded up to the network's stride.
-        precisions: without int8; `fast_precisions` are those that the hardware has.
-        device: see `make_runner`.
-        threads: likewise.
+    Sides are rounded up to the network's stride; precisions are without int8, of which the hardware computes
+    `fast_precisions` natively.
 
     Raises:
         ConfigError: the cache folder cannot be written.
     """
-    device = device or torch.device("cpu")
-    if threads is not None:
-        torch.set_num_threads(threads)
     stride = network_stride(network)
     fitted = (*shape[:2], *(math.ceil(side / stride) * stride for side in shape[2:]))
     left_out = ("plain",) if device.type == "cuda" else ("plain", "compile")

@@ -23,8 +23,7 @@ from .facts import image_bands
 class ExportableAttention(nn.Module):
     """SegFormer's attention without PyTorch's ``MultiheadAttention``, whose trace is bound to one batch size.
 
-    Args:
-        plain: its parts are used, not copied.
+    The parts of the ``plain`` one are used, not copied.
     """
 
     def __init__(self, plain: EfficientMultiheadAttention) -> None:
@@ -63,9 +62,7 @@ class HalfScores(nn.Module):
 def exportable(network: nn.Module, precision: str = "fp32") -> nn.Module:
     """Return a module from images (N, C, H, W) to logits (N, K, H, W), float32 both, in evaluation mode on the CPU.
 
-    Args:
-        network: segmentor with its weights; it is not changed.
-        precision: ``fp16`` computes in float16, except for the NMF.
+    The ``network`` is not changed. ``fp16`` computes in float16, except for the NMF.
     """
     copied = folded(revert_sync_batchnorm(copy.deepcopy(network)).cpu())
     for module in list(copied.modules()):

@@ -56,12 +56,10 @@ class NetworkFacts:
 
     @classmethod
     def of(cls, cfg: Config, meta: dict, network: Any) -> NetworkFacts:
-        """Return the facts of ``network``.
+        """Return the facts of ``network``, a segmentor with its weights.
 
-        Args:
-            cfg: its config; ``data.test`` says how images are read and normalised.
-            meta: the checkpoint's ``meta``, for what the config does not say.
-            network: segmentor with its weights.
+        ``data.test`` of its config says how images are read and normalised; the checkpoint's ``meta`` is for what the
+        config does not say.
 
         Raises:
             ConfigError: there is no normalisation, or the numbers of classes, names and colours differ.
@@ -136,11 +134,9 @@ class NetworkFacts:
         return self._normalize(dict(img=to_bgr(image), filename=path))["img"]
 
     def padded(self, pixels: np.ndarray, rows_axis: int = 0) -> np.ndarray:
-        """Return ``pixels`` mirrored below and at the right to multiples of the stride.
+        """Return ``pixels`` (..., H, W, ...) mirrored below and at the right to multiples of the stride.
 
-        Args:
-            pixels: (..., H, W, ...).
-            rows_axis: axis of the rows; the one of the columns follows it.
+        The axis of the columns follows that of the rows.
         """
         pads = [(0, 0)] * pixels.ndim
         for axis in (rows_axis, rows_axis + 1):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ConfigError, UserError, require
-from .facts import NetworkFacts
 from .onnx import OnnxRuntimeSession, export_onnx
 from .openvino import OpenVinoSession, export_openvino
 from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session
@@ -77,9 +76,6 @@ def is_exported(path: str) -> bool:
 def read_metadata(path: str) -> dict[str, str]:
     """Return what an exported file says about itself, every value as JSON.
 
-    Args:
-        path: .onnx, .xml (OpenVINO), .pt2 or .pt (TorchScript).
-
     Raises:
         ConfigError: the file is missing, unreadable, or was not exported by this package.
     """
@@ -97,15 +93,6 @@ def read_metadata(path: str) -> dict[str, str]:
     if not metadata.keys() >= {"classes", "mean"}:
         raise ConfigError(f"{path}: does not say what it was trained with; export it with tools/export.py")
     return metadata
-
-
-def read_facts(path: str) -> NetworkFacts:
-    """Return the facts inside an exported file.
-
-    Raises:
-        ConfigError: see `read_metadata`.
-    """
-    return NetworkFacts.from_metadata(read_metadata(path))
 
 
 def file_sha256(path: str) -> str:

@@ -26,10 +26,7 @@ _MAX_SIDE_PX = 1024
 def calibration_images(source: str | None, cfg: Config, facts: NetworkFacts) -> list[np.ndarray]:
     """Return at most `_MAX_IMAGES` normalised images (1, C, H, W) such as the network will see, padded to its stride.
 
-    Args:
-        source: folder of images, or a config whose training images are taken; None takes those of ``cfg``.
-        cfg: config of the network.
-        facts: of the network.
+    ``source`` is a folder of images, or a config whose training images are taken; None takes those of the network's.
 
     Raises:
         UserError: there are none, or they do not fit.

@@ -57,12 +57,9 @@ def export_onnx(
 
 
 class OnnxRuntimeSession:
-    """The ONNX file at ``path`` in ONNX Runtime; on a GPU, images and scores stay there.
+    """A file that `export_onnx` wrote in ONNX Runtime, with its ``metadata``; on a GPU, images and scores stay there.
 
-    Args:
-        path: a file that `export_onnx` wrote; ``metadata`` is what it says about itself.
-        device: where images come from and scores go to.
-        preferred: providers to take before CUDA, on a GPU.
+    ``preferred`` are providers to take before CUDA, on a GPU.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.

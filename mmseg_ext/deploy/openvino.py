@@ -91,12 +91,7 @@ class OpenVinoSession:
     """The ONNX or OpenVINO file at ``path`` on a CPU.
 
     The first ``shapes`` shapes of images get a model compiled for them, which is faster than one for any shape; one
-    for any shape serves the rest.
-
-    Args:
-        path: a file that `export_openvino` or `export_onnx` wrote.
-        precision: see `compile_settings`.
-        shapes: how many.
+    for any shape serves the rest. Precisions are those of `compile_settings`.
     """
 
     def __init__(self, path: str, precision: str = "fp32", shapes: int = _SHAPES) -> None:

@@ -55,14 +55,9 @@ def export_torchscript(network: nn.Module, path: str, precision: str, metadata: 
 
 
 class TorchSession:
-    """A module as a `Runner`: images take the type and layout of its weights, outside any autocast.
+    """A module as a `Runner`: images take the precision and layout of its weights, outside any autocast.
 
-    Args:
-        module: from images to scores, on ``device``.
-        device: where images come from.
-        precision: of its weights.
-        layout: of its weights.
-        metadata: what its file says about itself.
+    ``metadata`` is what the module's file says about itself.
     """
 
     def __init__(

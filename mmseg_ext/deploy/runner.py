@@ -35,6 +35,7 @@ _PRECISIONS_ON: dict[str, dict[str, tuple[str, ...]]] = {
     "openvino": {"cpu": ("fp32", "bf16", "int8")},
     "tensorrt": {"cuda": ("fp32", "bf16", "fp16")},
 }
+_CPU = torch.device("cpu")
 logger = logging.getLogger(__name__)
 
 
@@ -54,9 +55,8 @@ def why_unavailable(backend: str, device: torch.device) -> str | None:
     return None
 
 
-def available_backends(device: torch.device | None = None) -> tuple[str, ...]:
-    """Return those of `BACKENDS` that can run on ``device`` (None: the CPU)."""
-    device = device or torch.device("cpu")
+def available_backends(device: torch.device = _CPU) -> tuple[str, ...]:
+    """Return those of `BACKENDS` that can run on ``device``."""
     return tuple(backend for backend in BACKENDS if why_unavailable(backend, device) is None)
 
 
@@ -72,8 +72,7 @@ def make_runner(
     network: nn.Module,
     backend: str,
     precision: str = "fp32",
-    device: torch.device | None = None,
-    threads: int | None = None,
+    device: torch.device = _CPU,
     model_file: str | None = None,
 ) -> Runner:
     """Return ``network`` as a function of images.
@@ -85,8 +84,7 @@ def make_runner(
         network: segmentor with its weights; it is not changed.
         backend: one of `BACKENDS`. ``plain`` is the network as it is, eager, NCHW, float32.
         precision: one of `PRECISIONS`.
-        device: where images come from and scores go to; None is the CPU.
-        threads: on a CPU; sets PyTorch's number in this process, which all backends follow. None keeps it.
+        device: where images come from and scores go to. On a CPU all backends follow PyTorch's number of threads.
         model_file: exported network (.onnx, or .xml for OpenVINO) to run instead of exporting ``network``.
 
     Returns:
@@ -96,10 +94,7 @@ def make_runner(
         ConfigError: an unknown name, or what this machine or backend cannot do.
         MissingExtraError: the backend's packages are not installed.
     """
-    device = device or torch.device("cpu")
     _check(backend, precision, device, model_file)
-    if threads is not None:
-        torch.set_num_threads(threads)
     if backend == "plain":
         return plain_session(network, device)
     if backend in ("torch", "compile"):

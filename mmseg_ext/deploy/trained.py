@@ -22,12 +22,9 @@ from .options import BackendSettings
 def load_trained(
     checkpoint: str, config: str | None = None, options: dict | None = None
 ) -> tuple[Config, Any, NetworkFacts]:
-    """Return the config, the segmentor and the facts of a checkpoint.
+    """Return the config, the segmentor and the facts of a checkpoint (.pth or .safetensors).
 
-    Args:
-        checkpoint: weights of a segmentation network (.pth or .safetensors).
-        config: config of the weights; None takes the one inside ``checkpoint``.
-        options: dotted keys to merge over the config.
+    Without a ``config`` it is the one inside the checkpoint; ``options`` are dotted keys to merge over it.
 
     Raises:
         UserError: checkpoint and config do not fit; the message says what to do.
@@ -104,10 +101,7 @@ class TrainedNetwork:
         """Return the probabilities of each class at every pixel, from one forward pass.
 
         Images are mirrored below and at the right to multiples of the stride; nothing is resized or cut into windows.
-
-        Args:
-            images: uint8 (h, w, B), all of one size, bands as the facts' ``reading`` selects and scales them (RGB
-                first).
+        They are uint8 (h, w, B), all of one size, bands as the facts' ``reading`` selects and scales them (RGB first).
 
         Returns:
             (N, classes, h, w) float32; with a single output, 1 - p and p.

@@ -145,9 +145,6 @@ class PixelFrame:
         crs: of the map, None without one.
         unit: ``m``, or ``px`` where nothing is known of the ground.
 
-    Args:
-        info: header of the raster.
-
     Raises:
         DataError: its transform maps all pixels onto a line, or its place is outside its coordinate reference system.
     """

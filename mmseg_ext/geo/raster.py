@@ -78,7 +78,7 @@ class Georeference:
 
 
 class RasterSource:
-    """A raster that stays open, to be read window by window; a context manager.
+    """A raster of any format that GDAL reads, which stays open to be read window by window; a context manager.
 
     One thread at a time may read it, whichever; processes that are forked need a source of their own. GDAL caches
     decoded blocks of all rasters, up to 5 % of the machine's memory unless ``GDAL_CACHEMAX`` says otherwise.
@@ -86,9 +86,6 @@ class RasterSource:
     Attributes:
         info: what its header says.
         georeference: where it lies.
-
-    Args:
-        path: any file that GDAL reads: GeoTIFF, COG, VRT, PNG, JPEG, ...
 
     Raises:
         DataError: missing or unreadable.

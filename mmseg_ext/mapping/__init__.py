@@ -2,13 +2,12 @@
 
 from .map_files import MapFiles, find_rasters
 from .road_map import Group, MapSettings, check_rasters, map_raster
-from .strips import Strip, TilePlan, map_strips
+from .strips import TilePlan, map_strips
 
 __all__ = [
     "Group",
     "MapFiles",
     "MapSettings",
-    "Strip",
     "TilePlan",
     "check_rasters",
     "find_rasters",

@@ -31,10 +31,7 @@ _PREVIEW_PX = 2048
 
 
 def find_rasters(inputs: Sequence[str]) -> list[str]:
-    """Return the rasters that ``inputs`` name, in order, none twice.
-
-    Args:
-        inputs: files, folders (all rasters in it), or patterns such as ``flights/*.tif``.
+    """Return the rasters that files, folders or patterns such as ``flights/*.tif`` name, in order, none twice.
 
     Raises:
         DataError: nothing is there.
@@ -129,13 +126,10 @@ class MapFiles:
         return os.path.join(self.path(".parts"), f"{index:06d}.npz")
 
     def save_strip(self, index: int, row: int, layers: Mapping[str, np.ndarray]) -> None:
-        """Write a finished strip, complete or not at all.
+        """Write a finished strip, which begins at ``row`` of the raster, complete or not at all.
 
-        Args:
-            index: its number.
-            row: its first row in the raster.
-            layers: uint8 (h, W) by name, `NODATA` where the raster is nodata: ``labels``, ``probability`` and, if
-                wanted, ``uncertainty`` as `PROBABILITY_STEPS` of 1.
+        Layers are uint8 (h, W) by name, `NODATA` where the raster is nodata: ``labels``, ``probability`` and, if
+        wanted, ``uncertainty`` as `PROBABILITY_STEPS` of 1.
         """
         remedy = "finished strips are kept, free some disk space"
         with complete_file(self.strip(index), remedy) as partial, open(partial, "wb") as file:

@@ -131,20 +131,12 @@ def map_raster(
     overwrite: bool = False,
     group: Group = Group(),
 ) -> dict:
-    """Map the roads of one raster; every process of a group calls it with the same arguments.
+    """Map the roads of one raster; every process of a ``group`` calls it with the same arguments.
 
     Writes ``NAME_roads.tif`` (classes, `NODATA` where the raster is nodata), ``NAME_probability.tif`` (of road, uint8
     with scale 1/`PROBABILITY_STEPS`), on request ``NAME_uncertainty.tif`` (entropy in bits, likewise), QGIS styles, a
     preview and at last ``NAME.json``. A killed run resumes with its finished strips; a finished map of the same raster,
-    weights and settings is kept.
-
-    Args:
-        path: the raster.
-        network: what maps.
-        folder: where the results go.
-        settings: how to map.
-        overwrite: replace existing results.
-        group: the processes that share the work; by default this one alone.
+    weights and settings is kept, unless ``overwrite`` asks to replace it.
 
     Returns:
         The content of the JSON file; in processes other than the first, of a map that was already finished only.

@@ -269,13 +269,8 @@ def map_strips(
     are computed again, in the same batches, and summed in the same order. Memory does not depend on the raster's
     height. Closing the generator ends the thread.
 
-    Args:
-        source: the raster, or whatever has its ``info`` and reads as it does; read in one thread at a time.
-        network: what predicts.
-        plan: tiles and strips of the raster.
-        batch: tiles in one forward pass.
-        strips: numbers of the strips to map; None for all.
-        reading: bands to read and their scaling to 8 bits; None takes those the network was trained with.
+    The ``source`` is the raster, or whatever has its ``info`` and reads as it does, in one thread at a time; ``batch``
+    is the tiles in one forward pass. None takes all ``strips``, and the ``reading`` that the network was trained with.
 
     Raises:
         DataError: the raster cannot be read, or its bands or its depth do not fit.

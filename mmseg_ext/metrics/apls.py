@@ -104,11 +104,7 @@ def apls(
     The time grows with the square of the number of control points: grids of 5x5, 10x10 and 20x20 junctions with
     straight roads of 40 m take about 0.01, 0.04 and 0.2 s (`SPACENET`), 0.02, 0.1 and 0.3 s (`SAT2GRAPH`).
 
-    Args:
-        prediction: road graph.
-        truth: road graph in the same frame and unit.
-        variant: `SPACENET` or `SAT2GRAPH`.
-        gsd_m: metres per unit of the coordinates.
+    Both graphs are in the same frame; ``gsd_m`` is metres per unit of the coordinates.
     """
     ours, theirs = line_network(prediction, gsd_m), line_network(truth, gsd_m)
     if isinstance(variant, SpaceNetApls):

@@ -355,8 +355,6 @@ def connectivity(
 
 def _edge_components(roads: LineNetwork) -> np.ndarray:
     """Return the connected component of each edge (E,)."""
-    if len(roads.ends) == 0:
-        return np.empty(0, dtype=np.intp)
     return _components(roads.ends[:, 0], roads.ends[:, 1], len(roads.nodes))[roads.ends[:, 0]]
 
 
@@ -369,8 +367,6 @@ def _gaps(
     ours: LineNetwork, theirs: LineNetwork, at: Places, points: np.ndarray, matched: Places, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the middles (G, 2) and lengths (G,) of the gaps; ``points``: truth's nodes, then the places ``at``."""
-    if len(points) == 0:
-        return np.empty((0, 2)), np.empty(0)
     links = cut_at(theirs, at)
     known = matched.edge >= 0
     # side by side on one predicted line is the common case, and no gap
@@ -398,7 +394,9 @@ def _gaps(
         return np.empty((0, 2)), np.empty(0)
 
     lengths = np.hypot(*(points_on(ours, matched.pick(left[broken])) - points_on(ours, matched.pick(right[broken]))).T)
-    middles = np.stack([_middle(points[between[i]]) for i in broken])
+    crowds = [points[between[i]] for i in broken]
+    # the point nearest to the mean of all between both sides
+    middles = np.stack([crowd[np.hypot(*(crowd - crowd.mean(axis=0)).T).argmin()] for crowd in crowds])
     return _longest_of_each_place(middles, lengths, _SAME_PLACE * tolerance)
 
 
@@ -432,11 +430,6 @@ def _shortest(matrix: csr_array, sources: np.ndarray, targets: np.ndarray) -> np
         here = (row >= begin) & (row < begin + _SOURCES)
         result[here] = lengths[row[here] - begin, targets[here]]
     return result
-
-
-def _middle(points: np.ndarray) -> np.ndarray:
-    """Return the one of ``points`` (M, 2) that is nearest to their mean."""
-    return points[np.hypot(*(points - points.mean(axis=0)).T).argmin()]
 
 
 def _longest_of_each_place(middles: np.ndarray, lengths: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:

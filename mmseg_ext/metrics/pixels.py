@@ -93,13 +93,7 @@ def only_valid(valid: np.ndarray | None, *masks: np.ndarray) -> list[np.ndarray]
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
-    """Count pixels by true and predicted class.
-
-    Args:
-        prediction: class indices (H, W), integers.
-        truth: class indices (H, W), integers; ``ignore_index`` is not counted.
-        num_classes: number C of classes.
-        ignore_index: label of true pixels to leave out.
+    """Count the pixels of class indices (H, W), integers, by true and predicted class; ``ignore_index`` is left out.
 
     Returns:
         (C, C) int64, true classes along the rows, predicted ones along the columns.
@@ -123,13 +117,10 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignor
 
 
 def region_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return IoU, F1, precision, recall and accuracy per class (C,), as MMSegmentation 0.30 defines them.
+    """Return IoU, F1, precision, recall and accuracy per class (C,) of a `confusion` (C, C), as MMSegmentation 0.30.
 
     ``accuracy`` is what MMSegmentation calls Acc, the recall of a class. F1 is that of mDice, which is 0 for a class
     that is only predicted or only true; mFscore calls it nan.
-
-    Args:
-        confusion: (C, C) pixels of an image or a data set, as `confusion` counts them.
     """
     hits, truth, prediction = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     recall = ratios(hits, truth)
@@ -169,13 +160,9 @@ def relaxed_counts(
     """Count predicted road pixels within ``rho_px`` of a true one, and true ones within it of a predicted one.
 
     Precision, recall and F1 of the counts are the relaxed ones of Mnih and Hinton, "Learning to Detect Roads in
-    High-Resolution Aerial Images", ECCV 2010. With ``rho_px`` 0 they are those of the pixels.
-
-    Args:
-        prediction: road pixels (H, W) bool.
-        truth: road pixels (H, W) bool.
-        rho_px: slack in pixels, exact Euclidean distance of pixel centres; 3 in the paper.
-        valid: (H, W) bool, False where pixels are ignored: they neither count nor match.
+    High-Resolution Aerial Images", ECCV 2010. With ``rho_px`` 0 they are those of the pixels. It is the exact Euclidean
+    distance of pixel centres; 3 in the paper. All masks are (H, W) bool; where ``valid`` is False, pixels neither count
+    nor match.
     """
     prediction, truth = only_valid(valid, prediction, truth)
     return _matches(prediction, within_distance(prediction, rho_px), truth, within_distance(truth, rho_px))
@@ -192,14 +179,8 @@ def cldice_counts(
 
     Of the counts, precision is the topology precision |S_P and V_L| / |S_P|, recall the topology sensitivity
     |S_L and V_P| / |S_L|, and F1 clDice, after Shit et al., "clDice - a Novel Topology-Preserving Loss Function for
-    Tubular Structure Segmentation", CVPR 2021.
-
-    Args:
-        prediction: road pixels V_P.
-        truth: road pixels V_L.
-        prediction_skeleton: skeleton S_P of the prediction.
-        truth_skeleton: skeleton S_L of the truth.
-        valid: False where pixels are ignored.
+    Tubular Structure Segmentation", CVPR 2021: V_P is the prediction, V_L the truth, S_P and S_L are their skeletons.
+    Pixels are ignored where ``valid`` is False.
     """
     prediction_skeleton, truth_skeleton, prediction, truth = only_valid(
         valid, prediction_skeleton, truth_skeleton, prediction, truth
@@ -241,11 +222,7 @@ def boundary_counts(
     every pixel of a road into boundary, and boundary IoU into plain IoU. And a mask cut by the image's border or by an
     ignored area has no edge there, where the published code, which pads with background, sees one.
 
-    Args:
-        prediction: road pixels (H, W) bool.
-        truth: road pixels (H, W) bool.
-        distance_px: width of the boundaries in pixels, inside the masks.
-        valid: (H, W) bool, False where pixels are ignored.
+    Boundaries are ``distance_px`` wide, inside the masks (H, W) bool; pixels are ignored where ``valid`` is False.
     """
     predicted, true = boundary(prediction, distance_px, valid), boundary(truth, distance_px, valid)
     return BoundaryCounts(int(np.count_nonzero(predicted & true)), int(np.count_nonzero(predicted | true)))
@@ -291,12 +268,9 @@ class CalibrationCurve(NamedTuple):
 def probability_counts(
     probability: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
 ) -> ProbabilityCounts:
-    """Count the pixels of an image by truth and probability.
+    """Count the pixels of an image by truth (H, W) bool and probability of road (H, W), floats from 0 to 1.
 
-    Args:
-        probability: probability of road (H, W), floats from 0 to 1.
-        truth: road pixels (H, W) bool.
-        valid: (H, W) bool, False where pixels are ignored, whatever their probability.
+    Pixels are ignored where ``valid`` (H, W) is False, whatever their probability.
 
     Raises:
         DataError: a counted probability is not between 0 and 1.

@@ -12,7 +12,6 @@ from scipy.spatial import cKDTree
 
 from .centrelines import (
     LineNetwork,
-    Links,
     Places,
     chains,
     cut_at,
@@ -64,10 +63,7 @@ def topo(prediction: nx.MultiGraph, truth: nx.MultiGraph, gsd_m: float = 1.0) ->
     Both graphs without edges: all nan. Only the prediction: precision nan, recall and F1 0. Only truth: recall nan,
     precision and F1 0. Roads in both but no start on truth (chains shorter than half the density): all nan.
 
-    Args:
-        prediction: road graph.
-        truth: road graph in the same frame and unit.
-        gsd_m: metres per unit of the coordinates.
+    Both graphs are in the same frame; ``gsd_m`` is metres per unit of the coordinates.
     """
     ours, theirs = line_network(prediction, gsd_m), line_network(truth, gsd_m)
     nan = float("nan")
@@ -136,38 +132,30 @@ class _Walks:
         return self.lengths[:, self.nodes :]
 
     def drops(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return points (M, 2) and directions (M, 2) at every step of the paths from a start."""
-        at = _dropped(self.links, self.lengths[start])
+        """Return points (M, 2) and directions (M, 2) at every step of the paths from a start.
+
+        Each link is walked from both ends, up to where the two walks meet.
+        """
+        links, lengths = self.links, self.lengths[start]
+        here = lengths[np.concatenate([links.first, links.second])]
+        there = lengths[np.concatenate([links.second, links.first])]
+        sign = np.repeat([1.0, -1.0], len(links.first))
+        origin = np.concatenate([links.start, links.start + links.length])
+        edge, length = np.tile(links.edge, 2), np.tile(links.length, 2)
+
+        reached = np.isfinite(here)
+        here, there, sign, origin, edge, length = (a[reached] for a in (here, there, sign, origin, edge, length))
+        walked = np.minimum((length + there - here) / 2, RADIUS_M - here)
+        first = np.floor(here / STEP_M + _ROUNDING).astype(np.intp) + 1
+        last = np.floor((here + walked) / STEP_M + _ROUNDING).astype(np.intp)
+        item, rank = repeats(np.maximum(0, last - first + 1))
+        walked = (first[item] + rank) * STEP_M - here[item]
+        at = Places(edge[item], origin[item] + sign[item] * walked)
         return points_on(self.roads, at), directions_on(self.roads, at, STEP_M)
 
 
-def _dropped(links: Links, lengths: np.ndarray) -> Places:
-    """Return the places at multiples of the step from a start, given each vertex's path length from it.
-
-    Each link is walked from both ends, up to where the two walks meet.
-    """
-    here = lengths[np.concatenate([links.first, links.second])]
-    there = lengths[np.concatenate([links.second, links.first])]
-    sign = np.repeat([1.0, -1.0], len(links.first))
-    origin = np.concatenate([links.start, links.start + links.length])
-    edge, length = np.tile(links.edge, 2), np.tile(links.length, 2)
-
-    reached = np.isfinite(here)
-    here, there, sign, origin, edge, length = (a[reached] for a in (here, there, sign, origin, edge, length))
-    walked = np.minimum((length + there - here) / 2, RADIUS_M - here)
-    first = np.floor(here / STEP_M + _ROUNDING).astype(np.intp) + 1
-    last = np.floor((here + walked) / STEP_M + _ROUNDING).astype(np.intp)
-    count = np.maximum(0, last - first + 1)
-    item, rank = repeats(count)
-    walked = (first[item] + rank) * STEP_M - here[item]
-    return Places(edge[item], origin[item] + sign[item] * walked)
-
-
-_Drops = tuple[np.ndarray, np.ndarray]
-
-
-def _start_scores(marbles: _Drops, holes: _Drops) -> tuple[float, float]:
-    """Return a start's precision and recall; nan where nothing was dropped on one side."""
+def _start_scores(marbles: tuple[np.ndarray, ...], holes: tuple[np.ndarray, ...]) -> tuple[float, float]:
+    """Return a start's precision and recall from points and directions; nan where one side has none."""
     if len(marbles[0]) == 0 or len(holes[0]) == 0:
         return float("nan"), float("nan")
     close = cKDTree(marbles[0]).query_ball_tree(cKDTree(holes[0]), NEAR_M)

@@ -120,7 +120,6 @@ def write_contact_sheet(
 
 
 def _page(title: str, sections: Sequence[Section], pictures: _Pictures, legend: _Legend, summary_html: str) -> str:
-    """Return the HTML page."""
     parts = []
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")

@@ -103,14 +103,9 @@ def panel(
     palette: Sequence[Sequence[int]] = ((0, 0, 0), (128, 0, 0)),
     opacity: float = 0.6,
 ) -> np.ndarray:
-    """Return image, truth and prediction side by side, each under its title: RGB uint8 (H', W', 3).
+    """Return image, truth (left out when None) and prediction side by side, each under its title: RGB uint8.
 
-    Args:
-        image: RGB uint8 (H, W, 3).
-        prediction: labels (H, W).
-        truth: labels (H, W); left out when None.
-        palette: RGB colour of each class.
-        opacity: of the tint, 0 to 1.
+    Labels (H, W) tint the image as in `paint_labels`, which says what the arguments are.
     """
     parts = [("image", image)]
     for title, labels in (("truth", truth), ("prediction", prediction)):

@@ -1,4 +1,7 @@
-"""QGIS styles that lie beside a raster (NAME.qml for NAME.tif), so that QGIS opens it in the intended colours."""
+"""QGIS styles that lie beside a raster (NAME.qml for NAME.tif), so that QGIS opens it in the intended colours.
+
+A style that cannot be written is a ConfigError.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,7 @@ _UNCERTAINTY_RAMP: dict[float, RGB] = {0.5: (189, 215, 231), 0.75: (66, 146, 198
 
 
 def write_qgis_style(path: str, colours: Mapping[int, tuple[str, RGB]]) -> None:
-    """Write the style of a mask of classes: name and colour of each by its value; 0 is transparent.
-
-    Raises:
-        ConfigError: it cannot be written there.
-    """
+    """Write the style of a mask of classes: name and colour of each by its value; 0 is transparent."""
     renderer = _renderer("paletted")
     palette = ElementTree.SubElement(renderer, "colorPalette")
     for value, (name, rgb) in sorted(colours.items()):
@@ -32,19 +31,12 @@ def write_qgis_probability_style(path: str) -> None:
     """Write the style of a map of probabilities: yellow to violet, the lower the more transparent, nothing below 5 %.
 
     Values run from 0 to 1; the scale of a band counts, because QGIS applies it before it looks for colours.
-
-    Raises:
-        ConfigError: it cannot be written there.
     """
     _write_ramp(path, _PROBABILITY_RAMP, "{:.0%}")
 
 
 def write_qgis_uncertainty_style(path: str) -> None:
-    """Write the style of a map of entropies in bits, 0 to 1: white to blue, the lower the more transparent.
-
-    Raises:
-        ConfigError: it cannot be written there.
-    """
+    """Write the style of a map of entropies in bits, 0 to 1: white to blue, the lower the more transparent."""
     _write_ramp(path, _UNCERTAINTY_RAMP, "{:g} bit")
 
 

@@ -1,4 +1,4 @@
-"""Generated tables inside Markdown files that people write around them."""
+"""Generated tables inside Markdown files that people write around them, and metrics as a file for machines."""
 
 from __future__ import annotations
 
@@ -35,12 +35,9 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 def update_blocks(path: str, blocks: dict[str, str], check: bool = False) -> bool:
-    """Write generated ``blocks`` into the file at ``path``; return whether it was up to date.
+    """Write generated ``blocks``, by name, into a Markdown file, see `with_block`; return whether it was up to date.
 
-    Args:
-        path: a Markdown file with a pair of comments for each block, see `with_block`.
-        blocks: content by name.
-        check: leave the file as it is.
+    ``check`` leaves the file as it is.
 
     Raises:
         DataError: the file is missing or lacks the comments of a block.
@@ -58,10 +55,6 @@ def update_blocks(path: str, blocks: dict[str, str], check: bool = False) -> boo
         with complete_file(path) as partial:
             Path(partial).write_text(after, encoding="utf-8")
     return after == before
-
-
-# -- report.metrics_file
-# Metrics as a file for machines.
 
 
 def save_metrics(path: str, scores: dict[str, float], **facts: str | int | None) -> None:

@@ -4,19 +4,7 @@ from ..errors import require
 
 require(("networkx", "scipy", "skimage"), "roads", "finding road networks")
 
-from .graph import graph_from_lines, graph_from_nodes, graph_lines, moved, road_graph  # noqa: E402
-from .polyline import simplify_line  # noqa: E402
-from .skeleton import Centreline, half_width, skeleton, tiled_centreline  # noqa: E402
+from .graph import graph_from_lines, graph_lines, road_graph  # noqa: E402
+from .skeleton import skeleton, tiled_centreline  # noqa: E402
 
-__all__ = [
-    "Centreline",
-    "graph_from_lines",
-    "graph_from_nodes",
-    "graph_lines",
-    "half_width",
-    "moved",
-    "road_graph",
-    "simplify_line",
-    "skeleton",
-    "tiled_centreline",
-]
+__all__ = ["graph_from_lines", "graph_lines", "road_graph", "skeleton", "tiled_centreline"]

@@ -16,7 +16,7 @@ lines from a vector file has the file's (metric) unit. Loops, parallel edges and
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import networkx as nx
@@ -114,37 +114,6 @@ def graph_lines(graph: nx.MultiGraph) -> list[np.ndarray]:
     return [line for *_, line in graph.edges(data="line")]
 
 
-def graph_from_nodes(
-    nodes: Mapping[int, Sequence[float]], roads: Sequence[tuple[int, int, *tuple[Sequence[float], ...]]]
-) -> nx.MultiGraph:
-    """Return a road graph drawn by hand.
-
-    ``nodes`` are (x, y) by key, ``roads`` are (first node, last node, further points between them in this order...).
-    """
-    graph = nx.MultiGraph()
-    for key, (x, y) in nodes.items():
-        _add_node(graph, key, np.array([x, y], np.float64))
-    for u, v, *between in roads:
-        _add_line(graph, u, v, np.array([nodes[u], *between, nodes[v]], np.float64))
-    return graph
-
-
-def moved(
-    graph: nx.MultiGraph, matrix: Sequence[Sequence[float]] = ((1, 0), (0, 1)), shift: Sequence[float] = (0, 0)
-) -> nx.MultiGraph:
-    """Return a copy of ``graph`` with every point times ``matrix`` (2, 2) plus ``shift`` (2,), lengths anew.
-
-    Widths stay as they are.
-    """
-    result = graph.copy()
-    for _, node in result.nodes(data=True):
-        node["x"], node["y"] = (float(value) for value in np.array(matrix) @ (node["x"], node["y"]) + shift)
-    for *_, edge in result.edges(data=True):
-        edge["line"] = edge["line"] @ np.array(matrix).T + shift
-        edge["length"] = length(edge["line"])
-    return result
-
-
 def _add_node(graph: nx.MultiGraph, node: int, xy: np.ndarray) -> None:
     """Add ``node`` at ``xy`` (2,), or move it there."""
     graph.add_node(node, x=float(xy[0]), y=float(xy[1]))
@@ -191,7 +160,9 @@ def trace(centreline: Centreline) -> nx.MultiGraph:
     xy = centreline.rc[:, ::-1].astype(np.float64)
     node_of = _nodes(near, count)
     members = np.flatnonzero(node_of >= 0)
-    for node, place in enumerate(_means(node_of[members], xy[members])):
+    size = np.bincount(node_of[members])
+    means = np.stack([np.bincount(node_of[members], axis) / size for axis in xy[members].T], axis=1)
+    for node, place in enumerate(means):
         _add_node(graph, node, place)
 
     # arrays of Python's numbers would take ten times the memory, NumPy's own numbers the time
@@ -241,12 +212,6 @@ def _nodes(near: np.ndarray, count: np.ndarray) -> np.ndarray:
     nodes = np.full(len(near), -1)
     _, nodes[count != 2] = np.unique(group[count != 2], return_inverse=True)
     return nodes
-
-
-def _means(group: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """Return the mean (M, 2) of the points ``xy`` (N, 2) of each ``group`` (N,), 0 to M - 1."""
-    size = np.bincount(group)
-    return np.stack([np.bincount(group, axis) / size for axis in xy.T], axis=1)
 
 
 def _prune_spurs(graph: nx.MultiGraph, centreline: Centreline) -> None:

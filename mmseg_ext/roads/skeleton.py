@@ -87,16 +87,14 @@ def _runs_along(mask: np.ndarray) -> list[tuple[int, int]]:
     depth = np.where(mask.all(axis=0), len(mask), (~mask).argmax(axis=0))
     runs = np.flatnonzero(np.diff(mask[0], prepend=False, append=False)).reshape(-1, 2).tolist()
 
+    behind = mask[min(2, len(mask) - 1)]
+
     def along(start: int, end: int) -> bool:
         deep = depth[start:end]
-        return end - start > min(4 * deep.mean(), 2 * deep.max()) or _widens(mask[min(2, len(mask) - 1)], start, end)
+        widens = 2 <= start and end <= len(behind) - 2 and behind[start - 2 : end + 2].all()
+        return widens or end - start > min(4 * deep.mean(), 2 * deep.max())
 
     return [(start, end) for start, end in runs if along(start, end)]
-
-
-def _widens(row: np.ndarray, start: int, end: int) -> bool:
-    """Say whether the road in ``row`` (W,) extends two pixels to both sides of a run that does not reach the border."""
-    return 2 <= start and end <= len(row) - 2 and bool(row[start - 2 : end + 2].all())
 
 
 @dataclass(frozen=True)

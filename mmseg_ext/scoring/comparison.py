@@ -45,6 +45,15 @@ class RunComparison:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def verdict(self) -> str:
+        """What it is beside the first run, in a word or two."""
+        if not self.is_significant:
+            return "not significant"
+        if self.measure.higher_is_better is None:
+            return "different"
+        return "better" if (self.difference > 0) == self.measure.higher_is_better else "worse"
+
 
 def compare_runs(
     runs: Mapping[str, Mapping],
@@ -140,24 +149,12 @@ def comparison_table(comparisons: Sequence[RunComparison], confidence: float = 0
         measure = one.measure
         cells = ["", "", ""]
         if measure.key in compared:
-            signed = [_signed(value, measure) for value in (one.difference, one.low, one.high)]
-            cells = [signed[0], f"{signed[1]} to {signed[2]}", _verdict(one)]
+            shown = [(value, shown_value(value, measure)) for value in (one.difference, one.low, one.high)]
+            difference, low, high = (f"+{text}" if value > 0 else text for value, text in shown)
+            cells = [difference, f"{low} to {high}", one.verdict]
         compared.add(measure.key)
         over = "mean" if measure.of is None else "pooled"
         rows.append([f"{measure.name} ({over})", one.run, shown_value(one.value, measure), *cells])
     return markdown_table(
         ["score", "run", "value", "difference to the first", f"{100 * confidence:g} % interval", "verdict"], rows
     )
-
-
-def _verdict(one: RunComparison) -> str:
-    if not one.is_significant:
-        return "not significant"
-    if one.measure.higher_is_better is None:
-        return "different"
-    return "better" if (one.difference > 0) == one.measure.higher_is_better else "worse"
-
-
-def _signed(value: float, measure: RoadMeasure) -> str:
-    text = shown_value(value, measure)
-    return f"+{text}" if value > 0 else text

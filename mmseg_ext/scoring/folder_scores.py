@@ -177,11 +177,8 @@ def _read_road(
 def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool) -> RoadMasks:
     """Return the masks of a pair of rasters. Nodata in the prediction is no road.
 
-    Args:
-        pair: two rasters.
-        labels: whether predictions, and whether truths, hold labels (`holds_labels`).
-        settings: threshold of probabilities.
-        probability: integers in the prediction are probabilities.
+    ``labels``: whether predictions, and whether truths, hold labels (`holds_labels`). ``probability``: integers in the
+    prediction are probabilities.
 
     Raises:
         DataError: unreadable, or they differ in size or in place.
@@ -234,14 +231,9 @@ def score_lines(
     """Measure two networks of which at least one is a file of lines, in metres.
 
     Lines are projected to the UTM zone of the truth; lines without a coordinate reference system are taken to be in
-    metres. They have no width: the buffer is the tolerance. A line whose end lies on another joins it. Compared with a
-    mask, lines count as far as the mask reaches.
-
-    Args:
-        pair: lines, or a georeferenced mask on one side.
-        labels: as in `read_masks`.
-        settings: the tolerance; that in pixels counts as metres here.
-        probability: as in `read_masks`.
+    metres. They have no width: the buffer is the tolerance, of which pixels count as metres here. A line whose end lies
+    on another joins it. Compared with a mask, which must be georeferenced, lines count as far as the mask reaches.
+    ``labels`` and ``probability`` are as in `read_masks`.
 
     Raises:
         DataError: unreadable, only one of them has a coordinate reference system, or they lie far apart.

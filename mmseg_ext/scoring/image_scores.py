@@ -136,13 +136,10 @@ def graphs_of(
 def score_graphs(
     prediction: nx.MultiGraph, truth: nx.MultiGraph, buffer: float, metres: float | None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return counts and scores, as in `ImageScores`, of two networks.
+    """Return counts and scores, as in `ImageScores`, of two networks in the same frame.
 
-    Args:
-        prediction: network of the predicted roads.
-        truth: network of the true roads, in the same frame and unit.
-        buffer: distance within which centrelines match, in the unit of the coordinates.
-        metres: metres of that unit; None where they are not known, and then a unit counts as one.
+    Centrelines match within the ``buffer``, in the unit of the coordinates. It is so many ``metres``; None where they
+    are not known, and then a unit counts as one.
     """
     lengths, found = centreline_lengths(prediction, truth, buffer), connectivity(prediction, truth, buffer)
     counts = {f"centreline_{key}": float(value) for key, value in asdict(lengths).items()}
@@ -174,16 +171,7 @@ def score_image(
     valid: np.ndarray | None = None,
     probability: np.ndarray | None = None,
 ) -> ImageScores:
-    """Measure one predicted road mask.
-
-    Args:
-        name: of the image.
-        prediction: predicted road, (H, W) bool.
-        truth: true road, (H, W) bool.
-        settings: tolerance and ground sampling distance.
-        valid: (H, W) bool, False where pixels are ignored; None where all count.
-        probability: predicted probability of road, (H, W) in 0..1; None where there is only the mask.
-    """
+    """Measure one predicted road mask; the arrays are those of `RoadMasks`."""
     inside = np.ones(truth.shape, bool) if valid is None else valid
     predicted, true = prediction & inside, truth & inside
     pixels = confusion(predicted.astype(np.uint8), np.where(inside, true, 255).astype(np.uint8), 2)

@@ -7,7 +7,8 @@ tables, report, CSV and comparison follow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 
 from ..metrics.pixels import (
     MatchedCounts,
@@ -29,23 +30,23 @@ class RoadMeasure:
     Attributes:
         key: its name in files, after ``road.``.
         name: its name for people.
-        group: what it looks at.
         definition: in a sentence or two, with the source.
         of: the score of counts; None where it does not follow from them.
         of_probability: the score of counts by probability; None likewise. Where both are None it is given for an
             image as it is, and does not add up.
         unit: ``%`` (values are 0 to 1), or the unit of the number.
         higher_is_better: None where neither is.
+        group: what it looks at.
     """
 
     key: str
     name: str
-    group: str
     definition: str
     of: Callable[[NamedCounts], float] | None = None
     unit: str = "%"
     higher_is_better: bool | None = True
     of_probability: Callable[[ProbabilityCounts], float] | None = None
+    group: str = field(kw_only=True)
 
     @property
     def explanation(self) -> str:
@@ -74,194 +75,175 @@ _MNIH = "Mnih and Hinton, ECCV 2010"
 _WIEDEMANN = "Heipke et al. 1997, Wiedemann et al. 1998"
 _CLDICE = "Shit et al., CVPR 2021"
 
+_region = partial(RoadMeasure, group="Region")
+_tolerance = partial(RoadMeasure, group="Tolerance")
+_centreline = partial(RoadMeasure, group="Centreline")
+_topology = partial(RoadMeasure, group="Topology")
+_uncertainty = partial(RoadMeasure, group="Uncertainty")
+
 MEASURES = (
-    RoadMeasure("IoU", "IoU", "Region", "Road pixels in both, of road pixels in either; as MMSegmentation's.", _iou),
-    RoadMeasure("F1", "F1", "Region", "Harmonic mean of precision and recall; the same as Dice.", _f1),
-    RoadMeasure(
+    _region("IoU", "IoU", "Road pixels in both, of road pixels in either; as MMSegmentation's.", _iou),
+    _region("F1", "F1", "Harmonic mean of precision and recall; the same as Dice.", _f1),
+    _region(
         "precision",
         "Precision",
-        "Region",
         "Predicted road pixels that are road.",
         lambda c: ratio(c["true_positive"], c["true_positive"] + c["false_positive"]),
     ),
-    RoadMeasure(
+    _region(
         "recall",
         "Recall",
-        "Region",
         "True road pixels that are predicted.",
         lambda c: ratio(c["true_positive"], c["true_positive"] + c["false_negative"]),
     ),
-    RoadMeasure(
+    _region(
         "accuracy",
         "Accuracy",
-        "Region",
         "Pixels, road or not, that are right; high where there is little road.",
         lambda c: ratio(c["pixels"] - c["false_positive"] - c["false_negative"], c["pixels"]),
     ),
-    RoadMeasure(
+    _region(
         "boundary_IoU",
         "Boundary IoU",
-        "Region",
         "IoU of the road pixels within 3 px of the road's edge (Cheng et al., CVPR 2021, there 2 % of the image's "
         "diagonal; here the image's border is no edge).",
         lambda c: ratio(c["boundary_intersection"], c["boundary_union"]),
     ),
-    RoadMeasure(
+    _tolerance(
         "relaxed_F1",
         "Relaxed F1",
-        "Tolerance",
         f"Harmonic mean of relaxed precision and recall ({_MNIH}).",
         _matched("relaxed", "f1"),
     ),
-    RoadMeasure(
+    _tolerance(
         "relaxed_precision",
         "Relaxed precision",
-        "Tolerance",
         f"Predicted road pixels that have a true one {_TOLERANCE} ({_MNIH}).",
         _matched("relaxed", "precision"),
     ),
-    RoadMeasure(
+    _tolerance(
         "relaxed_recall",
         "Relaxed recall",
-        "Tolerance",
         f"True road pixels that have a predicted one {_TOLERANCE} ({_MNIH}).",
         _matched("relaxed", "recall"),
     ),
-    RoadMeasure(
+    _centreline(
         "completeness",
         "Completeness",
-        "Centreline",
         f"Length of true centrelines that have a predicted one {_BUFFER}, of all ({_WIEDEMANN}).",
         _matched("centreline", "recall"),
     ),
-    RoadMeasure(
+    _centreline(
         "correctness",
         "Correctness",
-        "Centreline",
         f"Length of predicted centrelines that have a true one {_BUFFER}, of all ({_WIEDEMANN}).",
         _matched("centreline", "precision"),
     ),
-    RoadMeasure(
+    _centreline(
         "quality",
         "Quality",
-        "Centreline",
         f"Matched predicted length, of predicted length and missed true length together ({_WIEDEMANN}).",
         _matched("centreline", "quality"),
     ),
-    RoadMeasure(
+    _topology(
         "clDice",
         "clDice",
-        "Topology",
         f"Harmonic mean of how much of each skeleton lies inside the other's road ({_CLDICE}).",
         _matched("cldice", "f1"),
     ),
-    RoadMeasure(
+    _topology(
         "pairs_kept",
         "Connected pairs kept",
-        "Topology",
         "Chance that two points of the true network which it connects are connected in the prediction too.",
         lambda c: ratio(c["pairs_kept"], c["pairs"]),
     ),
-    RoadMeasure(
+    _topology(
         "gaps",
         "Gaps",
-        "Topology",
         "Places where a true road is found on both sides and interrupted between.",
         lambda c: c["gaps"],
         "",
         False,
     ),
-    RoadMeasure(
+    _topology(
         "gaps_per_km",
         "Gaps per km",
-        "Topology",
         "Gaps, by kilometre of true centreline.",
         lambda c: ratio(c["gaps"], c["truth_km"]),
         "1/km",
         False,
     ),
-    RoadMeasure(
+    _topology(
         "components_prediction",
         "Networks predicted",
-        "Topology",
         "Connected components of the predicted network.",
         lambda c: c["components_prediction"],
         "",
         None,
     ),
-    RoadMeasure(
+    _topology(
         "components_truth",
         "Networks in truth",
-        "Topology",
         "Connected components of the true network.",
         lambda c: c["components_truth"],
         "",
         None,
     ),
-    RoadMeasure(
+    _topology(
         "APLS_spacenet",
         "APLS (SpaceNet)",
-        "Topology",
         "How alike shortest paths between places are in both networks: 1 less the mean relative difference of their "
         "lengths, a missing path counting 1, both ways, harmonic mean; parameters of SpaceNet/CosmiQ: control points "
         "every 50 m on bends, snapped within 4 m, paths from 10 m (Van Etten et al. 2018).",
     ),
-    RoadMeasure(
+    _topology(
         "APLS_sat2graph",
         "APLS (Sat2Graph)",
-        "Topology",
         "The same with the parameters of Sat2Graph and SAM-Road: control points every 50 m, snapped one to one within "
         "10 m, paths from 100 m, arithmetic mean of both ways. It does not compare to the SpaceNet variant.",
     ),
-    RoadMeasure(
+    _topology(
         "TOPO_F1",
         "TOPO F1",
-        "Topology",
         "Harmonic mean of TOPO precision and recall (Biagioni and Eriksson 2012; parameters of Sat2Graph: radius "
         "333 m, a point every 5.6 m, matched within 11 m and 45 degrees, one to one).",
     ),
-    RoadMeasure(
+    _topology(
         "TOPO_precision",
         "TOPO precision",
-        "Topology",
         "Points reached on the predicted network from common starts that are reached on the true one too.",
     ),
-    RoadMeasure(
+    _topology(
         "TOPO_recall",
         "TOPO recall",
-        "Topology",
         "Points reached on the true network that are reached on the predicted one too, times the share of starts "
         "that the prediction has.",
     ),
-    RoadMeasure(
+    _uncertainty(
         "best_F1",
         "Best F1",
-        "Uncertainty",
         "F1 at the best of 300 thresholds of the probability of road.",
         of_probability=lambda counts: float(precision_recall_curve(counts).f1.max()),
     ),
-    RoadMeasure(
+    _uncertainty(
         "best_threshold",
         "Best threshold",
-        "Uncertainty",
         "The probability from which to call a pixel road for the best F1; to be chosen on validation images.",
         unit="",
         higher_is_better=None,
         of_probability=best_threshold,
     ),
-    RoadMeasure(
+    _uncertainty(
         "calibration_error",
         "Calibration error",
-        "Uncertainty",
         "How far the predicted probability of road is from the share of road, averaged over pixels in 15 bins "
         "(expected calibration error, Guo et al., ICML 2017, of P(road)).",
         higher_is_better=False,
         of_probability=expected_calibration_error,
     ),
-    RoadMeasure(
+    _uncertainty(
         "error_found",
         "Error found in the least certain 10 %",
-        "Uncertainty",
         "Share of the wrong pixels (threshold 0.5) that a person finds by looking at the tenth of the pixels with the "
         "highest entropy.",
         of_probability=error_found,

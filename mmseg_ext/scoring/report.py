@@ -123,15 +123,10 @@ def write_report(
     show: Callable[[int], RoadMasks] | None = None,
     subtitle: Sequence[str] = (),
 ) -> None:
-    """Write `REPORT_FILE`, one HTML page that needs no other file and no network.
+    """Write `REPORT_FILE` into a folder, one HTML page that needs no other file and no network.
 
-    Args:
-        folder: where it goes.
-        title: heading; plain text, like every name.
-        images: scores of the data set.
-        settings: they were made with.
-        show: returns the masks and the picture of the image of an index; None where there are only lines.
-        subtitle: lines below the heading.
+    ``title``, names and the ``subtitle``, lines below the heading, are plain text. ``show`` returns the masks and the
+    picture of the image of an index; None where there are only lines.
 
     Raises:
         ConfigError: it cannot be written.
@@ -148,10 +143,11 @@ def write_report(
     ]
     if show is not None and shown:
         masks = {index: show(index) for index in shown}
-        articles = [
-            _example(links[index], f"{why} ({_said(values[index])})", images[index].name, masks[index], settings)
-            for index, why in shown.items()
-        ]
+        articles = []
+        for index, why in shown.items():
+            measures = [BY_KEY[key] for key in ("IoU", "relaxed_F1", "APLS_spacenet")]
+            said = ", ".join(f"{one.name} {shown_value(values[index][one.key], one)}" for one in measures)
+            articles.append(_example(links[index], f"{why} ({said})", images[index].name, masks[index], settings))
         parts.append(f"<section><h2>Examples</h2>{_legend(list(masks.values()))}{''.join(articles)}</section>")
     body = "\n".join(part for part in parts if part)
     page = f"""<!doctype html>
@@ -182,11 +178,6 @@ def _chosen(values: Sequence[Values]) -> dict[int, str]:
         for i, why in places:
             chosen[i] = f"{chosen[i]}, {why}" if i in chosen else why
     return chosen
-
-
-def _said(values: Values) -> str:
-    measures = [BY_KEY[key] for key in ("IoU", "relaxed_F1", "APLS_spacenet")]
-    return ", ".join(f"{measure.name} {shown_value(values[measure.key], measure)}" for measure in measures)
 
 
 def _notes(settings: ScoringSettings, images: Sequence[ImageScores]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..errors import lazy_import
+from ..errors import LazyModule
 from ..metrics.pixels import (
     ProbabilityCounts,
     best_threshold,
@@ -19,6 +19,9 @@ from ..metrics.pixels import (
     within_distance,
 )
 from ..report.pictures import data_url, fitted, hatch, paint_labels
+
+matplotlib = LazyModule("matplotlib", "plots", "a road report")
+_matplotlib_figure = LazyModule("matplotlib.figure", "plots", "a road report")
 
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#767676"
 _ISO_F1 = (0.2, 0.4, 0.6, 0.8)
@@ -80,11 +83,7 @@ def calibration_chart(counts: ProbabilityCounts) -> tuple[str, str]:
 
 
 def distribution_chart(values: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """Return a strip of dots for each measure, one dot an image.
-
-    Args:
-        values: ratios 0 to 1 of the images (N,) by the measure's label; nan where an image has none.
-    """
+    """Return a strip of dots, one an image, for ratios 0 to 1 (N,) by their label; nan where an image has none."""
     figure, (axes,) = _figure(10.6, 0.8 + 0.34 * len(values))
     random = np.random.default_rng(0)
     for row, ratios in enumerate(values.values()):
@@ -107,8 +106,7 @@ def _figure(width: float, height: float, ratios: tuple[int, ...] = (1,)) -> tupl
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure_module = lazy_import("matplotlib.figure", "plots", "a road report")
-    figure = figure_module.Figure(figsize=(width, height), layout="constrained")
+    figure = _matplotlib_figure.Figure(figsize=(width, height), layout="constrained")
     axes = list(figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0])
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -118,7 +116,7 @@ def _figure(width: float, height: float, ratios: tuple[int, ...] = (1,)) -> tupl
 
 def _svg_url(figure: Any) -> str:
     data = io.BytesIO()
-    with lazy_import("matplotlib", "plots", "a road report").rc_context({"svg.hashsalt": "road report"}):
+    with matplotlib.rc_context({"svg.hashsalt": "road report"}):
         figure.savefig(data, format="svg", dpi=150, metadata={"Date": None})
     return data_url(data.getvalue(), "image/svg+xml")
 

@@ -102,12 +102,8 @@ def _mean(values: Sequence[float]) -> float:
 def class_scores(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
     """Return the region scores of every class, pooled and as the mean of the images where they are defined.
 
-    Args:
-        images: of a data set, with pixels.
-        classes: names in the order of their labels.
-
-    Returns:
-        ``pooled`` and ``mean``, of those each class, of those the scores of `region_scores`; nan where not defined.
+    The images have pixels. Found are ``pooled`` and ``mean``, of those each class, of those the scores of
+    `region_scores`; nan where not defined.
     """
     pixels = [image.confusion for image in images if image.confusion is not None]
     whole, each = region_scores(np.sum(pixels, axis=0)), [region_scores(one) for one in pixels]

@@ -54,7 +54,7 @@ def test_a_map_lies_where_its_raster_does_and_says_what_it_is(network, tmp_path)
     valid = np.ones((150, 130), bool)
     valid[:40, :50] = False
     path = raster(tmp_path / "pit.tif", valid=valid, crs=UTM, transform=PLACE)
-    record = map_raster(path, network, str(tmp_path / "out"), MapSettings(64, 16, 2, uncertainty=True))
+    record = map_raster(path, network, str(tmp_path / "out"), MapSettings(64, 16, 2, scale=1, uncertainty=True))
     names = {"pit_roads.tif", "pit_probability.tif", "pit_uncertainty.tif", "pit_preview.png", "pit.json"}
     styles = {"pit_roads.qml", "pit_probability.qml", "pit_uncertainty.qml"}
     assert set(os.listdir(tmp_path / "out")) == names | styles

@@ -1,11 +1,12 @@
 import networkx as nx
 import numpy as np
 import pytest
+from drawn_graphs import graph_from_nodes as road_graph
+from drawn_graphs import moved
 
 from mmseg_ext.metrics.centrelines import centreline_lengths
 from mmseg_ext.metrics.pixels import MatchedCounts
-from mmseg_ext.roads import graph_from_nodes as road_graph
-from mmseg_ext.roads import moved, polyline
+from mmseg_ext.roads import polyline
 
 
 def scores(prediction, truth, buffer=3.0):

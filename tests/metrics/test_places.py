@@ -1,6 +1,7 @@
 import networkx as nx
 import numpy as np
 import pytest
+from drawn_graphs import graph_from_nodes as road_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from mmseg_ext.metrics.centrelines import (
     samples,
     snap,
 )
-from mmseg_ext.roads import graph_from_nodes as road_graph
 from mmseg_ext.roads import polyline
 
 # a square of side 10 as two parallel edges between opposite corners, and a lone node

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, label
 
-from mmseg_ext.roads import Centreline, road_graph, simplify_line
+from mmseg_ext.roads import road_graph
 from mmseg_ext.roads.graph import trace
-from mmseg_ext.roads.polyline import length, project
+from mmseg_ext.roads.polyline import length, project, simplify_line
+from mmseg_ext.roads.skeleton import Centreline
 
 HEIGHT, WIDTH = 60, 90
 

@@ -1,11 +1,12 @@
 import networkx as nx
 import numpy as np
 import pytest
+from drawn_graphs import graph_from_nodes, moved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.roads import graph_from_lines, graph_from_nodes, graph_lines, moved
+from mmseg_ext.roads import graph_from_lines, graph_lines
 
 
 def lines(*points):

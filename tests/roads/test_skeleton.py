@@ -7,8 +7,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import convolve, gaussian_filter, label
 
 from mmseg_ext.datasets.synthetic_mine import generate_mine
-from mmseg_ext.roads import Centreline, half_width, road_graph, skeleton, tiled_centreline
-from mmseg_ext.roads.skeleton import widest_px
+from mmseg_ext.roads import road_graph, skeleton, tiled_centreline
+from mmseg_ext.roads.skeleton import Centreline, half_width, widest_px
 
 
 def oblique_strip(size, width, degrees):

@@ -40,7 +40,7 @@ NAN = math.nan
 
 def measure(key, name, definition, group, unit, higher_is_better, pooled=True):
     of = (lambda counts: counts[key]) if pooled else None
-    return RoadMeasure(key, name, group, definition, of, unit, higher_is_better)
+    return RoadMeasure(key, name, definition, of, unit, higher_is_better, group=group)
 
 
 MEASURES = (

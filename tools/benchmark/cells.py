@@ -108,9 +108,9 @@ def prepare(cell: Cell, device: torch.device, settings: Settings) -> tuple[Calla
         return torch.inference_mode()(lambda: network(images)), backend, precision
     if backend == AUTO:
         precisions = fast_precisions(device) if cell.contender.precision is None else (precision,)
-        choice = choose_backend(method.network, shape, precisions, device, settings.threads)
+        choice = choose_backend(method.network, shape, precisions, device)
         backend, precision = choice.backend, choice.precision
-    runs = (backend, precision, device, settings.threads, settings.int8_file if precision == "int8" else None)
+    runs = (backend, precision, device, settings.int8_file if precision == "int8" else None)
     if plan is None:
         return partial(make_runner(method.network, *runs), images), backend, precision
     facts = NetworkFacts.of(method.cfg, {}, method.network)
