@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, LazyModule
+from ..errors import LazyModule
+from ..files import complete_file
 from .raster import Georeference, rasterio
 
 _PURPOSE = "writing GeoTIFF"
@@ -72,9 +73,9 @@ def write_cog(
 ) -> None:
     """Write strips of rows as one Cloud-Optimized GeoTIFF: blocks of 512 pixels, deflate, overviews, statistics.
 
-    Memory holds one strip and one row of blocks. The strips go to a plain GeoTIFF in the folder ``PATH.partial`` first,
-    which is gone at the end; a raster appears at ``path`` only when it is whole. GDAL does not tell of a disk that is
-    full while it closes a file, so what was written is read again and compared.
+    Memory holds one strip and one row of blocks. The strips go to a plain GeoTIFF in the scratch folder of
+    `complete_file` first; a raster appears at ``path`` only when it is whole. GDAL does not tell of a disk that is full
+    while it closes a file, so what was written is read again and compared.
 
     A GeoTIFF has no room for the names of ground control points (they are numbered), nor for ground control points
     beside a transform (the transform is kept).
@@ -97,16 +98,13 @@ def write_cog(
     profile = _PLAIN | dict(height=height, width=width, count=bands, dtype=dtype, nodata=nodata)
     if bands == 3 and dtype == "uint8":
         profile["photometric"] = "RGB"
-    partial = f"{path}.partial"
-    plain, final = os.path.join(partial, "strips.tif"), os.path.join(partial, "final.tif")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     checksums: list[int] = []
-    try:
-        with _writing(path):
-            os.mkdir(partial)
+    with complete_file(path, "free space on its disk, or choose another place") as final:
+        plain = os.path.join(os.path.dirname(final), "strips.tif")
+        with _gdal_errors(path):
             raster = rasterio.open(plain, "w", **profile)
         with raster:
-            with _writing(path):
+            with _gdal_errors(path):
                 _place(raster, georeference)
                 raster.update_tags(**(tags or {}))
                 for band, name in enumerate(band_names, 1):
@@ -116,33 +114,29 @@ def write_cog(
                 if scale is not None:
                     raster.scales = (scale,) * bands
             for block in _block_rows(itertools.chain(first, strips), height, width, bands, np.dtype(dtype)):
-                with _writing(path):
+                with _gdal_errors(path):
                     raster.write(block, window=_block_window(len(checksums), raster))
                 checksums.append(zlib.crc32(np.ascontiguousarray(block).data))
-        with _writing(path):
+        with _gdal_errors(path):
             _rasterio_shutil.copy(plain, final, OVERVIEW_RESAMPLING=overview_resampling.upper(), **_FINAL)
             with rasterio.open(final) as raster:
                 for number, checksum in enumerate(checksums):
                     if zlib.crc32(raster.read(window=_block_window(number, raster))) != checksum:
                         raise OSError("what was written is not what can be read")
-            os.replace(final, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    """Turn what the disk or GDAL says against writing into one line that names ``path``."""
+def _gdal_errors(path: str) -> Iterator[None]:
+    """Turn what the disk or GDAL says against writing ``path`` into an OSError, which `complete_file` reports."""
     try:
         yield
     except (OSError, rasterio.errors.RasterioError, _gdal.CPLE_BaseError) as error:
-        reason = getattr(error, "strerror", None)
-        if not reason:  # what GDAL says of a full disk is seldom that
-            free = shutil.disk_usage(os.path.dirname(path) or ".").free // 2**20
-            reason = f"{free} MB are free there; GDAL: {' '.join(str(error).split()) or type(error).__name__}"
-        raise ConfigError(
-            f"{path}: cannot be written ({reason}); free space on its disk, or choose another place"
-        ) from None
+        if getattr(error, "strerror", None):
+            raise
+        # what GDAL says of a full disk is seldom that
+        free = shutil.disk_usage(os.path.dirname(path) or ".").free // 2**20
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"{free} MB are free there; GDAL: {said}") from None
 
 
 def _place(raster: Any, georeference: Georeference) -> None:

@@ -84,23 +84,17 @@ def write_layers(path: str, layers: Mapping[str, gpd.GeoDataFrame]) -> list[str]
         raise ConfigError(_UNPLACED)
     written = list(dict.fromkeys(files.values()))
     for file in written:
-        with complete_file(file) as unfinished, _with_suffix(unfinished, suffix) as named:
-            _WRITERS[suffix](named, {name: table for name, table in layers.items() if files[name] == file})
+        with complete_file(file) as unfinished, _gdal_errors():
+            _WRITERS[suffix](unfinished, {name: table for name, table in layers.items() if files[name] == file})
     return written
 
 
 @contextmanager
-def _with_suffix(unfinished: str, suffix: str) -> Iterator[str]:
-    """Yield a name that has a suffix, as GDAL wants it; the file is moved to ``unfinished``."""
-    named = unfinished + suffix
+def _gdal_errors() -> Iterator[None]:
+    """Turn what GDAL raises into an OSError, which `complete_file` reports."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*CRS.*")  # where it is missing, the user was warned
-            yield named
-        os.replace(named, unfinished)
+            yield
     except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, RuntimeError) as error:
         raise OSError(f"GDAL: {error}") from None
-    finally:
-        for leftover in (named, named + "-journal"):
-            if os.path.exists(leftover):
-                os.remove(leftover)

@@ -220,8 +220,8 @@ def test_an_error_of_the_strips_leaves_nothing_and_the_old_file_stays(tmp_path):
     path = tmp_path / "a.tif"
     write(path, noise(9, 7))
     before = path.read_bytes()
-    (tmp_path / "a.tif.partial").mkdir()
-    (tmp_path / "a.tif.partial" / "strips.tif").write_bytes(b"of a run that was killed")
+    (tmp_path / ".a.tif.partial").mkdir()
+    (tmp_path / ".a.tif.partial" / "strips.tif").write_bytes(b"of a run that was killed")
 
     def strips():
         yield 0, noise(600, 7)
@@ -253,9 +253,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(size, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match=r"nowhere/a.tif: cannot be written \(No such file or directory\)"):
-        write_cog(str(tmp_path / "nowhere" / "a.tif"), [], 1, 1, "uint8", UTM)
+def test_a_folder_that_cannot_be(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/a.tif: cannot be written \((Not a directory|File exists)\)"):
+        write_cog(str(tmp_path / "file" / "a.tif"), [], 1, 1, "uint8", UTM)
 
 
 def test_disk_needed_holds_even_for_noise(tmp_path):
