@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ConfigError, UserError, require
+from .facts import NetworkFacts
 from .onnx import OnnxRuntimeSession, export_onnx
 from .openvino import OpenVinoSession, export_openvino
 from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session
@@ -93,6 +94,11 @@ def read_metadata(path: str) -> dict[str, str]:
     if not metadata.keys() >= {"classes", "mean"}:
         raise ConfigError(f"{path}: does not say what it was trained with; export it with tools/export.py")
     return metadata
+
+
+def read_facts(path: str) -> NetworkFacts:
+    """Return the facts inside an exported file; errors are those of `read_metadata`."""
+    return NetworkFacts.from_metadata(read_metadata(path))
 
 
 def file_sha256(path: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmseg_ext.deploy import exporting
 from mmseg_ext.deploy.facts import NetworkFacts
-from mmseg_ext.deploy.formats import FORMATS, read_metadata
+from mmseg_ext.deploy.formats import FORMATS, read_facts
 from mmseg_ext.deploy.int8 import calibration_images
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
@@ -50,7 +50,7 @@ def test_several_formats_at_once(trained, run_tool, tmp_path):
         assert record["parity"]["shapes"] == [[2, 3, 96, 64], [1, 3, 192, 96]]
         assert (record["precision"], record["weights_sha256"]) == ("fp32", digest)
         assert f"{name}: logits within" in done.stderr
-        facts = NetworkFacts.from_metadata(read_metadata(str(out / name)))
+        facts = read_facts(str(out / name))
         assert (facts.weights_sha256, facts.reading.gsd_m, facts.mean[0]) == (digest, 0.5, 150.0)
         found = FORMATS[kind].open(str(out / name))(image)
         assert (found - Scores(network)(image)).abs().max() < 1e-4

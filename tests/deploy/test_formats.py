@@ -13,7 +13,7 @@ from torch import nn
 from mmseg_ext.deploy.exportable import exportable
 from mmseg_ext.deploy.exporting import Parity, compare
 from mmseg_ext.deploy.facts import NetworkFacts, image_bands
-from mmseg_ext.deploy.formats import FORMATS, read_metadata
+from mmseg_ext.deploy.formats import FORMATS, read_facts, read_metadata
 from mmseg_ext.deploy.int8 import quantized
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.errors import ConfigError
@@ -78,7 +78,7 @@ def test_a_file_agrees_with_pytorch_and_says_what_it_is(tiny, name, tmp_path):
     parity = compare(network, FORMATS[name].open(path), batches_for(network))
     assert parity.max_difference < 1e-4
     assert parity.class_agreement > 0.999
-    assert NetworkFacts.from_metadata(read_metadata(path)) == facts
+    assert read_facts(path) == facts
     metadata = {key: json.loads(value) for key, value in read_metadata(path).items()}
     assert (metadata["precision"], metadata["mean"], metadata["stride"]) == ("fp32", [150.0, 138.0, 112.0], 32)
     assert (metadata["classes"], metadata["reading"]["gsd_m"]) == (["background", "road"], 0.5)
@@ -177,12 +177,12 @@ def test_files_that_say_nothing(tiny, tmp_path):
     path = tmp_path / "a.pt"
     FORMATS["torchscript"].write(network, str(path), "fp32", {})
     with pytest.raises(ConfigError, match="a.pt: does not say what it was trained with"):
-        read_metadata(str(path))
+        read_facts(str(path))
     with pytest.raises(ConfigError, match="no.onnx: no such file"):
-        read_metadata(str(tmp_path / "no.onnx"))
+        read_facts(str(tmp_path / "no.onnx"))
     (tmp_path / "b.onnx").write_text("no network")
     with pytest.raises(ConfigError, match=r"b.onnx: cannot be read"):
-        read_metadata(str(tmp_path / "b.onnx"))
+        read_facts(str(tmp_path / "b.onnx"))
     (tmp_path / "c.pth").write_text("no network")
     with pytest.raises(ConfigError, match=r"c.pth: is not an exported network"):
-        read_metadata(str(tmp_path / "c.pth"))
+        read_facts(str(tmp_path / "c.pth"))
