@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
@@ -128,8 +129,10 @@ def _read_lines(path: str) -> tuple[list[str], list[Flaw]]:
         near = get_close_matches(os.path.basename(path), os.listdir(beside) if os.path.isdir(beside) else [])
         hint = f"; did you mean {os.path.join(beside, near[0])}?" if near else ""
         return [], [Flaw("no-split-file", path, f"no such split file{hint}")]
-    with open(path, "rb") as file:
-        content = file.read()
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        return [], [Flaw("no-split-file", path, f"the split file cannot be read ({error.strerror})")]
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     flaws = []
     if encoding is not None:

@@ -99,3 +99,15 @@ def test_no_other_module_names_the_folders(room):
         with open(os.path.join(folder, name), encoding="utf-8") as file:
             source = file.read()
         assert not any(word in source for word in (voc.IMAGES, voc.MASKS, "ImageSets")), name
+
+
+def test_a_split_file_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "train.txt"
+    path.write_text("a\n")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(voc.Path, "read_bytes", refuse)
+    with pytest.raises(DataError, match=r"train.txt: the split file cannot be read \(Permission denied\)"):
+        voc.read_names(str(path))
