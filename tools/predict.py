@@ -26,7 +26,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="tiles at a time (default: 2)")
     text = "resize the raster for the network by this factor (default: from metres per pixel, where both are known)"
     parser.add_argument("--scale", type=float, help=text)
-    parser.add_argument("--threshold", type=float, help="probability from which a pixel is road (default: argmax)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="probability from which a pixel is road (default: the checkpoint's, else argmax)",
+    )
     parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
     text = "write centrelines, nodes and surfaces too, as NAME_network.gpkg (more settings: tools/extract_network.py)"
     parser.add_argument("--network", action="store_true", help=text)
@@ -55,7 +59,7 @@ def main() -> None:
         if args.network and group.rank == 0:
             network_file, probability = map(MapFiles.of(raster, args.out).path, ("_network.gpkg", "_probability.tif"))
             if args.overwrite or not os.path.exists(network_file):
-                write_network(network_file, probability, settings.threshold or 0.5)
+                write_network(network_file, probability, settings.threshold_for(network.facts) or 0.5)
 
 
 def write_network(path: str, probability: str, threshold: float) -> None:

@@ -1,4 +1,4 @@
-"""How a network is to run, as the command line says it; imports no PyTorch, so that tools parse arguments at once."""
+"""How a network is to run, as the command line says it; imports no PyTorch of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Road maps of rasters of any size; imports no PyTorch: whatever predicts is given as an object."""
+"""Road maps of rasters of any size; no module here imports PyTorch: whatever predicts is given as an object."""
 
 from .map_files import MapFiles, find_rasters
 from .road_map import Group, MapSettings, check_rasters, map_raster

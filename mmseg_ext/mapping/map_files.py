@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..datasets.reading import ImageReading
+from ..datasets.reading import ImageReading, rgb_of
 from ..datasets.voc import IMAGE_SUFFIXES
 from ..errors import ConfigError, DataError
 from ..files import complete_file
@@ -186,8 +186,7 @@ class MapFiles:
         shape = max(1, round(info.height * shrink)), max(1, round(info.width * shrink))
         values, valid = source.read(0, 0, info.height, info.width, bands=reading.bands, out_shape=shape)
         plain = replace(reading, bands=None if reading.bands is None else tuple(range(1, values.shape[2] + 1)))
-        image = plain.as_read(values, valid, info.path)
-        image = np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]])
+        image = rgb_of(plain.as_read(values, valid, info.path))
         with RasterSource(self.path("_roads.tif")) as roads:
             labels, holes = np.zeros(shape, np.uint8), np.zeros(shape, bool)
             starts = np.arange(shape[1]) * info.width // shape[1]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -21,6 +22,9 @@ from ..geo import RasterInfo, RasterSource, disk_needed, ground_sampling_distanc
 from ..metrics.pixels import entropy
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
 from .strips import MapModel, Strip, TilePlan, map_strips
+
+if TYPE_CHECKING:
+    from ..deploy.facts import NetworkFacts
 
 # GDAL keeps what it has read; by default up to 5 % of the memory
 os.environ.setdefault("GDAL_CACHEMAX", "256")
@@ -40,7 +44,7 @@ class MapSettings:
         batch: tiles in one forward pass.
         scale: pixels given to the network for one pixel of the raster; None: from the ground sampling distances of
             raster and training images, 1 where one is not known.
-        threshold: probability from which a pixel is road, for two classes; None: argmax.
+        threshold: probability from which a pixel is road, for two classes; None: the network's, else argmax.
         uncertainty: write the entropy of the probability too.
         bands: numbers from 1 of the bands to read; None: those of the training images.
     """
@@ -63,6 +67,10 @@ class MapSettings:
     def layers(self) -> tuple[str, ...]:
         """Names of the maps that are written."""
         return ("labels", "probability", "uncertainty") if self.uncertainty else ("labels", "probability")
+
+    def threshold_for(self, facts: NetworkFacts) -> float | None:
+        """Return the probability from which a pixel is road for a network; None: argmax."""
+        return facts.threshold if self.threshold is None else self.threshold
 
 
 @dataclass(frozen=True)
@@ -262,7 +270,7 @@ def _layers(strip: Strip, network: MapModel, settings: MapSettings) -> dict[str,
     facts, probability = network.facts, strip.probability
     roads = facts.road_labels
     road = np.clip(probability[roads].sum(axis=0), 0, 1)
-    threshold = settings.threshold if settings.threshold is not None else facts.threshold
+    threshold = settings.threshold_for(facts)
     if threshold is not None and len(facts.classes) == 2:
         labels = np.where(road >= threshold, roads[0], 1 - roads[0]).astype(np.uint8)
     else:

@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey
-from ..datasets.reading import image_info, read_pixels, reading_of
+from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey, without_role
+from ..datasets.reading import image_info, read_pixels, reading_of, rgb_of
 from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem
 from ..errors import DataError
 from ..geo import (
@@ -317,13 +317,13 @@ class FolderEvaluation:
             return masks
         image, _ = reading_of(None).read(self._images[index])
         check_same_size(masks.truth.shape, image.shape, self.pairs[index].truth, self._images[index])
-        return replace(masks, image=np.ascontiguousarray(image[:, :, [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]]))
+        return replace(masks, image=rgb_of(image))
 
 
 def _images_of(pairs: Sequence[FilePair], folder: str) -> list[str]:
     """Return the path of the image of each pair."""
     by_stem = files_by_stem(folder, IMAGE_SUFFIXES)
-    names = {next((s[: -len(r)] for r in IMAGE_ROLES if s.casefold().endswith(r)), s): f for s, f in by_stem.items()}
+    names = {without_role(stem, IMAGE_ROLES): file for stem, file in by_stem.items()}
     for pair in pairs:
         if pair.name not in names:
             raise DataError(f"{os.path.join(folder, pair.name)}.*: no such image; add it, or leave --images out")

@@ -50,6 +50,13 @@ def pixels(path):
         return opened.read(1)
 
 
+def test_the_threshold_of_map_and_network_is_the_settings_else_the_checkpoints(network):
+    facts = replace(network.facts, threshold=0.3)
+    assert SMALL.threshold_for(network.facts) is None
+    assert SMALL.threshold_for(facts) == 0.3
+    assert replace(SMALL, threshold=0.9).threshold_for(facts) == 0.9
+
+
 def test_a_map_lies_where_its_raster_does_and_says_what_it_is(network, tmp_path):
     valid = np.ones((150, 130), bool)
     valid[:40, :50] = False
