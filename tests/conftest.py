@@ -19,6 +19,7 @@ from PIL import Image
 
 import mmseg_ext  # noqa: F401  registers everything
 from mmseg_ext.converters import write_synthetic_mines
+from mmseg_ext.deploy.pytorch import has_compiler
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SHARED_DIR", ROOT.parent / "shared"))
@@ -157,6 +158,16 @@ def write_pairs():
         return str(folder / "images"), str(folder / "masks")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def compiler():
+    """A C++ compiler for torch.compile; tests that use it are skipped where none is installed."""
+    if not has_compiler():
+        reason = "no C++ compiler is installed (apt-get install g++)"
+        if os.environ.get("REQUIRE_COMPILER") == "1":
+            pytest.fail(f"{reason}, and REQUIRE_COMPILER=1 asks for the tests that need one")
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

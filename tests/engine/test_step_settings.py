@@ -152,7 +152,9 @@ def test_recomputing_keeps_less():
                                      {"compile": dict(backend="aot_eager")},
                                      pytest.param({"compile": True}, marks=pytest.mark.slow),  # C++ compiled
                                      {"model.backbone.recompute_stages": (1, 2)}])  # fmt: skip
-def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options):
+def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options, request):
+    if options.get("compile") is True:
+        request.getfixturevalue("compiler")
     losses = []
     for name, settings in (("plain", {}), ("set", options)):
         run(tiny_config, tmp_path / name, **settings)
