@@ -249,7 +249,7 @@ class Profile:
         return float(100 * (self.height[last] - self.height[first]) / (self.at[last] - self.at[first]))
 
     def meet(self, start: float, end: float, distance_m: float) -> None:
-        """Move the ends to their nodes' heights (nan: unknown), less and less over a distance, so that no step is left."""
+        """Move the ends to their nodes' heights (nan: unknown), fading out over a distance, so that no step is left."""
         reach = min(distance_m, self.at[-1]) or distance_m
         ends = ((0, start, self.at), (-1, end, self.at[-1] - self.at))
         steps = [height - self.height[place] for place, height, _ in ends]
