@@ -129,10 +129,10 @@ def choose_backend(
 ) -> Choice:
     """Return the fastest installed way to run ``network`` on images of ``shape`` (N, C, H, W).
 
-    It is measured once per machine, number of threads, versions, architecture, shape and precisions, and remembered in
-    the cache folder. ``compile`` takes part on a GPU only: on a CPU it compiles for about a minute in every process.
-    Sides are rounded up to the network's stride; precisions are without int8, of which the hardware computes
-    `fast_precisions` natively.
+    The backends are measured once for each machine, number of threads, versions, architecture, shape and precisions;
+    the result is kept in the cache folder. ``compile`` is measured only on a GPU: on a CPU it compiles for about a
+    minute in every process. Sides are rounded up to multiples of the network's stride. ``precisions`` are the ones to
+    measure, without int8; `fast_precisions` returns those that the hardware computes natively.
 
     Raises:
         ConfigError: the cache folder cannot be written.

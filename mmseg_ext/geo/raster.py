@@ -80,7 +80,7 @@ class Georeference:
 class RasterSource:
     """A raster of any format that GDAL reads, which stays open to be read window by window; a context manager.
 
-    One thread at a time may read it, whichever; processes that are forked need a source of their own. GDAL caches
+    Any thread may read it, but only one at a time; a forked process must open a source of its own. GDAL caches
     decoded blocks of all rasters, up to 5 % of the machine's memory unless ``GDAL_CACHEMAX`` says otherwise.
 
     Attributes:

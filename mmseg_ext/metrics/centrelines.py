@@ -1,7 +1,7 @@
 """Road graphs as lines: places on them, snapping and shortest paths, and what is measured along them.
 
-A place is an edge's index and a distance along that edge's line; index -1 stands for no place. APLS and TOPO build on
-the places; completeness, correctness, quality and connectivity stand at the end of this file.
+A place is the index of an edge and a distance along its line; the index -1 means no place. APLS and TOPO use places;
+completeness, correctness, quality and connectivity are at the end of this file.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Papers: SegNeXt (Guo et al., NeurIPS 2022, arXiv 2209.08575); D-SegNeXt (IEEE GR
 Shapes: an image (B, in_channels, H, W) gives four features (B, C_i, H / 2**(i+2), W / 2**(i+2)), rounded up.
 
 A new gating unit is a class here under ``@ATTENTION.register_module()``, with ``channels`` as its first argument, that
-keeps the shape. A config names it: ``model.backbone.gating_unit=dict(type=...)``.
+keeps the shape. A config file names it: ``model = dict(backbone=dict(gating_unit=dict(_delete_=True, type=...)))``.
 """
 
 from __future__ import annotations

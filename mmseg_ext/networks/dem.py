@@ -87,7 +87,7 @@ class Ground:
     on their map. Where the roads or the DEM have no coordinate reference system, that of the other is assumed.
 
     Raises:
-        DataError: the roads lie outside their coordinate reference system, or there is no way from it to the DEM's.
+        DataError: the roads lie outside their coordinate reference system, or cannot be transformed to the DEM's.
     """
 
     def __init__(self, points: np.ndarray, crs: str | None, dem: Dem) -> None:

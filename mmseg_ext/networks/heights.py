@@ -109,8 +109,8 @@ def add_heights(
 ) -> HeightLayers:
     """Return a road network with the heights of a DEM or DSM.
 
-    Heights are taken across and along the road, and lines fitted to them that outliers do not move: what covers no
-    more than a third of the width or of the distance, such as a parked truck or the foot of a bench, makes no grade.
+    Heights are taken across and along the road, and straight lines are fitted to them. Outliers do not affect these: a
+    parked truck or the foot of a bench changes no grade unless it covers more than a third of the width or distance.
     The cross-fall is that of a straight line from side to side, so that of a crowned road is about 0. A DEM whose
     pixels are too coarse for the width of a road gives grades there but no cross-falls; edges of less than half the
     stated distance have no grade. Distances are metres on the ground in any map.
@@ -249,7 +249,7 @@ class Profile:
         return float(100 * (self.height[last] - self.height[first]) / (self.at[last] - self.at[first]))
 
     def meet(self, start: float, end: float, distance_m: float) -> None:
-        """Bring the ends to the heights of their nodes, nan where unknown, over a distance lest there be a step."""
+        """Move the ends to their nodes' heights (nan: unknown), fading out over a distance, so that no step is left."""
         reach = min(distance_m, self.at[-1]) or distance_m
         ends = ((0, start, self.at), (-1, end, self.at[-1] - self.at))
         steps = [height - self.height[place] for place, height, _ in ends]

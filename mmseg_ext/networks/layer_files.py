@@ -76,7 +76,8 @@ def write_layers(path: str, layers: Mapping[str, gpd.GeoDataFrame]) -> list[str]
     GeoJSON is in WGS 84, as RFC 7946 wants it.
 
     Raises:
-        ConfigError: the disk or the suffix is against it, or GeoJSON of a map without coordinate reference system.
+        ConfigError: a file cannot be written, the suffix is not one of `_WRITERS`, or GeoJSON of a map without
+            coordinate reference system.
     """
     files = layer_files(path, list(layers))
     suffix = os.path.splitext(path)[1]

@@ -35,7 +35,7 @@ class ComparisonSettings:
     Attributes:
         tolerance: how far apart the same road may be: the error of the registration and of the lines.
         shift: how far a road may have moved to be called shifted, not removed and new.
-        min_length: shorter stretches are not reported, nor widths that change over less than twice as much.
+        min_length: shorter stretches are not reported, nor changes of width along less than twice this length.
         width_change: how much wider or narrower a road is to be reported; a fifth of its old width at least.
     """
 

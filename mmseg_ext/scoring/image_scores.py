@@ -138,8 +138,8 @@ def score_graphs(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return counts and scores, as in `ImageScores`, of two networks in the same frame.
 
-    Centrelines match within the ``buffer``, in the unit of the coordinates. It is so many ``metres``; None where they
-    are not known, and then a unit counts as one.
+    Centrelines match within the ``buffer``, in the unit of the coordinates. That unit is ``metres`` long; None means
+    unknown, and one metre is assumed.
     """
     lengths, found = centreline_lengths(prediction, truth, buffer), connectivity(prediction, truth, buffer)
     counts = {f"centreline_{key}": float(value) for key, value in asdict(lengths).items()}
