@@ -89,9 +89,9 @@ def test_train_predict_extract_and_evaluate(dsegnext, mine_data):
     dsegnext("predict", "run/latest.pth", image, "--out", "maps", "--tile", 64, "--overlap", 32, "--backend", "torch")
     stem = image.stem
     dsegnext("extract-network", f"maps/{stem}_probability.tif", "--out", "roads.gpkg")
-    dsegnext("evaluate", f"maps/{stem}_mask.tif", mine_data / "SegmentationClass" / f"{stem}.png")
+    dsegnext("evaluate", f"maps/{stem}_roads.tif", mine_data / "SegmentationClass" / f"{stem}.png")
     assert {path.name for path in (dsegnext.place / "maps").iterdir()} >= {
-        f"{stem}_mask.tif",
+        f"{stem}_roads.tif",
         f"{stem}_probability.tif",
     }
     assert (dsegnext.place / "roads.gpkg").stat().st_size > 0

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from mmseg_ext.engine.checkpoint import latest_checkpoint, read_checkpoint
+from mmseg_ext.errors import CheckpointError
 
 pytestmark = pytest.mark.slow
 
@@ -95,8 +96,13 @@ def logged(work_dir):
 
 
 def saved(work_dir):
-    path = latest_checkpoint(str(work_dir))
-    return 0 if path is None else read_checkpoint(path)["meta"]["iter"]
+    while path := latest_checkpoint(str(work_dir)):
+        try:
+            return read_checkpoint(path)["meta"]["iter"]
+        except CheckpointError:
+            if os.path.exists(path):  # else the running training has removed it meanwhile
+                raise
+    return 0
 
 
 def assert_little_is_lost(work_dir):

@@ -31,7 +31,7 @@ def test_killed_maps_equal_a_straight_one(one_config, tmp_path, root):
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def command(out):
-        options = ["--tile", "64", "--overlap", "16", "--batch", "1", "--backend", "torch"]
+        options = ["--tile", "64", "--overlap", "16", "--batch", "1", "--scale", "1", "--backend", "torch"]
         return [sys.executable, "tools/predict.py", checkpoint, str(tmp_path / "pit.tif"), "--out", str(out), *options]
 
     subprocess.run(command(tmp_path / "straight"), cwd=root, env=environ, check=True, capture_output=True)
