@@ -1,6 +1,5 @@
 """The table of trained methods grows run by run and trains nothing twice."""
 
-import importlib.util
 import json
 
 import pytest
@@ -14,13 +13,8 @@ PUBLISHED = dict(
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("accuracy_table_tool", root / "tools" / "accuracy_table.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(root / "tools")  # as for a script of that folder
-        spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("accuracy_table")
 
 
 @pytest.mark.slow

@@ -1,5 +1,3 @@
-import importlib.util
-
 import numpy as np
 import pytest
 from mmseg.datasets import build_dataset
@@ -10,11 +8,8 @@ from mmseg_ext.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("browse_dataset_tool", root / "tools" / "browse_dataset.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("browse_dataset")
 
 
 @pytest.fixture()

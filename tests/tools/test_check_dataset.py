@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import shutil
 
@@ -15,11 +14,8 @@ def voc(mine_data, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("check_dataset_tool", root / "tools" / "check_dataset.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("check_dataset")
 
 
 def call(tool, monkeypatch, *args):

@@ -1,6 +1,5 @@
 """The committed tables are what the networks measure, and that is what the paper publishes."""
 
-import importlib.util
 import json
 
 import pytest
@@ -77,10 +76,8 @@ def test_our_copy_of_the_published_tables_has_no_slip(published, root):
         assert {key: row[key] for key in keys} == {key: theirs[name] for key, name in keys.items()}
 
 
-def test_deviations_need_a_note(root):
-    spec = importlib.util.spec_from_file_location("model_table_tool", root / "tools" / "model_table.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_deviations_need_a_note(load_tool):
+    tool = load_tool("model_table")
     deviations, unexplained = tool.deviations, tool.unexplained
     row = dict(method="A", config="a.{dataset}.py", counter="mmcv", params_m=1.0, flops_g=2.0)
     cost = dict(params_with_imagenet_head_m=1.009, mmcv_g=2.09, torchprofile_g=9.0)

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 
 import cv2
@@ -10,11 +9,8 @@ from mmseg_ext.errors import ConfigError, DataError, MissingExtraError
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("plot_runs_tool", root / "tools" / "plot_runs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("plot_runs")
 
 
 def write_log(folder, name, iterations, start=1.0, cut=""):

@@ -1,6 +1,5 @@
 """Repeats: the figures, and that nothing is trained twice; test_accuracy_table.py trains really."""
 
-import importlib.util
 import json
 import signal
 import statistics
@@ -14,12 +13,8 @@ SCORES = {0: (0.61, 0.41), 1: (0.65, 0.45), 2: (0.60, 0.37)}
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    """The module tools/repeat.py."""
-    spec = importlib.util.spec_from_file_location("repeat", root / "tools" / "repeat.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("repeat")
 
 
 @pytest.fixture()
