@@ -138,8 +138,8 @@ stamp=$venv/.installed-$key
 [ ! -e "$stamp" ] || exit 0
 
 start=$SECONDS
-work="downloads about 3 GB unless they are cached, half a minute with a fast network"
-[ -z "$wheels" ] || work="installs from $wheels, 2 minutes"
+work="downloads about 3 GB unless they are cached, about a minute with a fast network"
+[ -z "$wheels" ] || work="installs from $wheels"
 say "setting up $venv with $("$python" --version): $work"
 make_venv
 rm -f "$venv"/.installed-*
