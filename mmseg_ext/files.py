@@ -57,6 +57,12 @@ def complete_file(
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def write_text(path: str, text: str) -> None:
+    """Write ``text`` to ``path`` in UTF-8, complete or not at all, as `complete_file` does."""
+    with complete_file(path) as partial:
+        Path(partial).write_text(text, encoding="utf-8")
+
+
 def _sync(path: str) -> None:
     """Wait until the file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from mmseg_ext.errors import CheckpointError, ConfigError
-from mmseg_ext.files import complete_file, remove_partial_files, writing
+from mmseg_ext.files import complete_file, remove_partial_files, write_text, writing
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -16,6 +16,14 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
             file.write("a library's own")
         assert not path.exists()
     assert path.read_text() == "one" and os.listdir(path.parent) == ["a.txt"]
+
+
+def test_text_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_text(str(path), "Grüße\n")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(str(path), "half of it, then \udcff")
+    assert path.read_bytes() == "Grüße\n".encode() and os.listdir(path.parent) == ["a.txt"]
 
 
 @pytest.mark.parametrize(

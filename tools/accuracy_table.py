@@ -20,7 +20,7 @@ from repeat import train_and_score
 
 from mmseg_ext.engine import leaf_configs, load_config
 from mmseg_ext.errors import run_tool
-from mmseg_ext.files import complete_file
+from mmseg_ext.files import write_text
 from mmseg_ext.report import markdown_table, update_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,8 +123,7 @@ def main() -> None:
                 continue
             rows.append(measure(config, args.recipe, seed, args.work_root))
             rows.sort(key=lambda row: (row["recipe"], row["config"], row["seed"]))
-            with complete_file(str(args.results)) as partial:
-                Path(partial).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            write_text(str(args.results), json.dumps(rows, indent=1) + "\n")
     published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
     if args.results != RESULTS:
         own = [row for row in rows if row["recipe"] == args.recipe]

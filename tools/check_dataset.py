@@ -13,7 +13,7 @@ import sys
 from mmseg_ext.checks import Diagnosis, examine, splits_of_config, splits_of_folder, write_doctor_sheet
 from mmseg_ext.engine import add_config_options, load_config
 from mmseg_ext.errors import DataError, run_tool
-from mmseg_ext.files import complete_file
+from mmseg_ext.files import write_text
 
 
 def diagnose(source: str, quick: bool = False, options: dict | None = None) -> Diagnosis:
@@ -56,8 +56,7 @@ def main() -> None:
     diagnosis = diagnose(args.source, args.quick, args.cfg_options)
     sys.stdout.write(diagnosis.text())
     if args.json:
-        with complete_file(args.json) as partial, open(partial, "w", encoding="utf-8") as file:
-            json.dump(diagnosis.as_dict(), file, indent=1)
+        write_text(args.json, json.dumps(diagnosis.as_dict(), indent=1))
     if args.html:
         write_doctor_sheet(diagnosis, args.html, args.samples, args.seed)
     if args.fix:

@@ -11,7 +11,7 @@ import sys
 
 from mmseg_ext.cli import distinct_names
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.files import complete_file
+from mmseg_ext.files import write_text
 
 
 def main() -> None:
@@ -37,8 +37,7 @@ def main() -> None:
     table = comparison_table(found, args.confidence) + "\n"
     sys.stdout.write(table)
     if args.out:
-        with complete_file(args.out) as partial, open(partial, "w", encoding="utf-8") as file:
-            file.write(table)
+        write_text(args.out, table)
 
 
 if __name__ == "__main__":

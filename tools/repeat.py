@@ -20,7 +20,7 @@ from typing import Any
 from mmseg_ext.engine import load_config
 from mmseg_ext.engine.training import WORK_DIRS
 from mmseg_ext.errors import ConfigError, Stopped, TrainingError, run_tool
-from mmseg_ext.files import complete_file
+from mmseg_ext.files import write_text
 from mmseg_ext.report import markdown_table
 
 TOOLS = Path(__file__).resolve().parent
@@ -110,8 +110,7 @@ def repeat(
             runs.append(dict(seed=seed, metrics=metrics))
             runs.sort(key=lambda run: run["seed"])
             result = summary(settings, runs)
-            with complete_file(str(path)) as partial:
-                Path(partial).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            write_text(str(path), json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -18,14 +18,9 @@ from PIL import Image
 
 from ..datasets import ImageReading, generate_mine, voc
 from ..errors import DataError
-from ..files import complete_file
+from ..files import write_text
 
 _RECORDS, _KEY, _LOCK = ".scenes", ".key", ".lock"
-
-
-def _write_whole(path: str, text: str) -> None:
-    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 class VocWriter:
@@ -85,7 +80,7 @@ class VocWriter:
             voc.make_folders(self.partial)
             os.makedirs(os.path.join(self.partial, _RECORDS), exist_ok=True)
             if self._key is not None:
-                _write_whole(str(key_file), self._key)
+                write_text(str(key_file), self._key)
         except OSError as error:
             raise DataError(f"{self.dest}: cannot be written ({error.strerror}); choose another folder") from None
         for file in Path(self.partial, _RECORDS).glob("*.json"):
@@ -119,7 +114,7 @@ class VocWriter:
         """Remember that all ``tiles`` of the scene ``name`` are written; a resumed conversion skips it."""
         record = dict(name=name, splits=list(splits), tiles=tiles, statistics=statistics)
         file = hashlib.sha256(name.encode()).hexdigest()[:24]
-        _write_whole(os.path.join(self.partial, _RECORDS, f"{file}.json"), json.dumps(record))
+        write_text(os.path.join(self.partial, _RECORDS, f"{file}.json"), json.dumps(record))
         self.records[name] = record
 
     def add(self, stem: str, image: np.ndarray, mask: np.ndarray, split: str) -> None:

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, TrainingError
-from ..files import complete_file, remove_partial_files, writing
+from ..files import complete_file, remove_partial_files, write_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -290,5 +290,4 @@ def trim_logs(work_dir: str, iteration: int) -> None:
                     kept.append(f"{line}\n")
         after = "".join(kept)
         if after != before:
-            with complete_file(str(path)) as partial:
-                Path(partial).write_text(after, encoding="utf-8")
+            write_text(str(path), after)

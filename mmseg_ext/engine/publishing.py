@@ -14,7 +14,7 @@ from mmcv import Config
 from .. import __version__
 from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..errors import ConfigError
-from ..files import complete_file
+from ..files import write_text
 from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
 from .weights import build_network, load_weights
@@ -97,8 +97,7 @@ def publish_checkpoint(
     write_safetensors(weights, meta, dest)
     digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
     meta |= {"file": os.path.basename(dest), "file_sha256": digest}
-    with complete_file(sidecar) as partial:
-        Path(partial).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    write_text(sidecar, json.dumps(meta, indent=1) + "\n")
     return meta
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..datasets.reading import ImageReading, rgb_of
 from ..datasets.voc import IMAGE_SUFFIXES
 from ..errors import ConfigError, DataError
-from ..files import complete_file
+from ..files import complete_file, write_text
 from ..geo import RasterSource, write_cog
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
@@ -204,6 +204,5 @@ class MapFiles:
 
     def finish(self, record: dict) -> None:
         """Write the record, which says that the map is finished, and remove the strips."""
-        with complete_file(self.path(".json")) as partial, open(partial, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, default=float)
+        write_text(self.path(".json"), json.dumps(record, indent=1, default=float))
         shutil.rmtree(self.path(".parts"))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ConfigError
-from ..files import complete_file
+from ..files import complete_file, write_text
 from .pictures import HATCH_CSS, fitted, paint_labels, picture_url
 
 _COLUMNS = 2
@@ -105,18 +105,14 @@ def write_contact_sheet(
         return shown
 
     legend = list(zip(classes, palette, strict=True))[1:] if classes else []
+    if suffix in _HTML_SUFFIXES:
+        write_text(path, _page(title, sections, pictures, legend, summary_html))
+        return
+    sheet = _sheet(title, sections, pictures, legend)
+    if max(sheet.size) > _MAX_SIDE_PX:
+        raise ConfigError(f"{path}: {sheet.height} rows are too many for a picture; write .html, or fewer images")
     with complete_file(path) as partial:
-        if suffix in _HTML_SUFFIXES:
-            page = _page(title, sections, pictures, legend, summary_html)
-            with open(partial, "w", encoding="utf-8") as file:
-                file.write(page)
-        else:
-            sheet = _sheet(title, sections, pictures, legend)
-            if max(sheet.size) > _MAX_SIDE_PX:
-                raise ConfigError(
-                    f"{path}: {sheet.height} rows are too many for a picture; write .html, or fewer images"
-                )
-            sheet.save(partial, "PNG" if suffix == ".png" else "JPEG", quality=88)
+        sheet.save(partial, "PNG" if suffix == ".png" else "JPEG", quality=88)
 
 
 def _page(title: str, sections: Sequence[Section], pictures: _Pictures, legend: _Legend, summary_html: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from ..files import complete_file
+from ..files import write_text
 
 RGB = tuple[int, int, int]
 _QGIS_VERSION = "3.22.0"
@@ -75,6 +75,5 @@ def _write(path: str, renderer: ElementTree.Element) -> None:
     ElementTree.SubElement(pipe, "rasterresampler", maxOversampling="2")
     ElementTree.SubElement(root, "blendMode").text = "0"
     ElementTree.indent(root)
-    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write("<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n")
-        file.write(ElementTree.tostring(root, encoding="unicode") + "\n")
+    kind = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
+    write_text(path, f"{kind}\n{ElementTree.tostring(root, encoding='unicode')}\n")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import complete_file
+from ..files import write_text
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -52,13 +52,11 @@ def update_blocks(path: str, blocks: dict[str, str], check: bool = False) -> boo
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     if after != before and not check:
-        with complete_file(path) as partial:
-            Path(partial).write_text(after, encoding="utf-8")
+        write_text(path, after)
     return after == before
 
 
 def save_metrics(path: str, scores: dict[str, float], **facts: str | int | None) -> None:
     """Write ``scores`` (0 to 1, null where undefined) and ``facts`` as JSON, complete or not at all."""
     metrics = {name: None if math.isnan(value) else value for name, value in scores.items()}
-    with complete_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        json.dump({**facts, "metrics": metrics}, file, indent=1)
+    write_text(path, json.dumps({**facts, "metrics": metrics}, indent=1))

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from ..files import complete_file
+from ..files import write_text
 from ..metrics.centrelines import connectivity
 from ..metrics.pixels import ProbabilityCounts, entropy
 from ..report.pictures import HATCH_CSS, fitted, picture_url
@@ -157,12 +157,8 @@ def write_report(
 {body}
 <script>{_SCRIPT}</script></body></html>
 """
-    # file names need not be valid text
-    with (
-        complete_file(os.path.join(folder, REPORT_FILE)) as partial,
-        open(partial, "w", encoding="utf-8", errors="replace") as file,
-    ):
-        file.write(page)
+    valid_text = page.encode("utf-8", "replace").decode()  # file names need not be
+    write_text(os.path.join(folder, REPORT_FILE), valid_text)
 
 
 def _chosen(values: Sequence[Values]) -> dict[int, str]:

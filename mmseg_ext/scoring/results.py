@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ConfigError, DataError
-from ..files import complete_file
+from ..files import write_text
 from ..metrics.pixels import ProbabilityCounts, entropy, region_scores
 from ..report import markdown_table
 from .image_scores import ImageScores, ScoringSettings
@@ -180,8 +180,7 @@ def write_scores(
     table = totals_table(totals) + "\n"
     texts = {SCORES_FILE: json.dumps(_without_nan(content), indent=1), IMAGES_FILE: rows.getvalue(), TABLE_FILE: table}
     for name, text in texts.items():
-        with complete_file(os.path.join(folder, name)) as partial, open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_text(os.path.join(folder, name), text)
 
 
 def _without_nan(value: Any) -> Any:
