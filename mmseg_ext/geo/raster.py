@@ -59,6 +59,16 @@ class RasterInfo:
         """Whether some pixels may be without data."""
         return self.has_alpha or self.nodata is not None
 
+    @property
+    def holds_reals(self) -> bool:
+        """Whether the values are real numbers, as probabilities are: floats, or integers with a scale or an offset."""
+        return self.dtype.startswith("float") or (self.scale, self.offset) != (1, 0)
+
+    def as_reals(self, stored: np.ndarray) -> np.ndarray:
+        """Return the values that ``stored`` floats of the first band stand for, by its scale and offset."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of nodata
+            return stored * self.scale + self.offset
+
 
 @dataclass(frozen=True)
 class Georeference:

@@ -64,7 +64,7 @@ class Dem(RasterSource):
         left, top = low.min(axis=0)
         right, bottom = np.minimum(low.max(axis=0) + 2, [self.info.width, self.info.height])
         values, valid = self.read(top, left, bottom - top, right - left)
-        known = (values[:, :, 0].astype(float) * self.info.scale + self.info.offset) * self._unit_m
+        known = self.info.as_reals(values[:, :, 0].astype(float)) * self._unit_m
         with np.errstate(invalid="ignore"):
             known[~((known > _ON_EARTH[0]) & (known < _ON_EARTH[1]))] = np.nan
         if valid is not None:

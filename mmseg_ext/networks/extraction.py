@@ -281,7 +281,7 @@ class RoadRaster(RasterSource):
 
     Attributes:
         is_probability: whether it holds probabilities: floats, or integers with a scale, as `tools/predict.py` writes,
-            or an offset.
+            or an offset (`RasterInfo.holds_reals`).
 
     Raises:
         DataError: unreadable, or of several bands.
@@ -292,7 +292,7 @@ class RoadRaster(RasterSource):
         if self.info.bands != 1:
             self.close()
             raise DataError(f"{path}: has {self.info.bands} bands; give a mask or a probability map, which has one")
-        self.is_probability = self.info.dtype.startswith("float") or (self.info.scale, self.info.offset) != (1, 0)
+        self.is_probability = self.info.holds_reals
         self._threshold, self._road_values = threshold, road_values
 
     def values(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -304,8 +304,7 @@ class RoadRaster(RasterSource):
         values, valid = self.read(row, column, height, width)
         found = values[:, :, 0]
         if self.is_probability:
-            with np.errstate(over="ignore", invalid="ignore"):  # of nodata
-                found = found.astype(np.float32) * self.info.scale + self.info.offset
+            found = self.info.as_reals(found.astype(np.float32))
             if valid is not None:
                 found[~valid] = 0
             if found.size and (found.min() < -0.001 or found.max() > 1.001):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey, without_role
-from ..datasets.reading import image_info, read_pixels, reading_of, rgb_of
+from ..datasets.reading import image_info, is_tiff, read_pixels, reading_of, rgb_of
 from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem
 from ..errors import DataError
 from ..geo import (
@@ -31,6 +31,7 @@ from .image_scores import ImageScores, RoadMasks, ScoringSettings, score_graphs,
 
 _JOIN_M = 0.1
 _FAR_APART_M = 5_000
+_ROUNDING = 1e-6  # of a probability by its scale
 _SUFFIXES = (*RAW_MASK_SUFFIXES, *VECTOR_SUFFIXES)
 
 
@@ -52,8 +53,8 @@ def _is_vector(path: str) -> bool:
     return path.lower().endswith(VECTOR_SUFFIXES)
 
 
-def _is_float(path: str) -> bool:
-    return path.lower().endswith((".tif", ".tiff")) and image_info(path).dtype.startswith("float")
+def _holds_probabilities(path: str) -> bool:
+    return is_tiff(path) and image_info(path).holds_reals
 
 
 def _by_name(folder: str) -> dict[str, str]:
@@ -63,7 +64,7 @@ def _by_name(folder: str) -> dict[str, str]:
         stem, suffix = os.path.splitext(file)
         if suffix.lower() not in _SUFFIXES:
             continue
-        name = next((stem[: -len(role)] for role in MASK_ROLES if stem.casefold().endswith(role)), stem)
+        name = without_role(stem, MASK_ROLES)
         if name in found:
             raise DataError(
                 f"{folder}: {os.path.basename(found[name])} and {file} both stand for '{name}'; keep one of them"
@@ -116,20 +117,21 @@ def pair_predictions(prediction: str, truth: str, names: Sequence[str] | None = 
 def holds_labels(paths: Sequence[str]) -> bool:
     """Return whether masks hold labels (0, 1 and 255 for ignore) and not black and white.
 
-    They hold labels where at least one has the value 1, and otherwise only 0 and 255. Where all are black and white,
-    255 is road. Lines and GeoTIFFs of floats (probabilities) among ``paths`` are skipped.
+    They hold labels where at least one has the value 1 or says that 255 is nodata, and otherwise only 0 and 255. Where
+    all are black and white, 255 is road. Lines and GeoTIFFs of probabilities (floats, or integers with a scale or an
+    offset) are skipped.
 
     Raises:
         DataError: a mask holds other values.
     """
     labels = False
     for path in paths:
-        if _is_vector(path) or _is_float(path):
+        if _is_vector(path) or _holds_probabilities(path):
             continue
         counts = np.bincount(read_grey(path).ravel(), minlength=256)
         values = np.flatnonzero(counts)
         if np.isin(values, (0, 1, IGNORE)).all():
-            labels = labels or counts[1] > 0
+            labels = labels or counts[1] > 0 or image_info(path).nodata == IGNORE
         elif not is_black_and_white(counts):
             raise DataError(
                 f"{path}: holds the values {', '.join(map(str, values[:6]))}{', ...' if len(values) > 6 else ''}, "
@@ -152,25 +154,30 @@ def _read_road(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Return road and valid pixels as `_read_mask`, and the probability of road in 0..1 (H, W) if the file holds it.
 
-    Floating-point values are probabilities; with ``probability`` integers are too, as parts of their type's largest
-    (8 bits: 255). Nodata has the probability 0.
+    Floating-point values are probabilities, and so are integers with a scale or an offset, as `tools/predict.py` writes
+    them; with ``probability`` other integers are too, as parts of their type's largest (8 bits: 255). Nodata has the
+    probability 0, as a prediction cannot take pixels out.
 
     Raises:
         DataError: probabilities of several bands, or beyond 0 and 1.
     """
-    if not (probability or _is_float(path)):
+    if not (probability or _holds_probabilities(path)):
         return (*_read_mask(path, labels), None)
     values, valid = read_pixels(path)
     if values.shape[2] != 1:
         raise DataError(f"{path}: {values.shape[2]} bands, but probabilities of road have one")
     chance = values[:, :, 0]
-    if np.issubdtype(chance.dtype, np.integer):
+    info = image_info(path)
+    whole = np.issubdtype(chance.dtype, np.integer)
+    if whole and not info.holds_reals:
         chance = chance / np.float64(np.iinfo(chance.dtype).max)
     else:
-        inside = chance if valid is None else chance[valid]
-        if inside.size and (inside.min() < 0 or inside.max() > 1):
-            raise DataError(f"{path}: values from {inside.min():g} to {inside.max():g} are not probabilities (0 to 1)")
-        chance = chance if valid is None else np.where(valid, chance, 0)
+        chance = info.as_reals(chance.astype(np.float32) if whole else chance)
+    if valid is not None:
+        chance = np.where(valid, chance, 0)
+    if chance.size and (chance.min() < -_ROUNDING or chance.max() > 1 + _ROUNDING):
+        raise DataError(f"{path}: values from {chance.min():g} to {chance.max():g} are not probabilities (0 to 1)")
+    chance = chance.clip(0, 1)
     return chance >= threshold, valid, chance
 
 
@@ -183,6 +190,10 @@ def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSetti
     Raises:
         DataError: unreadable, or they differ in size or in place.
     """
+    if _holds_probabilities(pair.truth):
+        raise DataError(
+            f"{pair.truth}: holds probabilities, but the truth is a mask; give one of 0 and 1, or 0 and 255"
+        )
     truth, valid = _read_mask(pair.truth, labels[1])
     prediction, _, chance = _read_road(pair.prediction, labels[0], probability, settings.threshold)
     if prediction.shape != truth.shape:
@@ -322,6 +333,8 @@ class FolderEvaluation:
 
 def _images_of(pairs: Sequence[FilePair], folder: str) -> list[str]:
     """Return the path of the image of each pair."""
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder}: no such folder; give --images the folder of the images, or leave it out")
     by_stem = files_by_stem(folder, IMAGE_SUFFIXES)
     names = {without_role(stem, IMAGE_ROLES): file for stem, file in by_stem.items()}
     for pair in pairs:

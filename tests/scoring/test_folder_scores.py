@@ -1,13 +1,17 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from PIL import Image
 
+from mmseg_ext.datasets.reading import ImageReading
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import write_geotiff
+from mmseg_ext.geo import RasterSource, write_geotiff
+from mmseg_ext.mapping.map_files import MapFiles
 from mmseg_ext.scoring import (
     FolderEvaluation,
     ScoringSettings,
@@ -84,6 +88,57 @@ def test_probabilities_and_their_threshold(tmp_path):
     with pytest.raises(DataError, match="neither a road mask nor labels 0, 1, 255; give --probability"):
         save(tmp_path / "p" / "a.png", np.arange(10000).reshape(100, 100) % 250)
         score(tmp_path / "p", tmp_path / "t")
+
+
+@pytest.mark.parametrize("scale, offset", [(1 / 250, 0.0), (-1 / 250, 1.0), (1.0, 0.0)])
+def test_integers_are_probabilities_by_their_scale_and_offset_and_nodata_is_no_road(tmp_path, scale, offset):
+    chance = np.where(road(row=52), 0.804, 0.204).astype(np.float32)  # no edges of bins
+    valid = np.ones((100, 100), bool)
+    valid[:30], valid[49:52, :20] = False, False
+    plain = (scale, offset) == (1, 0)
+    stored = np.rint((chance - offset) / (1 / 255 if plain else scale)).astype(np.uint8)
+    for name, values, nodata in (("f", chance, -1), ("p", stored, 255)):
+        (tmp_path / name).mkdir()
+        write_geotiff(
+            str(tmp_path / name / "a.tif"), np.where(valid, values, nodata).astype(values.dtype), nodata=nodata
+        )
+    with rasterio.open(tmp_path / "p" / "a.tif", "r+") as raster:
+        raster.scales, raster.offsets = (scale,), (offset,)
+    save(tmp_path / "t" / "a.png", road() * 255)
+    (found,), (floats,) = score(tmp_path / "p", tmp_path / "t", plain), score(tmp_path / "f", tmp_path / "t")
+    assert image_values(found) == pytest.approx(image_values(floats), abs=5e-4, nan_ok=True)
+    # rows 47 to 56 against 45 to 54, and what lies at no data is missed
+    assert image_values(found)["IoU"] == pytest.approx((800 - 60) / 1200)
+
+
+def test_a_map_of_our_own_scores_the_same_as_classes_and_as_probabilities(tmp_path):
+    chance = np.where(road(row=52), 200, 50).astype(np.uint8)
+    labels, none = (chance >= 125).astype(np.uint8), np.zeros((100, 100), np.uint8)
+    facts = SimpleNamespace(palette=[(0, 0, 0), (128, 0, 0)], classes=["background", "road"])
+    place = dict(crs=UTM, transform=(0.5, 0, 500_000, 0, -0.5, 5_000_050))
+    write_geotiff(str(tmp_path / "pit.tif"), np.zeros((100, 100, 3), np.uint8), **place)
+    save(tmp_path / "t.png", road() * 255)
+    for name, layers in (
+        ("road", dict(labels=labels, probability=chance)),
+        ("none", dict(labels=none, probability=none)),
+    ):
+        files = MapFiles(str(tmp_path / name), "pit")
+        for values in layers.values():
+            values[:20] = 255
+        files.save_strip(0, 0, layers)
+        with RasterSource(str(tmp_path / "pit.tif")) as source:
+            files.write_maps([0], source, ImageReading(), facts, list(layers))
+    (classes,) = score(tmp_path / "road" / "pit_roads.tif", tmp_path / "t.png")
+    (chances,) = score(tmp_path / "road" / "pit_probability.tif", tmp_path / "t.png")
+    assert image_values(chances)["IoU"] == image_values(classes)["IoU"] == pytest.approx(800 / 1200)
+    # 2 000 pixels of nodata at 0, 1 000 at 0.8 of which 0.8 are road, 7 000 at 0.2 of which 200 are road
+    assert image_values(chances)["calibration_error"] == pytest.approx(0.7 * (0.2 - 200 / 7000), abs=1e-6)
+    for layer in ("roads", "probability"):  # nodata in a map without any road
+        (found,) = score(tmp_path / "none" / f"pit_{layer}.tif", tmp_path / "t.png")
+        assert image_values(found)["recall"] == 0 and image_values(found)["accuracy"] == 0.9
+    save(tmp_path / "p.png", road() * 255)
+    with pytest.raises(DataError, match=r"pit_probability.tif: holds probabilities, but the truth is a mask; give one"):
+        score(tmp_path / "p.png", tmp_path / "road" / "pit_probability.tif")
 
 
 def test_the_metres_of_a_georeference_count(tmp_path):
@@ -181,6 +236,15 @@ def test_what_does_not_pair_is_named(tmp_path):
     lines(tmp_path / "t" / "c.geojson", [(0, 0), (1, 1)])
     with pytest.raises(DataError, match="c.geojson: lines and masks are mixed"):
         score(tmp_path / "p", tmp_path / "t")
+
+
+def test_a_missing_folder_of_images_is_named_with_its_option(tmp_path):
+    save(tmp_path / "a.png", road() * 255)
+    pairs = pair_predictions(str(tmp_path / "a.png"), str(tmp_path / "a.png"))
+    with pytest.raises(
+        DataError, match="none: no such folder; give --images the folder of the images, or leave it out$"
+    ):
+        FolderEvaluation(pairs, ScoringSettings(), images_dir=str(tmp_path / "none"))
 
 
 def test_the_files_of_an_evaluation_agree(tmp_path):
