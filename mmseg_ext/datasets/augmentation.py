@@ -224,7 +224,7 @@ class RandomAffineCrop:
         max_angle_deg: turns by up to this angle to either side.
         quarter_turns: turn by 0, 90, 180 or 270 degrees as well.
         flip_probability: probability of mirroring, left to right.
-        road_probability: probability of a crop that surely shows road (label 1), if its image has any.
+        road_probability: probability of a crop that surely shows road (by `road_labels`), if its image has any.
 
     Raises:
         ConfigError: an argument makes no sense, or ``gsd_m`` is given and that of an image is not known.
@@ -312,7 +312,7 @@ class RandomAffineCrop:
     def _placed_on_road(self, results: dict, linear: np.ndarray) -> np.ndarray | None:
         """Return an affine matrix (2, 3) whose crop shows road, None where the image has none."""
         labels = results["gt_semantic_seg"]
-        road = np.flatnonzero(labels == 1)
+        road = np.flatnonzero(np.logical_or.reduce([labels == label for label in results["road_labels"]]))
         if len(road) == 0:
             return None
         low, high = self._centres(labels.shape, linear)

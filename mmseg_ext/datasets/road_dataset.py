@@ -15,7 +15,7 @@ from mmseg.datasets.custom import CustomDataset
 from ..errors import ConfigError, DataError
 from .loading import LoadRoadImage, LoadRoadMask, check_same_size
 from .reading import ImageReading, reading_of, rgb_of
-from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse
+from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse, road_labels
 
 # what computes the same, bit for bit, in less time: configs keep MMSegmentation's names
 _FASTER = {
@@ -138,6 +138,7 @@ class RoadDataset(CustomDataset):
         """Add what the loading steps need to know of the data set."""
         super().pre_pipeline(results)
         results["num_classes"] = len(self.CLASSES)
+        results["road_labels"] = road_labels(self.CLASSES)
         results["ignore_index"] = self.ignore_index
         results["reading"] = self.reading
 

@@ -27,7 +27,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def results_of(image, labels):
-    return dict(img=image, gt_semantic_seg=labels, seg_fields=["gt_semantic_seg"], ignore_index=255, filename="a.png")
+    facts = dict(seg_fields=["gt_semantic_seg"], ignore_index=255, road_labels=[1], filename="a.png")
+    return dict(img=image, gt_semantic_seg=labels, **facts)
 
 
 def random_results(rng, height, width, bands=3, classes=2, ignored=0.1):
@@ -220,6 +221,15 @@ def test_a_crop_that_must_show_road_does(seed, height, width, pixels, rows, cols
     out = run(step, results, seed)[0]
     assert (out["gt_semantic_seg"] == 1).any()
     assert out["img"].shape == out["img_shape"] == out["pad_shape"] == (rows, cols, 3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_which_labels_are_road_the_data_set_says(seed):
+    labels = np.ones((80, 80), np.uint8)  # 1 is a class in front of the roads
+    labels[3, 5], labels[70, 60] = 2, 3
+    results = results_of(np.zeros((80, 80, 3), np.uint8), labels) | dict(road_labels=[2, 3])
+    step = RandomAffineCrop((8, 8), (1, 1), road_probability=1)
+    assert (run(step, results, seed)[0]["gt_semantic_seg"] >= 2).any()
 
 
 @given(SEEDS, *GEOMETRY.values(), st.sampled_from([0.0, 1.0]))
