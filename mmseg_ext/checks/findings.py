@@ -30,6 +30,7 @@ def _layout(code: str, message: str, severity: str = "error") -> dict[str, Kind]
 KINDS = {
     **_layout("no-folder", "a folder of the data set is missing"),
     **_layout("no-split-file", "a split file is missing"),
+    **_layout("split-unreadable", "a split file cannot be read"),
     **_layout("split-encoding", "a split file is not plain UTF-8 text"),
     **_layout("empty-split", "a split file names no image"),
     **_layout("line-twice", "a split file names an image twice", "warning"),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..files import complete_file
+from ..files import write_text
 
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", os.path.join("ImageSets", "Segmentation")
 METADATA_FILE = "dataset.json"
@@ -39,6 +39,7 @@ _RENAME = "rename the file and its line in the split file, best to letters, digi
 REMEDIES = {
     "no-folder": "set data_root, or convert your data with tools/convert_dataset.py",
     "no-split-file": _LIST_NAMES,
+    "split-unreadable": "make it a file that you may read",
     "split-encoding": "save it as UTF-8 without byte-order mark",
     "empty-split": _LIST_NAMES,
     "line-twice": "remove the repeated line",
@@ -132,7 +133,7 @@ def _read_lines(path: str) -> tuple[list[str], list[Flaw]]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        return [], [Flaw("no-split-file", path, f"the split file cannot be read ({error.strerror})")]
+        return [], [Flaw("split-unreadable", path, f"the split file cannot be read ({error.strerror})")]
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     flaws = []
     if encoding is not None:
@@ -236,15 +237,12 @@ def make_folders(root: str) -> None:
 
 def write_split(root: str, split: str, stems: Iterable[str]) -> None:
     """Write the split file of ``split``."""
-    os.makedirs(os.path.join(root, LISTS), exist_ok=True)
-    with open(split_file(root, split), "w", encoding="utf-8") as file:
-        file.writelines(f"{stem}\n" for stem in stems)
+    write_text(split_file(root, split), "".join(f"{stem}\n" for stem in stems))
 
 
 def write_metadata(root: str, metadata: dict) -> None:
     """Write ``dataset.json``."""
-    with complete_file(os.path.join(root, METADATA_FILE)) as partial, open(partial, "w", encoding="utf-8") as file:
-        json.dump(metadata, file, indent=1)
+    write_text(os.path.join(root, METADATA_FILE), json.dumps(metadata, indent=1))
 
 
 def read_metadata(root: str) -> dict:

@@ -1,16 +1,20 @@
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+import mmseg_ext
 from mmseg_ext.checks import examine, splits_of_config, splits_of_folder, write_doctor_sheet
 from mmseg_ext.checks.findings import KINDS
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import generate_mine
+from mmseg_ext.datasets.voc import REMEDIES
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
 
@@ -479,6 +483,18 @@ def test_the_sheet_shows_findings_first(voc, tmp_path):
     page = (tmp_path / "sheet.html").read_text()
     assert page.index("[size]") < page.index("train: 2 of 16 at random") < page.index("test: 1 of 1 at random")
     assert page.count("<figure>") == 1 + 2 + 2 + 1
+
+
+def codes_in(pattern, room):
+    files = Path(mmseg_ext.__file__).with_name(room).glob("*.py")
+    return {code for file in files for code in re.findall(pattern, file.read_text(encoding="utf-8"))}
+
+
+def test_every_flaw_has_a_remedy_and_every_problem_a_kind():
+    flaws = codes_in(r'\bFlaw\(\s*"([^"]+)"', "datasets")
+    assert flaws == set(REMEDIES)
+    problems = codes_in(r'(?:\bProblem\(|\bfacts?\.add\(|\bcode =|\belse)\s*"([a-z0-9-]+)"', "checks")
+    assert flaws | problems - {"warning"} == set(KINDS)
 
 
 def test_every_kind_can_be_told():

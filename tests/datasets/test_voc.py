@@ -87,7 +87,7 @@ def test_masks_that_are_missing_or_raw(root):
     assert flaws[1].words.endswith("SegmentationClass/a.png; a.bmp is no png or tif")
 
 
-def test_every_flaw_has_a_remedy():
+def test_the_first_flaw_that_does_harm_is_refused_with_its_remedy():
     with pytest.raises(DataError, match="^x: y; keep one of them$"):
         voc.refuse([voc.Flaw("line-twice", "x", "", is_harmless=True), voc.Flaw("two-files", "x", "y")])
 
@@ -109,5 +109,6 @@ def test_a_split_file_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(voc.Path, "read_bytes", refuse)
-    with pytest.raises(DataError, match=r"train.txt: the split file cannot be read \(Permission denied\)"):
+    words = r"train.txt: the split file cannot be read \(Permission denied\); make it a file that you may read$"
+    with pytest.raises(DataError, match=words):
         voc.read_names(str(path))
