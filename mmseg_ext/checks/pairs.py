@@ -136,9 +136,9 @@ class PairFacts:
     look: ImageLook | None = None
     textured_ignore: bool = False
 
-    def add(self, code: str, path: str | None, words: str = "", severity: str = "") -> None:
+    def add(self, code: str, path: str | None, words: str = "") -> None:
         """Note a defect of the file at ``path``."""
-        self.problems.append(Problem(code, path or self.pair.image, words, severity))
+        self.problems.append(Problem(code, path or self.pair.image, words))
 
     def labelled(self, split: Split) -> int:
         """Return the pixels that the mask labels above 0; 0 without a mask."""

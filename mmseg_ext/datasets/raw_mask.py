@@ -224,9 +224,9 @@ def shows_scene(values: np.ndarray) -> bool:
     return bool(((share >= 0.25) & (share <= 0.75)).mean() > _MAX_BETWEEN)
 
 
-def first_values(values: np.ndarray, limit: int = 8) -> str:
-    """Return the first ``limit`` of ``values`` to show in a message."""
-    return ", ".join(str(int(value)) for value in values[:limit]) + (", ..." if len(values) > limit else "")
+def first_values(values: np.ndarray) -> str:
+    """Return the first of ``values`` to show in a message."""
+    return ", ".join(str(int(value)) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
 
 def is_black_and_white(counts: np.ndarray) -> bool:

@@ -278,6 +278,7 @@ def centreline_lengths(prediction: nx.MultiGraph, truth: nx.MultiGraph, buffer: 
     return MatchedCounts(*lengths)
 
 
+_SPACING = 1.0  # unit of the coordinates
 _DETOUR = 4  # tolerances
 _SAME_PLACE = 2  # tolerances
 _SOURCES = 256  # of one search for shortest paths
@@ -313,12 +314,10 @@ class Connectivity(NamedTuple):
         return self.kept / self.pairs if self.pairs > 0 else float("nan")
 
 
-def connectivity(
-    prediction: nx.MultiGraph, truth: nx.MultiGraph, tolerance: float = 3.0, spacing: float = 1.0
-) -> Connectivity:
+def connectivity(prediction: nx.MultiGraph, truth: nx.MultiGraph, tolerance: float = 3.0) -> Connectivity:
     """Count the components, the gaps and the pairs of points that stay connected, by the unit of the coordinates.
 
-    Truth's lines are parted into pieces of at most ``spacing``; the middle of each is a point with the piece's length
+    Truth's lines are parted into pieces of at most 1 unit; the middle of each is a point with the piece's length
     as weight w. A point is matched to the nearest predicted line where one is within ``tolerance``.
 
     Pairs: with W(t) the weight of truth's component t, and W(t, p) the weight of its points that are matched to
@@ -334,7 +333,7 @@ def connectivity(
     cross without a node (a bridge in a vector file), a shifted prediction can show a false gap.
     """
     ours, theirs = line_network(prediction), line_network(truth)
-    at, weight = samples(theirs, spacing)
+    at, weight = samples(theirs, _SPACING)
     points = np.concatenate([theirs.nodes, points_on(theirs, at)])
     matched = snap(ours, points, tolerance)
 
@@ -370,8 +369,8 @@ def _gaps(
     links = cut_at(theirs, at)
     known = matched.edge >= 0
     # side by side on one predicted line is the common case, and no gap
-    near = np.abs(matched.along[links.first] - matched.along[links.second]) <= _DETOUR * tolerance
-    beside = near & (matched.edge[links.first] == matched.edge[links.second])
+    short = np.abs(matched.along[links.first] - matched.along[links.second]) <= _DETOUR * tolerance
+    beside = short & (matched.edge[links.first] == matched.edge[links.second])
     doubtful = np.flatnonzero(known[links.first] & known[links.second] & ~beside)
     stretches = _stretches(links.first, links.second, known)
     if len(doubtful) + len(stretches) == 0:
