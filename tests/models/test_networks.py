@@ -3,6 +3,7 @@
 import copy
 import functools
 import hashlib
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -107,10 +108,17 @@ def test_batch_composition_changes_nothing(network):
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 160), (101, 37), (17, 23)])
 def test_any_size(network, height, width):
+    images = torch.randn(1, 3, height, width)
     with torch.no_grad():
-        logits = network.encode_decode(torch.randn(1, 3, height, width), None)
+        logits = network.encode_decode(images, None)
+        features = network.backbone(images)
+        head = network.decode_head(features)
     assert logits.shape == (1, 2, height, width)
     assert logits.isfinite().all()
+    if len(features) == 4:  # stages at H/4 to H/32, of which the head sees the last three and scores at H/8
+        sizes = [(math.ceil(height / 2**k), math.ceil(width / 2**k)) for k in (2, 3, 4, 5)]
+        assert [tuple(feature.shape[2:]) for feature in features] == sizes
+        assert head.shape == (1, 2, *sizes[1])
 
 
 @pytest.mark.parametrize(("in_channels", "classes"), [(1, 2), (4, 5), (8, 3)])
