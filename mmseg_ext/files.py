@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import ConfigError, UserError
@@ -45,7 +45,7 @@ def complete_file(
     scratch = os.path.join(parent, f".{name}.partial")
     fresh = os.path.join(scratch, name)
     with writing(path, remedy, kind):
-        shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+        remove(scratch)  # of a process that was killed
         os.makedirs(scratch)
         try:
             yield fresh
@@ -54,12 +54,12 @@ def complete_file(
             os.replace(fresh, path)
             _sync(parent or ".")
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove(scratch)
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str, text: str, kind: type[UserError] = ConfigError) -> None:
     """Write ``text`` to ``path`` in UTF-8, complete or not at all, as `complete_file` does."""
-    with complete_file(path) as partial:
+    with complete_file(path, kind=kind) as partial:
         Path(partial).write_text(text, encoding="utf-8")
 
 
@@ -72,7 +72,16 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
+def remove(path: str) -> None:
+    """Delete the file, the link or the folder with all that is in it at ``path``, as far as that is possible."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(path)
+
+
 def remove_partial_files(folder: str) -> None:
     """Delete what killed processes left of their writes into ``folder``."""
     for scratch in Path(folder).glob(".*.partial"):
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(str(scratch))

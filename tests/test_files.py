@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -62,9 +63,23 @@ def test_what_a_killed_process_left_goes(tmp_path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / f".{name}.partial").mkdir()
         (tmp_path / f".{name}.partial" / name).write_text("half")
+    for name in (".c.txt.partial", ".d.txt.partial"):
+        (tmp_path / name).write_text("of a writer without a folder of its own")
+    (tmp_path / ".e.txt.partial").symlink_to(tmp_path / "nowhere")
+    with complete_file(str(tmp_path / "c.txt")) as partial:
+        Path(partial).write_text("whole")
+    assert (tmp_path / "c.txt").read_text() == "whole"
     with complete_file(str(tmp_path / "a.txt")) as partial:
         assert not os.path.exists(partial)
         os.symlink("b.txt", partial)
     assert os.readlink(tmp_path / "a.txt") == "b.txt"
     remove_partial_files(str(tmp_path))
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "c.txt"]
+
+
+def test_only_a_link_is_removed_not_what_it_points_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a.txt").write_text("a")
+    (tmp_path / ".x.partial").symlink_to(tmp_path / "kept")
+    remove_partial_files(str(tmp_path))
+    assert os.listdir(tmp_path) == ["kept"] and (tmp_path / "kept" / "a.txt").read_text() == "a"

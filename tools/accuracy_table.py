@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from model_table import PUBLISHED, read_results
 from repeat import train_and_score
 
 from mmseg_ext.engine import leaf_configs, load_config
@@ -114,17 +115,16 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="train nothing; exit code 1 when the tables are stale")
     args = parser.parse_args()
 
-    rows = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else []
+    published = read_results(PUBLISHED)
+    rows = read_results(args.results) if args.results.exists() else []
     configs = args.configs or [leaf for leaf in leaf_configs() if ".EPFL." in leaf]
-    for config in [] if args.check else configs:
-        load_config(config)
+    for config in [] if args.check else [load_config(config).filename for config in configs]:
         for seed in args.seeds or ([0] if args.recipe == "cpu" else [0, 1, 2]):
             if any((row["config"], row["recipe"], row["seed"]) == (config, args.recipe, seed) for row in rows):
                 continue
             rows.append(measure(config, args.recipe, seed, args.work_root))
             rows.sort(key=lambda row: (row["recipe"], row["config"], row["seed"]))
             write_text(str(args.results), json.dumps(rows, indent=1) + "\n")
-    published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
     if args.results != RESULTS:
         own = [row for row in rows if row["recipe"] == args.recipe]
         sys.stdout.write(f"{accuracy_table(own, published)}\n")

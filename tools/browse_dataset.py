@@ -102,9 +102,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice and the augmentation (default: 0)")
     add_config_options(parser)
     args = parser.parse_args()
-    name = os.path.splitext(os.path.basename(args.config))[0]
+    cfg = load_config(args.config, args.cfg_options)
+    name = os.path.splitext(os.path.basename(cfg.filename))[0]
     path = args.out or os.path.join("work_dirs", name, f"browse_{args.split}.html")
-    write_sheet(load_config(args.config, args.cfg_options), path, args.split, args.count, args.seed)
+    write_sheet(cfg, path, args.split, args.count, args.seed)
     sys.stdout.write(f"{path}\n")
 
 

@@ -12,6 +12,7 @@ import sys
 
 from mmseg_ext.checks import Diagnosis, examine, splits_of_config, splits_of_folder, write_doctor_sheet
 from mmseg_ext.engine import add_config_options, load_config
+from mmseg_ext.engine.config import found_by_name
 from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.files import write_text
 
@@ -20,9 +21,10 @@ def diagnose(source: str, quick: bool = False, options: dict | None = None) -> D
     """Return what is wrong with the data set of a config or in a folder."""
     if os.path.isdir(source):
         return examine(source, *splits_of_folder(source), quick=quick)
-    if not source.endswith(".py"):
+    if not (source.endswith(".py") or found_by_name(source)):
         raise DataError(f"{source}: no such folder; give a config, a data set, or a folder of raw images and masks")
-    return examine(source, *splits_of_config(load_config(source, options).data), quick=quick)
+    cfg = load_config(source, options)
+    return examine(cfg.filename, *splits_of_config(cfg.data), quick=quick)
 
 
 def repair(diagnosis: Diagnosis, dest: str) -> Diagnosis:

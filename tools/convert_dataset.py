@@ -8,6 +8,7 @@ Example: python tools/convert_dataset.py pair raw data/MyMine --val 0.2 --test 0
 
 import argparse
 import sys
+from typing import Any
 
 from mmseg_ext.cli import add_numbers
 from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describe
@@ -66,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     """Convert as the command line says."""
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
     name, source, dest = (settings.pop(key) for key in ("name", "source", "dest"))
     made = convert(name, source, dest, **settings)
     what = "road" if (settings["num_classes"] or 2) == 2 else "not background"

@@ -11,6 +11,7 @@ from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
 from mmseg_ext.errors import run_tool
+from mmseg_ext.files import writing
 from mmseg_ext.geo import Georeference, write_cog
 
 CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
@@ -31,7 +32,8 @@ def main() -> None:
     data, run = os.path.join(args.out, "data"), os.path.join(args.out, "run")
     sys.stdout.write(f"generating {len(TRAIN_SEEDS) + 2} synthetic mines in {data}\n")
     sys.stdout.flush()
-    os.makedirs(args.out, exist_ok=True)
+    with writing(args.out, "choose another --out"):
+        os.makedirs(args.out, exist_ok=True)
     shutil.rmtree(run, ignore_errors=True)
     write_synthetic_mines(data, TRAIN_SEEDS, [VAL_SEED], [TEST_SEED], overwrite=True)
     roots = {f"data.{split}.data_root": data for split in ("train", "val", "test")}

@@ -5,6 +5,7 @@ import argparse
 import sys
 
 from mmseg_ext.engine import add_config_options, crop_size, estimate_training_memory, load_config
+from mmseg_ext.engine.config import batch_settings
 from mmseg_ext.errors import run_tool
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     sys.stdout.write(f"| config | crop | images per GPU | {columns} |\n|{' --- |' * (3 + len(args.precision))}\n")
     for path in args.configs:
         cfg = load_config(path, args.cfg_options)
-        batch = cfg.data.samples_per_gpu
+        batch = batch_settings(cfg)["samples_per_gpu"]
         height, width = args.shape or crop_size(cfg)
         needs = [estimate_training_memory(cfg, batch, height, width, precision) for precision in args.precision]
         cells = [f"{need / 2**30:.1f}" for need in needs]

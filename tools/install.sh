@@ -95,7 +95,8 @@ make_venv() {
         "$uv" venv --quiet --allow-existing "${clear[@]}" --python "$python" "$venv"
     else
         "$python" -m venv "${clear[@]}" "$venv"
-        if [ -z "$wheels" ] && install -r <(locked only uv) && "$venv/bin/uv" --version >/dev/null 2>&1; then
+        # twice quiet: where pip only warns, uv may still work
+        if [ -z "$wheels" ] && install --quiet -r <(locked only uv) && "$venv/bin/uv" --version >/dev/null 2>&1; then
             uv=$venv/bin/uv
         fi
     fi

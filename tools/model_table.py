@@ -17,16 +17,30 @@ from typing import Any
 from tqdm import tqdm
 
 from mmseg_ext.engine import leaf_configs, load_config, measure_complexity
-from mmseg_ext.errors import run_tool
+from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report import markdown_table, update_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "docs" / "published_results.json"
 SIZE_PX = 512
 PARAMS_TOLERANCE_M = 0.01
 FLOPS_TOLERANCE_G = 0.1
 _DATASETS = ("OPM", "DP")
 _COUNTERS = ("mmcv", "torchprofile")
 _COST_HEADER = ["Params, published (M)", "measured", "FLOPs, published (G)", "mmcv", "torchprofile"]
+
+
+def read_results(path: Path) -> Any:
+    """Return what a JSON file of results says.
+
+    Raises:
+        ConfigError: it is missing, as those of docs/ are in an installed package, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read ({reason}); run the tool in a clone of the repository") from None
 
 
 def measure_leaves() -> dict[str, dict]:
@@ -224,7 +238,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print what was measured, and write nothing")
     args = parser.parse_args()
 
-    published = json.loads((ROOT / "docs" / "published_results.json").read_text(encoding="utf-8"))
+    published = read_results(PUBLISHED)
     measured = measure_leaves()
     failures = unexplained(published, measured)
     if args.json:

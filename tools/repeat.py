@@ -98,7 +98,7 @@ def repeat(
     Raises:
         ConfigError: no such config, or ``work_dir`` contains the result of another one.
     """
-    load_config(config)
+    config = load_config(config).filename
     work_dir = work_dir or os.path.join(WORK_DIRS, f"{Path(config).stem}.repeat")
     path = Path(work_dir, "repeat.json")
     settings: dict[str, Any] = dict(config=Path(config).name, options=list(options))
@@ -157,7 +157,7 @@ def repeat_table(result: dict[str, Any]) -> str:
 def main() -> None:
     """Repeat as the command line says, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a leaf below myconfigs/, or your own")
+    parser.add_argument("config", help="a leaf below myconfigs/, its name, or your own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--work-dir", help="folder of all runs (default: work_dirs/<config name>.repeat)")
     parser.add_argument("--processes", type=int, default=1, help="GPUs for each run, or gloo processes (default: 1)")

@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from PIL import Image
 
 from ..datasets import ImageReading, generate_mine, voc
 from ..errors import DataError
-from ..files import write_text
+from ..files import remove, write_text, writing
 
 _RECORDS, _KEY, _LOCK = ".scenes", ".key", ".lock"
 
@@ -28,7 +27,7 @@ class VocWriter:
 
     Use as a context manager. An error before the first scene is finished leaves nothing behind; an interruption
     afterwards leaves ``<dest>.partial``, with which the same conversion resumes. An existing ``dest`` is untouched
-    until the end.
+    until the end. An `OSError` in the block counts as one of writing.
 
     Args:
         dest: root folder of the new data set.
@@ -60,7 +59,7 @@ class VocWriter:
 
     def __enter__(self) -> VocWriter:
         """Create the folders, or find what an interrupted conversion left."""
-        try:
+        with writing(self.dest, "choose another folder", DataError):
             os.makedirs(self.partial, exist_ok=True)
             self._lock = open(os.path.join(self.partial, _LOCK), "w")
             try:
@@ -72,17 +71,12 @@ class VocWriter:
             key_file = Path(self.partial, _KEY)
             if self._key is None or not key_file.is_file() or key_file.read_text(encoding="utf-8") != self._key:
                 for name in os.listdir(self.partial):
-                    path = os.path.join(self.partial, name)
-                    if os.path.isdir(path):
-                        shutil.rmtree(path)
-                    elif name != _LOCK:
-                        os.remove(path)
+                    if name != _LOCK:
+                        remove(os.path.join(self.partial, name))
             voc.make_folders(self.partial)
             os.makedirs(os.path.join(self.partial, _RECORDS), exist_ok=True)
             if self._key is not None:
                 write_text(str(key_file), self._key)
-        except OSError as error:
-            raise DataError(f"{self.dest}: cannot be written ({error.strerror}); choose another folder") from None
         for file in Path(self.partial, _RECORDS).glob("*.json"):
             record = json.loads(file.read_text(encoding="utf-8"))
             self.records[record["name"]] = record
@@ -156,23 +150,24 @@ class VocWriter:
         """Write the split files and put the folder in place, or clear away what is not worth keeping."""
         if self._lock is not None:
             self._lock.close()
-        if kind is not None:
-            if self._key is None or not self.records:
-                shutil.rmtree(self.partial, ignore_errors=True)
-            return
+        if error is not None and (self._key is None or not self.records):
+            remove(self.partial)
+        with writing(self.dest, "free some disk space or choose another folder, then re-run the command", DataError):
+            if isinstance(error, OSError):
+                raise error
+            if error is None:
+                self._put_in_place()
+
+    def _put_in_place(self) -> None:
         records = [self.records[name] for name in sorted(self.records)]
         stems = {s: [tile for r in records if s in r["splits"] for tile in r["tiles"]] for s in voc.SPLITS}
         stems["test"] = stems["test"] or stems["val"]
         for split in voc.SPLITS:
             voc.write_split(self.partial, split, stems[split])
         voc.write_metadata(self.partial, self.metadata())
-        shutil.rmtree(os.path.join(self.partial, _RECORDS))
-        for name in (_KEY, _LOCK):
-            Path(self.partial, name).unlink(missing_ok=True)
-        if os.path.islink(self.dest) or os.path.isfile(self.dest):
-            os.remove(self.dest)
-        elif os.path.isdir(self.dest):
-            shutil.rmtree(self.dest)
+        for name in (_RECORDS, _KEY, _LOCK):
+            remove(os.path.join(self.partial, name))
+        remove(self.dest)
         os.replace(self.partial, self.dest)
 
 

@@ -1,10 +1,9 @@
 """Training, evaluation, distribution, checkpoints: what mmcv 1.7 lacks on today's PyTorch."""
 
 from .complexity import crop_size, estimate_training_memory, measure_complexity
-from .config import add_config_options, config_for, config_of_checkpoint, leaf_configs, load_config
+from .config import add_config_options, config_for, leaf_configs, load_config
 from .distributed import is_first_process
 from .evaluation import PredictionWriter, evaluate_checkpoint
-from .hooks import ProgressBar, WeightAverageHook
 from .publishing import publish_checkpoint
 from .test_time_augmentation import AUGMENTATIONS, use_augmentations
 from .training import train
@@ -13,12 +12,9 @@ from .weights import build_network
 __all__ = [
     "AUGMENTATIONS",
     "PredictionWriter",
-    "ProgressBar",
-    "WeightAverageHook",
     "add_config_options",
     "build_network",
     "config_for",
-    "config_of_checkpoint",
     "crop_size",
     "estimate_training_memory",
     "evaluate_checkpoint",

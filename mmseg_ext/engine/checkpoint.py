@@ -138,13 +138,13 @@ def read_checkpoint(path: str) -> dict:
 
 
 @contextlib.contextmanager
-def _complete_checkpoint(path: str) -> Iterator[str]:
+def _complete_checkpoint(path: str, remedy: str) -> Iterator[str]:
     """Yield a name to write to; the file gets its own name once it is on the disk.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written.
     """
-    with complete_file(path, "older checkpoints are intact", CheckpointError) as partial:
+    with complete_file(path, remedy, CheckpointError) as partial:
         try:
             yield partial
         except (RuntimeError, SafetensorError) as error:  # what the writers make of a full disk
@@ -153,13 +153,13 @@ def _complete_checkpoint(path: str) -> Iterator[str]:
 
 def write_checkpoint(content: dict, path: str) -> None:
     """Write ``content`` to ``path`` so that the file is either the old or the new one; see `_complete_checkpoint`."""
-    with _complete_checkpoint(path) as partial, open(partial, "wb") as file:
+    with _complete_checkpoint(path, "older checkpoints are intact") as partial, open(partial, "wb") as file:
         torch.save(content, file)
 
 
 def write_safetensors(weights: dict[str, Tensor], meta: dict, path: str) -> None:
     """Write ``weights`` and JSON-able ``meta`` (with ``weights_sha256``) to ``path``; see `_complete_checkpoint`."""
-    with _complete_checkpoint(path) as partial:
+    with _complete_checkpoint(path, "choose another place") as partial:
         contiguous = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
         save_file(contiguous, partial, metadata={_META_KEY: json.dumps(meta)})
 

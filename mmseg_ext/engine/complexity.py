@@ -15,7 +15,7 @@ from mmseg.models import build_segmentor
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..errors import ConfigError
+from ..errors import ConfigError, lazy_import
 from .config import step_arguments
 from .distributed import DTYPES, choose_precision
 from .weights import build_network
@@ -45,9 +45,12 @@ class Complexity:
 
 
 def measure_complexity(cfg: Config, height: int, width: int) -> Complexity:
-    """Count parameters and multiply-accumulates of ``cfg.model`` for one image of ``height`` x ``width`` px."""
-    from torchprofile import profile_macs  # not needed to train or to map
+    """Count parameters and multiply-accumulates of ``cfg.model`` for one image of ``height`` x ``width`` px.
 
+    Raises:
+        MissingExtraError: torchprofile is not installed.
+    """
+    torchprofile = lazy_import("torchprofile", "count", "counting multiply-accumulates")
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.backbone.init_cfg = None
     model = build_segmentor(model_cfg).eval()
@@ -60,7 +63,7 @@ def measure_complexity(cfg: Config, height: int, width: int) -> Complexity:
                 model, (channels, height, width), print_per_layer_stat=False, as_strings=False
             )
         plain = revert_sync_batchnorm(model)
-        torchprofile_macs = profile_macs(plain, torch.zeros(1, channels, height, width))
+        torchprofile_macs = torchprofile.profile_macs(plain, torch.zeros(1, channels, height, width))
     carries_head = model_cfg.backbone.get("gating_unit", {}).get("type") == "HDMSCA"
     return Complexity(
         params=params,

@@ -100,7 +100,7 @@ def config_mistakes(cfg: Config) -> Iterator[None]:
         raise ConfigError(f"{cfg.filename}: a setting does not fit: {_in_one_line(error)}") from error
 
 
-def _found_by_name(name: str) -> str | None:
+def found_by_name(name: str) -> str | None:
     """Return the path of the published config that is called ``name``, with or without .py, in any letter case."""
     wanted = name.casefold().removesuffix(".py")
     for leaf in leaf_configs():
@@ -121,7 +121,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
             option does not fit.
     """
     if not os.path.isfile(path):
-        path = _found_by_name(path) or path
+        path = found_by_name(path) or path
     if not os.path.isfile(path):
         near = _closest_config(path)
         hint = f"did you mean {near}?" if near else "docs/model_zoo.md lists them"
@@ -196,6 +196,11 @@ def _make_room(cfg: Config, parents: list[str]) -> None:
         if place[name] is None:
             place[name] = {}
         place = place[name]
+
+
+def batch_settings(cfg: Config) -> dict:
+    """Return how training batches are loaded: ``cfg.data`` with its ``train_dataloader`` over it."""
+    return {**cfg.data, **cfg.data.get("train_dataloader", {})}
 
 
 def step_arguments(split: Config, step_type: str) -> dict:

@@ -188,7 +188,9 @@ class PredictionWriter:
         if self.mask_dir:
             picture = Image.fromarray(labels).convert("P")
             picture.putpalette(np.asarray(dataset.PALETTE, np.uint8).tobytes())
-            picture.save(os.path.join(self.mask_dir, f"{stem}.png"))
+            path = os.path.join(self.mask_dir, f"{stem}.png")
+            with writing(path):
+                picture.save(path)
         if self.show_dir:
             truth = dataset.get_gt_seg_map_by_idx(index) if dataset.ann_dir else None
             image = dataset.picture(index)

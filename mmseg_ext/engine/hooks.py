@@ -35,7 +35,7 @@ from ..errors import ConfigError, Stopped, TrainingError
 from ..report import panel
 from .checkpoint import NON_FINITE_ADVICE, checkpoints_by_iteration, non_finite_tensor
 from .distributed import to_device
-from .evaluation import EvalHook, Prediction
+from .evaluation import EvalHook, Prediction, image_name
 from .runner import SafeIterRunner
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -304,8 +304,8 @@ class PredictionSamplesHook(Hook):
             truth = self._smaller(self._dataset.get_gt_seg_map_by_idx(index), cv2.INTER_NEAREST)
         labels = self._smaller(found.labels, cv2.INTER_NEAREST)
         sheet = panel(self._smaller(image, cv2.INTER_AREA), labels, truth, self._dataset.PALETTE)
-        stem = os.path.splitext(self._dataset.img_infos[index]["filename"])[0]
-        self._board.writer.add_image(f"predictions/{stem}", sheet, self._iteration, dataformats="HWC")
+        name = image_name(self._dataset, index)
+        self._board.writer.add_image(f"predictions/{name}", sheet, self._iteration, dataformats="HWC")
 
     def _smaller(self, picture: np.ndarray, interpolation: int) -> np.ndarray:
         """Return ``picture`` (H, W, ...) with at most ``max_size_px`` on a side, uint8."""

@@ -13,7 +13,7 @@ from mmcv import Config
 
 from .. import __version__
 from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..files import write_text
 from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
@@ -60,7 +60,7 @@ def publish_checkpoint(
         The meta data, as in the JSON file.
 
     Raises:
-        CheckpointError: the weights cannot be read, do not fit ``cfg``, or cannot be written.
+        CheckpointError: the weights cannot be read, do not fit ``cfg``, or a file cannot be written.
         ConfigError: ``dest`` has another suffix, exists already, or ``cfg`` states no normalisation.
     """
     if not dest.endswith(".safetensors"):
@@ -95,9 +95,13 @@ def publish_checkpoint(
         weights_sha256=weights_sha256(weights),
     )
     write_safetensors(weights, meta, dest)
-    digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
-    meta |= {"file": os.path.basename(dest), "file_sha256": digest}
-    write_text(sidecar, json.dumps(meta, indent=1) + "\n")
+    try:
+        digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
+        meta |= {"file": os.path.basename(dest), "file_sha256": digest}
+        write_text(sidecar, json.dumps(meta, indent=1) + "\n", kind=CheckpointError)
+    except BaseException:
+        os.remove(dest)  # both or none
+        raise
     return meta
 
 

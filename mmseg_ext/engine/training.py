@@ -33,7 +33,7 @@ from ..checks import check_datasets
 from ..datasets import RoadDataset
 from ..errors import ConfigError
 from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
-from .config import config_mistakes
+from .config import batch_settings, config_mistakes
 from .distributed import (
     DTYPES,
     DistributedSegmentor,
@@ -150,7 +150,7 @@ def _prepare(
         ),
     )
     runner.timestamp, runner.seed = timestamp, seed
-    runner.draws_per_iter = _batch_settings(cfg)["samples_per_gpu"] * process.world_size
+    runner.draws_per_iter = batch_settings(cfg)["samples_per_gpu"] * process.world_size
     register_step_hooks(runner, cfg, precision, cfg.log_config)
     if val_dataset is not None:
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
@@ -184,14 +184,10 @@ def _start_log(path: str, level: str) -> logging.Logger:
     return logger
 
 
-def _batch_settings(cfg: Config) -> dict:
-    return {**cfg.data, **cfg.data.get("train_dataloader", {})}
-
-
 def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -> dict:
     """Return the config's optimizer; the batch changes its learning rate only where ``lr_of_batch`` asks for it."""
     settings = copy.deepcopy(cfg.optimizer)
-    images = _batch_settings(cfg)["samples_per_gpu"]
+    images = batch_settings(cfg)["samples_per_gpu"]
     accumulated = dict(cfg.get("optimizer_config") or {}).get("accumulate", 1)
     batch = images * process.world_size * accumulated
     lr_of_batch, origin = cfg.get("lr_of_batch"), "as the config says"
@@ -257,7 +253,7 @@ def register_custom_hooks(runner: SafeIterRunner, cfg: Config) -> None:
 
 def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed: int, draws: int = 0) -> DataLoader:
     """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
-    settings = _batch_settings(cfg)
+    settings = batch_settings(cfg)
     batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
     return DataLoader(
         SeededDraws(dataset, seed),

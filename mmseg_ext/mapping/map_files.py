@@ -16,7 +16,7 @@ import numpy as np
 from ..datasets.reading import ImageReading, rgb_of
 from ..datasets.voc import IMAGE_SUFFIXES
 from ..errors import ConfigError, DataError
-from ..files import complete_file, write_text
+from ..files import complete_file, write_text, writing
 from ..geo import RasterSource, write_cog
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
@@ -107,13 +107,11 @@ class MapFiles:
         """
         parts = Path(self.path(".parts"))
         key_file = parts / "key"
-        try:
+        with writing(self.folder, "choose another --out"):
             if parts.is_dir() and not (key_file.is_file() and key_file.read_text("ascii") == key):
                 shutil.rmtree(parts)
             parts.mkdir(parents=True, exist_ok=True)
             key_file.write_text(key, "ascii")
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
         free = shutil.disk_usage(parts).free
         if free < disk_bytes:
             raise ConfigError(

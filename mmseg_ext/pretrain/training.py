@@ -41,7 +41,7 @@ from ..engine.distributed import (
 from ..engine.training import WORK_DIRS
 from ..engine.weights import load_fitting
 from ..errors import CheckpointError, ConfigError
-from ..files import remove_partial_files
+from ..files import remove_partial_files, writing
 from .classifiers import check_name, create_classifier, load_classifier
 from .image_folder import (
     ImageFolder,
@@ -268,7 +268,8 @@ class _Training:
         )
         write_checkpoint(content, os.path.join(work_dir, LAST))
         line = dict(epoch=self.epoch, lr=self.optimizer.param_groups[0]["lr"], loss=loss, **scores, best=self.best)
-        with open(os.path.join(work_dir, LOG), "a", encoding="utf-8") as file:
+        path = os.path.join(work_dir, LOG)
+        with writing(path, "checkpoints are intact"), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         top1, top5, best = (f"{100 * share:.2f} %" for share in (scores["top1"], scores["top5"], self.best))
         logger.info(
@@ -279,12 +280,10 @@ class _Training:
 def _prepare_work_dir(work_dir: str, auto_resume: bool) -> None:
     if not auto_resume and os.path.exists(os.path.join(work_dir, LAST)):
         raise ConfigError(f"{work_dir}: holds a run; give --auto-resume to continue it, or another --work-dir")
-    try:
+    with writing(work_dir, "choose another --work-dir"):
         os.makedirs(work_dir, exist_ok=True)
         if not auto_resume:
             Path(work_dir, LOG).unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{work_dir}: cannot be written ({error.strerror}); choose another --work-dir") from None
     remove_partial_files(work_dir)
 
 

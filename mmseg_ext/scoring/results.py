@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import ConfigError, DataError
-from ..files import write_text
+from ..errors import DataError
+from ..files import write_text, writing
 from ..metrics.pixels import ProbabilityCounts, entropy, region_scores
 from ..report import markdown_table
 from .image_scores import ImageScores, ScoringSettings
@@ -219,22 +219,22 @@ class MapWriter:
         folder: where to write; made if it is not there.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be written.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         for kind in KINDS:
-            try:
+            with writing(folder, "choose another folder"):
                 os.makedirs(os.path.join(folder, kind), exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from None
 
     def write(self, name: str, probability: np.ndarray, labels: np.ndarray) -> None:
         """Write the maps of image ``name``: ``probability`` of road (H, W) in 0..1, and class indices (H, W)."""
         parts = (labels, np.rint(probability * 255), np.rint(entropy(probability) * 255))
         for kind, values in zip(KINDS, parts, strict=True):
-            Image.fromarray(values.astype(np.uint8)).save(self._path(kind, name))
+            path = self._path(kind, name)
+            with writing(path):
+                Image.fromarray(values.astype(np.uint8)).save(path)
 
     def read(self, kind: str, name: str) -> np.ndarray:
         """Return the map (H, W) uint8 of ``kind`` (of `KINDS`) of image ``name``."""

@@ -5,7 +5,9 @@ import pytest
 from cells import Cell, Record
 from matplotlib.image import imread
 from methods import parse_contender
-from networks import figures, save_chart, scaling_cells, scaling_markdown, speed_markdown
+from networks import contenders, figures, parse_args, save_chart, scaling_cells, scaling_markdown, speed_markdown
+
+from mmseg_ext.errors import ConfigError
 
 MIB = 2**20
 
@@ -128,6 +130,14 @@ def test_mistakes_end_before_anything_is_measured(run_tool, tmp_path):
     done = run_tool("benchmark/networks.py", "unet", "dunet", "--scaling", "--out", tmp_path / "out")
     assert done.returncode == 2 and not list(tmp_path.iterdir())
     assert done.stderr.splitlines()[-1].startswith("error: --scaling measures one cell")
+
+
+def test_scaling_needs_a_size_that_holds_a_tile(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["networks.py", "unet", "--scaling", "--sizes", "256", "512"])
+    with pytest.raises(ConfigError, match=r"^--scaling up to 512 px: no size has a tile of 640 px; give larger"):
+        contenders(parse_args())
+    monkeypatch.setattr("sys.argv", ["networks.py", "unet", "--scaling", "--sizes", "640"])
+    assert contenders(parse_args()) == [parse_contender("unet")]
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What all converters share: tiling, depth, resuming, refusing."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -100,6 +101,25 @@ def test_a_killed_conversion_goes_on_where_it_was(tmp_path):
     convert("pair", source, str(dest), val=1)
     assert {n: os.stat(dest / "SegmentationClass" / n).st_mtime_ns for n in done} == done
     assert not partial.exists()
+    convert("pair", source, str(tmp_path / "straight"), val=1)
+    assert contents(dest) == contents(tmp_path / "straight")
+
+
+def test_a_full_disk_is_one_line_and_finished_scenes_stay(tmp_path, monkeypatch):
+    source, dest = write_source(tmp_path / "raw"), tmp_path / "out"
+    write_mask = VocWriter.write_mask
+
+    def full(self, stem, mask):
+        if len(self.records) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_mask(self, stem, mask)
+
+    monkeypatch.setattr(VocWriter, "write_mask", full)
+    with pytest.raises(DataError, match=r"out: cannot be written \(No space left on device\); free some disk space"):
+        convert("pair", source, str(dest), val=1, workers=1)
+    assert not dest.exists() and len(list((tmp_path / "out.partial" / ".scenes").iterdir())) == 2
+    monkeypatch.undo()
+    convert("pair", source, str(dest), val=1)
     convert("pair", source, str(tmp_path / "straight"), val=1)
     assert contents(dest) == contents(tmp_path / "straight")
 

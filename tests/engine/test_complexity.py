@@ -1,7 +1,9 @@
+import sys
+
 import pytest
 
-from mmseg_ext.engine import build_network, estimate_training_memory, load_config
-from mmseg_ext.errors import ConfigError
+from mmseg_ext.engine import build_network, estimate_training_memory, load_config, measure_complexity
+from mmseg_ext.errors import ConfigError, MissingExtraError
 
 
 def test_memory_estimate_grows_with_the_batch_and_halves_in_low_precision(tiny_config):
@@ -13,3 +15,10 @@ def test_memory_estimate_grows_with_the_batch_and_halves_in_low_precision(tiny_c
     assert 0.4 < (low - network) / (two - network) < 0.75
     with pytest.raises(ConfigError, match="precision='fp8' is unknown"):
         estimate_training_memory(cfg, 1, 128, 128, "fp8")
+
+
+def test_counting_names_the_extra_that_it_needs(tiny_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchprofile", None)
+    words = r"^counting multiply-accumulates needs torchprofile, which is not installed; .*-e '\.\[count\]'$"
+    with pytest.raises(MissingExtraError, match=words):
+        measure_complexity(load_config(str(tiny_config)), 64, 64)

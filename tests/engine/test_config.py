@@ -4,8 +4,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmseg_ext.engine import build_network, config_of_checkpoint, load_config, train
-from mmseg_ext.engine.config import fitting_config, read_config_text, with_our_names
+from mmseg_ext.engine import build_network, load_config, train
+from mmseg_ext.engine.config import (
+    batch_settings,
+    config_of_checkpoint,
+    fitting_config,
+    read_config_text,
+    with_our_names,
+)
 from mmseg_ext.engine.weights import load_weights
 from mmseg_ext.errors import CheckpointError, ConfigError
 
@@ -239,3 +245,10 @@ def test_a_published_config_is_found_by_name_from_anywhere(monkeypatch, tmp_path
     assert load_config("segformer.b0.1024x1024.DP.20k.py").model.backbone.type == "MixVisionTransformer"
     with pytest.raises(ConfigError, match=r"did you mean .*dsegnext\.tiny\.1024x1024\.OPM\.20k\.scratch\.py"):
         load_config("dsegnext.tiny.1024x1024.OPM.20k.scrach")
+
+
+def test_the_training_loader_has_settings_of_its_own(tiny_config):
+    assert batch_settings(load_config(str(tiny_config)))["samples_per_gpu"] == 2
+    own = {"data.train_dataloader": dict(samples_per_gpu=3)}
+    settings = batch_settings(load_config(str(tiny_config), own))
+    assert (settings["samples_per_gpu"], settings["workers_per_gpu"]) == (3, 0)

@@ -5,9 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from mmseg.datasets import build_dataset
 from PIL import Image
 
 from mmseg_ext.datasets.voc import road_labels
+from mmseg_ext.engine import PredictionWriter, load_config
+from mmseg_ext.engine.evaluation import Prediction, image_name
+from mmseg_ext.errors import ConfigError
+from mmseg_ext.scoring.results import MapWriter
 
 
 def known(metrics):
@@ -99,13 +105,27 @@ def test_bad_arguments_are_one_line(evaluated, run_tool, one_config, tmp_path):
     for options, words in (
         (["--eval", "roads"], "--eval roads: unknown metric; choose from mIoU, mDice, mFscore, road"),
         (["--eval", "road", "--threshold", 2], "the threshold is 2; it must lie between 0 and 1"),
-        (["--eval", "road", "--report", one_config], "cannot be created"),
+        (["--eval", "road", "--report", one_config], "cannot be written"),
     ):
         done = run_tool("test.py", one_config, checkpoint, *options)
         assert done.returncode == 2 and words in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
     done = run_tool("evaluate.py", tmp_path / "none", tmp_path)
     assert done.returncode == 2 and "none: no such file or folder" in done.stderr
+
+
+def test_a_map_that_cannot_be_written_is_named(one_config, tmp_path):
+    dataset = build_dataset(load_config(str(one_config)).data.test, dict(test_mode=True))
+    name = image_name(dataset, 0)
+    labels = np.zeros((4, 4), np.uint8)
+    writer = PredictionWriter(str(tmp_path), None)
+    (tmp_path / f"{name}.png").mkdir()
+    with pytest.raises(ConfigError, match=rf"{name}.png: cannot be written \(Is a directory\); choose another place"):
+        writer(dataset, Prediction(0, labels, torch.zeros(2, 4, 4)))
+    maps = MapWriter(str(tmp_path / "maps"))
+    (tmp_path / "maps" / "labels" / "a.png").mkdir()
+    with pytest.raises(ConfigError, match=r"labels/a.png: cannot be written \(Is a directory\); choose another place"):
+        maps.write("a", np.zeros((4, 4), np.float32), labels)
 
 
 def test_what_is_road_is_told_by_the_names_of_the_classes():

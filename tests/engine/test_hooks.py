@@ -16,9 +16,9 @@ import torch
 from mmcv.runner import HOOKS, Hook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmseg_ext.engine import ProgressBar, load_config, train
+from mmseg_ext.engine import load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
-from mmseg_ext.engine.hooks import Activations, PredictionSamplesHook
+from mmseg_ext.engine.hooks import Activations, PredictionSamplesHook, ProgressBar
 from mmseg_ext.engine.runner import SafeIterRunner
 from mmseg_ext.errors import TrainingError
 

@@ -6,8 +6,9 @@ import torch
 from mmseg.models.segmentors.base import BaseSegmentor
 from torch import nn
 
-from mmseg_ext.engine import WeightAverageHook, load_config
+from mmseg_ext.engine import load_config
 from mmseg_ext.engine.distributed import total_loss
+from mmseg_ext.engine.hooks import WeightAverageHook
 from mmseg_ext.engine.training import collate_plainly
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from mmseg_ext.errors import ConfigError
+
 PUBLISHED = dict(
     methods=[
         dict(method="LinkNet", config="myconfigs/linknets/linknet34.1024x1024.{dataset}.20k.py"),
@@ -42,6 +44,32 @@ def test_a_run_that_fails_ends_the_table(run_tool, tmp_path):
     assert done.returncode == 2
     assert "none.py: no such config" in done.stderr
     assert not (tmp_path / "rows.json").exists()
+
+
+def test_a_config_may_be_named(tool, tmp_path, root, monkeypatch, capsys):
+    def measure(config, recipe, seed, work_root):
+        return dict(config=config, recipe=recipe, seed=seed, iterations=1500, road_iou=0.5, miou=0.6)
+
+    monkeypatch.setattr(tool, "measure", measure)
+    monkeypatch.chdir(root)
+    results = tmp_path / "rows.json"
+    for name in ("dsegnext.tiny.256x256.EPFL.1.5k", "myconfigs/dsegnext/tiny/dsegnext.tiny.256x256.EPFL.1.5k.py"):
+        monkeypatch.setattr("sys.argv", ["accuracy_table.py", name, "--results", str(results)])
+        tool.main()
+    (row,) = json.loads(results.read_text())
+    assert row["config"] == "myconfigs/dsegnext/tiny/dsegnext.tiny.256x256.EPFL.1.5k.py"
+    assert f"[D-SegNeXt-T](../{row['config']}) | 1,500 | 0 | 50.0 | 60.0 |" in capsys.readouterr().out
+
+
+def test_without_the_published_tables_nothing_is_trained(tool, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "measure", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("sys.argv", ["accuracy_table.py", str(tiny_config), "--results", str(tmp_path / "rows.json")])
+    (tmp_path / "rows.json").write_text("[")
+    with pytest.raises(ConfigError, match=r"rows.json: cannot be read \(Expecting value.*\); run the tool in a clone"):
+        tool.main()
+    monkeypatch.setattr(tool, "PUBLISHED", tmp_path / "none.json")
+    with pytest.raises(ConfigError, match=r"none.json: cannot be read \(No such file or directory\); run the tool"):
+        tool.main()
 
 
 def test_methods_are_named_as_in_the_paper(tool):

@@ -58,6 +58,14 @@ def test_data_without_masks(tool, cfg, tmp_path):
         tool.write_sheet(cfg, "sheet.png", "train", 0, 0)
 
 
+def test_a_named_config_names_the_sheet(tool, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tool, "write_sheet", lambda cfg, path, *_: asked.append(path))
+    monkeypatch.setattr("sys.argv", ["browse_dataset.py", "dsegnext.tiny.1024x1024.OPM.20k"])
+    tool.main()
+    assert asked == ["work_dirs/Dsegnext.tiny.1024x1024.OPM.20k/browse_train.html"]
+
+
 def test_the_tool_writes_a_sheet(run_tool, tiny_config, tmp_path):
     done = run_tool("browse_dataset.py", tiny_config, "--count", 3, "--out", tmp_path / "sheet.html")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'sheet.html'}\n")

@@ -33,6 +33,13 @@ def test_a_clean_config_exits_with_0(tool, tiny_config, monkeypatch, capsys):
     assert said.count(" 64x64 ") == 2
 
 
+def test_a_config_may_be_named(tool, mine_data):
+    roots = {f"data.{split}.data_root": str(mine_data) for split in ("train", "val", "test")}
+    diagnosis = tool.diagnose("dsegnext.tiny.1024x1024.OPM.20k", True, roots)
+    assert diagnosis.source.endswith("myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py")
+    assert diagnosis.exit_code == 0
+
+
 def test_warnings_exit_with_1(tool, voc, monkeypatch, capsys):
     first = sorted((voc / "JPEGImages").iterdir())[0]
     Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(first)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mmseg_ext.engine import leaf_configs
+from mmseg_ext.errors import ConfigError
 
 NOT_REPRODUCIBLE = {"D-LinkNet", "DUNet", "NL-LinkNet"}
 
@@ -74,6 +75,15 @@ def test_our_copy_of_the_published_tables_has_no_slip(published, root):
     for row, theirs in zip(ours["ablation"], published["ablation_base"], strict=True):
         assert row["variant"].replace("w/o ", "wo_").replace(" ", "_").replace("-", "_") == theirs["variant"]
         assert {key: row[key] for key in keys} == {key: theirs[name] for key, name in keys.items()}
+
+
+def test_without_the_published_tables_nothing_is_measured(load_tool, tmp_path, monkeypatch):
+    tool = load_tool("model_table")
+    monkeypatch.setattr(tool, "measure_leaves", lambda: pytest.fail("measured"))
+    monkeypatch.setattr(tool, "PUBLISHED", tmp_path / "none.json")
+    monkeypatch.setattr("sys.argv", ["model_table.py"])
+    with pytest.raises(ConfigError, match=r"none.json: cannot be read \(No such file or directory\); run the tool"):
+        tool.main()
 
 
 def test_deviations_need_a_note(load_tool):

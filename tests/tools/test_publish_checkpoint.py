@@ -1,12 +1,13 @@
 """Weights for others: one file that is evaluated without a config."""
 
+import errno
 import hashlib
 import json
 
 import pytest
 import torch
 
-from mmseg_ext.engine import build_network, load_config, publish_checkpoint
+from mmseg_ext.engine import build_network, load_config, publish_checkpoint, publishing
 from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.errors import CheckpointError, ConfigError
 
@@ -76,6 +77,21 @@ def test_what_cannot_be_published(trained, tmp_path, build):
     cfg.data.test.step_args = {}
     with pytest.raises(ConfigError, match="data.test has no Normalize"):
         publish_checkpoint(checkpoint, str(tmp_path / "a.safetensors"), cfg, "CC0-1.0")
+
+
+def test_both_files_are_written_or_none(trained, tmp_path, monkeypatch):
+    cfg, checkpoint = trained
+    with pytest.raises(CheckpointError, match=r"a.safetensors: cannot be written \(.*\); choose another place$"):
+        publish_checkpoint(checkpoint, "/dev/null/a.safetensors", cfg, "CC0-1.0")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(publishing.Path, "write_text", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match=r"a.json: cannot be written \(No space .*\); choose another place$"):
+        publish_checkpoint(checkpoint, str(tmp_path / "a.safetensors"), cfg, "CC0-1.0")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_wrong_arguments_are_one_line(trained, run_tool, tmp_path):

@@ -71,6 +71,13 @@ def test_the_tool_prints_the_table(tiny_config, tmp_path, trained, tool, monkeyp
         tool.repeat("none.py", [0], None, [], 1)
 
 
+def test_a_config_may_be_named(tmp_path, trained, tool, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "dsegnext.tiny.160x160.MINE.0.75k"
+    assert tool.repeat(name, [1], None, [], 1)["config"] == f"{name}.py"
+    assert [folder for _, folder, _ in trained] == [f"work_dirs/{name}.repeat/seed1"]
+
+
 def test_a_failed_or_stopped_child_ends_the_repeats(tool):
     with pytest.raises(TrainingError, match="the training of a with seed 1 ended with exit code 3"):
         tool.run("the training of a with seed 1", [sys.executable, "-c", "raise SystemExit(3)"])

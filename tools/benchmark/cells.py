@@ -102,7 +102,7 @@ def prepare(cell: Cell, device: torch.device, settings: Settings) -> tuple[Calla
         shape[2:] = plan.network_shape
     elif cell.size_px % method.stride:
         raise ConfigError(f"{cell.size_px} px is no multiple of {method.stride}")
-    images = None if plan else torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    images: Any = None if plan else torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     if method.cfg is None:
         network = method.network.to(device)
         return torch.inference_mode()(lambda: network(images)), backend, precision
@@ -117,7 +117,8 @@ def prepare(cell: Cell, device: torch.device, settings: Settings) -> tuple[Calla
     network = TrainedNetwork(accelerated(method.network, *runs), facts, device, backend, precision)
     square = np.random.default_rng(0).integers(0, 256, (256, 256, method.bands), np.uint8)
     raster = RepeatedRaster(square, cell.size_px, cell.size_px)
-    return lambda: deque(map_strips(raster, network, plan, batch=cell.batch), maxlen=0), backend, precision
+    strips = partial(map_strips, raster, network, plan, batch=cell.batch)  # type: ignore[arg-type]
+    return lambda: deque(strips(), maxlen=0), backend, precision
 
 
 def cell_steps(cell: Cell, settings: Settings) -> Iterator[Any]:

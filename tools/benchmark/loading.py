@@ -31,7 +31,7 @@ from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.datasets.voc import IMAGES
 from mmseg_ext.engine import add_config_options, load_config
-from mmseg_ext.engine.config import config_mistakes, step_arguments
+from mmseg_ext.engine.config import batch_settings, config_mistakes, step_arguments
 from mmseg_ext.engine.distributed import Process, seed_everything
 from mmseg_ext.engine.training import training_loader
 from mmseg_ext.errors import ConfigError, run_tool
@@ -119,7 +119,7 @@ def step_seconds(datasets: dict[str, RoadDataset], images: int, rounds: int) -> 
             for step in dataset.pipeline.transforms:
                 start = time.perf_counter()
                 sample = step(sample)
-                seconds[type(step).__name__] += time.perf_counter() - start
+                seconds[type(step).__name__] += time.perf_counter() - start  # type: ignore[assignment]
         return seconds
 
     threads = cv2.getNumThreads()
@@ -154,9 +154,10 @@ def tables(cfg: Config, workers: int, images: int, rounds: int) -> str:
     """Return images a second of every pipeline, and milliseconds of every step, as Markdown."""
     datasets = compared_datasets(cfg)
     steps = step_seconds(datasets, images, rounds)
-    columns = {"one process": (images, {name: [one.total() for one in own] for name, own in steps.items()})}
+    totals: dict[str, list[float]] = {name: [one.total() for one in own] for name, own in steps.items()}
+    columns = {"one process": (images, totals)}
     if workers:
-        batch = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"]
+        batch = batch_settings(cfg)["samples_per_gpu"]
         batches = max(4 * workers, images // batch)
         columns[f"{workers} workers"] = batches * batch, loader_seconds(datasets, cfg, workers, batches, rounds)
     header, rows = ["pipeline"], [[name] for name in datasets]

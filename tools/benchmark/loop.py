@@ -26,6 +26,7 @@ from timing import timed
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.datasets.synthetic_mine import Road
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.files import complete_file, writing
 from mmseg_ext.geo import read_raster, write_geotiff
 from mmseg_ext.metrics.pixels import confusion, region_scores
 from mmseg_ext.networks import write_layers
@@ -110,7 +111,7 @@ def write_correction(mine: Mine, tiles: list[tuple[int, int]], area: str, roads:
 
 def train(data: str, tile_px: int, run: str, iters: int, *further: object, **settings: object) -> str:
     """Train on the tiles of ``data`` at their own size and return the checkpoint."""
-    options = {f"data.{split}.data_root": data for split in ("train", "val", "test")}
+    options: dict[str, object] = {f"data.{split}.data_root": data for split in ("train", "val", "test")}
     steps = {"train": "Resize", "val": "MultiScaleFlipAug", "test": "MultiScaleFlipAug"}
     options |= {f"data.{split}.step_args.{step}.img_scale": f"({tile_px},{tile_px})" for split, step in steps.items()}
     options |= {"runner.max_iters": iters, "evaluation.interval": iters, "checkpoint_config.interval": iters}
@@ -162,7 +163,7 @@ def measure(args: argparse.Namespace) -> None:
     write_layers(path("mine_a_roads.gpkg"), dict(edges=a.pieces))
     write_correction(b, tiles, path("corrected_area.gpkg"), path("corrected_roads.gpkg"))
     width = ("--width-field", "width_m")
-    roads = ("--roads", path("mine_a_roads.gpkg"), *width)
+    roads: tuple[str, ...] = ("--roads", path("mine_a_roads.gpkg"), *width)
     tool("make_dataset.py", a.raster, *roads, "--tile", TILE_A_PX, "--out", path("data_a"))
     # without gaps the blocks are the corrected tiles, as the grid begins in the raster's corner
     roads = ("--roads", path("corrected_roads.gpkg"), *width, "--area", path("corrected_area.gpkg"))
@@ -192,7 +193,8 @@ def measure(args: argparse.Namespace) -> None:
         rows.insert(-1, ("fine-tuned, median", [*np.median([scores[name] for name in tuned], axis=0)]))
     places = f"road IoU on the rest of B ({outside.mean():.0%})", f"on the {len(tiles)} tiles ({inside.mean():.0%})"
     table = markdown_table(["network", *places], [[name, *(f"{iou:.1f}" for iou in found)] for name, found in rows])
-    Path(path("loop.md")).write_text(f"{table}\n", encoding="utf-8")
+    with complete_file(path("loop.md")) as partial:
+        Path(partial).write_text(f"{table}\n", encoding="utf-8")
     save_sheet(path("loop.png"), b, tiles, {"before": maps["before"], "after": maps[next(iter(tuned))]})
     sys.stdout.write(f"\n{table}\n")
 
@@ -211,7 +213,8 @@ def main() -> None:
         raise ConfigError(f"give a --size of {5 * TILE_A_PX} or more, and 1 or more seeds and iterations")
     if os.path.exists(args.out):
         raise ConfigError(f"{args.out}: exists already; choose another --out, or remove it")
-    os.makedirs(args.out)
+    with writing(args.out, "choose another --out"):
+        os.makedirs(args.out)
     seconds = timed(lambda: measure(args))()
     sys.stdout.write(f"{seconds / 60:.1f} minutes; {os.path.join(args.out, 'loop.png')}\n")
 

@@ -15,9 +15,10 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import median
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,9 +43,10 @@ class Brightness:
         ("background", "road"), ((0, 0, 0), (128, 0, 0)), (0.0,) * 3, (1.0,) * 3, True, ImageReading(), 32, 2, None,
         "none",
     )  # fmt: skip
-    execution, software = dict(backend="none", precision="fp32", exported_sha256=None, threads=1), {}
+    execution: ClassVar[dict[str, Any]] = dict(backend="none", precision="fp32", exported_sha256=None, threads=1)
+    software: ClassVar[dict[str, str]] = {}
 
-    def predict(self, images: list[np.ndarray]) -> np.ndarray:
+    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return (N, 2, h, w)."""
         road = np.stack([image[:, :, 0] for image in images]).astype(np.float32) / 255
         return np.stack([1 - road, road], axis=1)
@@ -80,10 +82,10 @@ def write_raster(path: str, height: int, width: int) -> None:
 
 def mapped(path: str, checkpoint: str | None, out: str) -> tuple[float, int, int]:
     """Return the seconds of mapping the raster at ``path``, this process's memory before and its peak, in bytes."""
-    network = TrainedNetwork.load(checkpoint) if checkpoint else Brightness()
-    before = process_bytes("VmHWM")
+    network: Any = TrainedNetwork.load(checkpoint) if checkpoint else Brightness()
+    before = process_bytes("VmHWM") or 0
     seconds = timed(lambda: map_raster(path, network, out, MapSettings()))()
-    return seconds, before, process_bytes("VmHWM")
+    return seconds, before, process_bytes("VmHWM") or 0
 
 
 def measure_memory(args: argparse.Namespace) -> None:
@@ -103,6 +105,7 @@ class TimedNetwork:
 
     def __init__(self, network: TrainedNetwork) -> None:
         self.network, self.facts = network, network.facts
+        self.execution, self.software = network.execution, network.software
         self.seconds = 0.0
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -134,7 +137,8 @@ def measure_speed(args: argparse.Namespace) -> None:
                 return seconds, 1 - inner.seconds / seconds
 
             theirs = timed(lambda: model.inference(whole, meta, True))
-            turns = in_turns(dict(ours=ours, theirs=theirs), args.rounds)
+            works: dict[str, Callable[[], Any]] = dict(ours=ours, theirs=theirs)
+            turns = in_turns(works, args.rounds)
     mine, lost = zip(*turns["ours"], strict=True)
     rate, other = (60 * height * width / 1e6 / median(seconds) for seconds in (mine, turns["theirs"]))
     sys.stdout.write(
@@ -166,10 +170,11 @@ def measure_seams(args: argparse.Namespace) -> None:
     network = TrainedNetwork.load(args.checkpoint, args.config)
     cfg = load_config(args.config)
     steps = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
-    image, truth = mosaic(build_dataset(dict(cfg.data.train, pipeline=steps, step_args={})), 3000, 2500)
-    plan = TilePlan(*truth.shape, args.tile, args.overlap, stride=network.facts.stride)
+    height, width = 3000, 2500
+    image, truth = mosaic(build_dataset(dict(cfg.data.train, pipeline=steps, step_args={})), height, width)
+    plan = TilePlan(height, width, args.tile, args.overlap, stride=network.facts.stride)
     (whole,) = network.predict([image])
-    strips = map_strips(RepeatedRaster(image, *truth.shape), network, plan, batch=1)
+    strips = map_strips(RepeatedRaster(image, height, width), network, plan, batch=1)  # type: ignore[arg-type]
     tiled = np.concatenate([strip.probability for strip in strips], axis=1)
     seam = np.zeros(truth.shape, bool)
     for starts, lines in ((plan.row_starts, seam), (plan.column_starts, seam.T)):

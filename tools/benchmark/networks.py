@@ -35,12 +35,14 @@ from methods import Contender, build_method, method_configs, parse_contender
 from mmseg_ext.deploy.onnx import export_onnx
 from mmseg_ext.deploy.openvino import compile_settings, openvino_core
 from mmseg_ext.errors import ConfigError, lazy_import, require, run_tool
+from mmseg_ext.files import complete_file, writing
 from mmseg_ext.report import markdown_table, update_blocks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "speed.md"
 SIZES, SCALING_SIZES = (512, 1024), (256, 512, 1024, 2048, 3072, 4096)
 TILES = (640, 128)  # fit into every size of SCALING_SIZES from 1024 on
 LINEAR_WITHIN = 0.15
+_ANOTHER = "choose another --out"
 Row = Mapping[str, Any]
 
 
@@ -144,7 +146,8 @@ def save_chart(rows: Sequence[Row], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
-    figure.savefig(path, dpi=120)
+    with complete_file(str(path), _ANOTHER) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def scaling_cells(contender: Contender, sizes: Sequence[int], tiles: tuple[int, int], batch: int = 1) -> list[Cell]:
@@ -158,7 +161,7 @@ def scaling_markdown(machine: str, contender: Contender, rows: Sequence[Row]) ->
 
     Relative is the time of a megapixel, 1 in the smallest image that is mapped in tiles.
     """
-    ways = {"tiles": {}, "whole": {}}
+    ways: dict[str, dict[int, Row]] = {"tiles": {}, "whole": {}}
     for row in rows:
         ways["tiles" if row["tiles"] else "whole"][row["size_px"]] = row
     tiled, whole = ways["tiles"], ways["whole"]
@@ -275,6 +278,12 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
     found = list(dict.fromkeys(map(parse_contender, args.cells or default)))
     if args.scaling and (len(found) > 1 or len(args.batch) > 1):
         raise ConfigError("--scaling measures one cell with one --batch; give one")
+    largest = max(args.sizes or SCALING_SIZES)
+    if args.scaling and largest < args.tiles[0]:
+        raise ConfigError(
+            f"--scaling up to {largest} px: no size has a tile of {args.tiles[0]} px; give larger --sizes or "
+            "smaller --tiles"
+        )
     if args.checkpoint and len({contender.method for contender in found}) > 1:
         raise ConfigError("--checkpoint: the cells are of several methods; give those of one")
     return found
@@ -282,15 +291,18 @@ def contenders(args: argparse.Namespace) -> list[Contender]:
 
 def write(args: argparse.Namespace, results: dict, markdown: str) -> None:
     """Write results.json, results.md and, of speeds, chart.png; where asked, the page of the docs too."""
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (args.out / "results.md").write_text(markdown + "\n", encoding="utf-8")
+    texts = {"results.json": json.dumps(results, indent=1), "results.md": markdown}
+    for name, content in texts.items():
+        with complete_file(str(args.out / name), _ANOTHER) as partial:
+            Path(partial).write_text(content + "\n", encoding="utf-8")
     block = f"{'scaling' if args.scaling else 'speed'} {'gpu' if torch.cuda.is_available() else 'cpu'}"
     if not args.scaling:
         save_chart(results["rows"], args.out / "chart.png")
     if args.docs and results["complete"]:
         if not args.scaling:
             chart = args.docs.with_name(f"{block.replace(' ', '_')}.png")
-            shutil.copyfile(args.out / "chart.png", chart)
+            with complete_file(str(chart)) as partial:
+                shutil.copyfile(args.out / "chart.png", partial)
             markdown += f"\n\n![Megapixels per second of every line]({chart.name})"
         update_blocks(str(args.docs), {block: f"`{results['command']}`\n\n{markdown}"})
 
@@ -308,10 +320,8 @@ def main() -> None:
             for size in args.sizes or SIZES[-1:]:
                 sys.stdout.write(f"{layer_profile(contender, size, settings, args.rounds)}\n\n")
         return
-    try:
+    with writing(str(args.out), _ANOTHER):
         args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{args.out}: cannot be made ({error.strerror}); choose another --out") from None
     machine = machine_line(args.threads)
     if args.scaling:
         cells = scaling_cells(chosen[0], args.sizes or SCALING_SIZES, tuple(args.tiles), args.batch[0])

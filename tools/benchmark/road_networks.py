@@ -27,7 +27,7 @@ def extracted(mask: str, layers_file: str) -> tuple[float, int, float, float, in
     extracting = timed(lambda: found.append(extract_network(mask)))()
     layers = found[0]
     writing = timed(lambda: write_layers(layers_file, layers.named()))()
-    return layers.edges["length_m"].sum(), len(layers.edges), extracting, writing, process_bytes("VmHWM")
+    return layers.edges["length_m"].sum(), len(layers.edges), extracting, writing, process_bytes("VmHWM") or 0
 
 
 def row(size_px: int) -> list[str]:

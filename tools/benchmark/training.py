@@ -28,7 +28,7 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 
 from mmseg_ext.engine import add_config_options, build_network, crop_size, load_config
-from mmseg_ext.engine.config import config_mistakes
+from mmseg_ext.engine.config import batch_settings, config_mistakes
 from mmseg_ext.engine.distributed import DTYPES, choose_precision, start_process
 from mmseg_ext.engine.hooks import NonFiniteGuard, StepHook, WeightAverageHook
 from mmseg_ext.engine.runner import SafeIterRunner, training_optimizer
@@ -86,7 +86,7 @@ def build_training(cfg: Config, crop_px: int | None = None, batch: int | None = 
     cfg = copy.deepcopy(cfg)
     if batch is not None:
         cfg.merge_from_dict({"data.samples_per_gpu": batch, "data.train_dataloader.samples_per_gpu": batch})
-    images = {**cfg.data, **cfg.data.get("train_dataloader", {})}["samples_per_gpu"]
+    images = batch_settings(cfg)["samples_per_gpu"]
     with config_mistakes(cfg):
         precision = choose_precision(cfg.get("precision", "fp32"), process.device)
         if crop_px is None and os.path.isdir(cfg.data.train.get("data_root") or ""):
@@ -167,7 +167,7 @@ class Laps:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        self.seconds[part] += now - self._last
+        self.seconds[part] += now - self._last  # type: ignore[assignment]
         self._last = now
 
     def watch(self, owner: Any, name: str, part: str, before: str = "rest") -> None:
