@@ -16,7 +16,7 @@ import numpy as np
 from ..datasets.reading import ImageReading, rgb_of
 from ..datasets.voc import IMAGE_SUFFIXES
 from ..errors import ConfigError, DataError
-from ..files import complete_file
+from ..files import complete_file, writing
 from ..geo import RasterSource, write_cog
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
@@ -107,13 +107,11 @@ class MapFiles:
         """
         parts = Path(self.path(".parts"))
         key_file = parts / "key"
-        try:
+        with writing(self.folder, "choose another --out"):
             if parts.is_dir() and not (key_file.is_file() and key_file.read_text("ascii") == key):
                 shutil.rmtree(parts)
             parts.mkdir(parents=True, exist_ok=True)
             key_file.write_text(key, "ascii")
-        except OSError as error:
-            raise ConfigError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
         free = shutil.disk_usage(parts).free
         if free < disk_bytes:
             raise ConfigError(
@@ -136,10 +134,20 @@ class MapFiles:
             np.savez_compressed(file, row=row, **layers)  # type: ignore[arg-type]
 
     def read_strips(self, strips: Iterable[int], layer: str) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield first row and values (h, W) of a layer, strip by strip."""
+        """Yield first row and values (h, W) of a layer, strip by strip.
+
+        Raises:
+            DataError: the file of a strip is missing or damaged.
+        """
         for index in strips:
-            with np.load(self.strip(index), allow_pickle=False) as part:
-                yield int(part["row"]), part[layer]
+            path = self.strip(index)
+            try:
+                with np.load(path, allow_pickle=False) as part:
+                    found = int(part["row"]), part[layer]
+            except Exception as error:  # a damaged file can break its reader anywhere
+                reason = type(error).__name__
+                raise DataError(f"{path}: cannot be read ({reason}); remove it and re-run to map its rows") from None
+            yield found
 
     def write_maps(
         self,
@@ -154,6 +162,7 @@ class MapFiles:
         Returns:
             The number of pixels with each label (256).
         """
+        Path(self.path(".json")).unlink(missing_ok=True)  # of the map that is replaced from here on
         info, place = source.info, source.georeference
         colours = {label: (red, green, blue) for label, (red, green, blue) in enumerate(facts.palette)}
         write_qgis_style(self.path("_roads.qml"), dict(enumerate(zip(facts.classes, colours.values(), strict=True))))
