@@ -24,6 +24,7 @@ from ..engine.distributed import LocalSegmentor, Process
 from ..engine.evaluation import evaluate_dataset, evaluation_loader
 from ..engine.weights import check_classes
 from ..errors import ConfigError, DataError
+from ..files import writing
 from ..models.folding import Scores
 from .facts import NetworkFacts
 from .formats import FORMATS, is_exported
@@ -140,7 +141,7 @@ class _Job:
         kind, folder = FORMATS[name], os.path.dirname(target) or "."
         metadata = {**self.facts.as_metadata(), "precision": json.dumps(self.precision)}
         further = dict(calibration=self.images) if self.precision == "int8" else {}
-        try:
+        with writing(target):
             os.makedirs(folder, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as unfinished, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # those of PyTorch about its own exporters
@@ -153,8 +154,6 @@ class _Job:
                 for made, final in zip(kind.files(draft), kind.files(target), strict=True):
                     if os.path.exists(made):
                         os.replace(made, final)
-        except OSError as error:
-            raise ConfigError(f"{target}: cannot be written ({error.strerror}); choose another place") from None
         logger.info("%s: %s", target, said)
 
     def _check(self, run: Runner, target: str) -> tuple[dict[str, Any], str]:
