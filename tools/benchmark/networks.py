@@ -35,6 +35,7 @@ from methods import Contender, build_method, method_configs, parse_contender
 from mmseg_ext.deploy.onnx import export_onnx
 from mmseg_ext.deploy.openvino import compile_settings, openvino_core
 from mmseg_ext.errors import ConfigError, lazy_import, require, run_tool
+from mmseg_ext.files import writing
 from mmseg_ext.report import markdown_table, update_blocks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "speed.md"
@@ -308,10 +309,8 @@ def main() -> None:
             for size in args.sizes or SIZES[-1:]:
                 sys.stdout.write(f"{layer_profile(contender, size, settings, args.rounds)}\n\n")
         return
-    try:
+    with writing(str(args.out), "choose another --out"):
         args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{args.out}: cannot be made ({error.strerror}); choose another --out") from None
     machine = machine_line(args.threads)
     if args.scaling:
         cells = scaling_cells(chosen[0], args.sizes or SCALING_SIZES, tuple(args.tiles), args.batch[0])
@@ -323,9 +322,11 @@ def main() -> None:
     markdown = scaling_markdown(machine, chosen[0], rows) if args.scaling else speed_markdown(machine, rows)
     if not complete:
         markdown += "\n\nStopped early: what is missing was not measured."
+    sys.stdout.write(f"{markdown}\n\n")  # before the files, which may fail
     command = shlex.join(["python", "tools/benchmark/networks.py", *sys.argv[1:]])
-    write(args, dict(command=command, machine=machine, rounds=args.rounds, complete=complete, rows=rows), markdown)
-    sys.stdout.write(f"{markdown}\n\n{args.out}: results.json, results.md{'' if args.scaling else ', chart.png'}\n")
+    with writing(str(args.out), "the results are above"):
+        write(args, dict(command=command, machine=machine, rounds=args.rounds, complete=complete, rows=rows), markdown)
+    sys.stdout.write(f"{args.out}: results.json, results.md{'' if args.scaling else ', chart.png'}\n")
     if not complete:
         raise KeyboardInterrupt
     if all(record.failed for record in records):
