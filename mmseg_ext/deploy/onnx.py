@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,14 +36,16 @@ def export_onnx(
 
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        exported_program(network, precision),
-        dynamo=True,
-        opset_version=_OPSET,
-        input_names=["image"],
-        output_names=["scores"],
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's exporter uses what PyTorch deprecates
+        program = torch.onnx.export(
+            exported_program(network, precision),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["image"],
+            output_names=["scores"],
+            verbose=False,
+        )
     assert program is not None
     model: Any = program.model_proto
     del model.graph.value_info[:]  # sizes of inner tensors, in names that only PyTorch knows

@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import logging
 import os
-from functools import cache
 from typing import Any
 
 import torch
@@ -155,15 +154,18 @@ def _check(backend: str, precision: str, device: torch.device, model_file: str |
 def _any_size(run: Runner, network: nn.Module, precision: str, device: torch.device) -> Runner:
     """Return ``run`` of an exported network, which leaves sizes that do not fit it to the torch backend."""
     stride = network_stride(network)
-
-    @cache
-    def other() -> Runner:
-        logger.warning("images whose sides are no multiples of %d px run through the torch backend", stride)
-        return torch_session(network, precision, device)
+    other: Runner | None = None
 
     def sized(image: Tensor) -> Tensor:
-        fits = image.shape[2] % stride == 0 == image.shape[3] % stride
-        return run(image) if fits else other()(image)
+        nonlocal other
+        height, width = image.shape[2:]
+        if height % stride == 0 == width % stride:
+            return run(image)
+        if other is None:
+            text = "images of %d x %d px are no multiples of %d px; such images run through the torch backend"
+            logger.warning(text, width, height, stride)
+            other = torch_session(network, precision, device)
+        return other(image)
 
     return sized
 

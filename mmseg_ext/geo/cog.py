@@ -100,7 +100,7 @@ def write_cog(
         profile["photometric"] = "RGB"
     checksums: list[int] = []
     with complete_file(path, "free space on its disk, or choose another place") as final:
-        plain = os.path.join(os.path.dirname(final), "strips.tif")
+        plain = f"{final}.strips.tif"
         with _gdal_errors(path):
             raster = rasterio.open(plain, "w", **profile)
         with raster:

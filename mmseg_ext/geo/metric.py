@@ -64,11 +64,11 @@ def metric_of(crs: str | None, place: np.ndarray, name: str) -> tuple[str | None
     return zone, 1.0
 
 
-def metric_crs(crs: str, place: Sequence[float] | np.ndarray, name: str = "a line") -> str:
+def metric_crs(crs: str, place: Sequence[float] | np.ndarray, name: str) -> str:
     """Return the UTM zone of a ``place`` (x, y) in ``crs``, as an EPSG code; the nearest one beyond 84 N and 80 S.
 
     Raises:
-        DataError: the place is outside this coordinate reference system; it names what lies there.
+        DataError: the place is outside this coordinate reference system; it calls what lies there by its ``name``.
     """
     try:
         (longitude,), (latitude,) = warp.transform(crs, _WGS84, [place[0]], [place[1]])

@@ -134,10 +134,20 @@ class MapFiles:
             np.savez_compressed(file, row=row, **layers)  # type: ignore[arg-type]
 
     def read_strips(self, strips: Iterable[int], layer: str) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield first row and values (h, W) of a layer, strip by strip."""
+        """Yield first row and values (h, W) of a layer, strip by strip.
+
+        Raises:
+            DataError: the file of a strip is missing or damaged.
+        """
         for index in strips:
-            with np.load(self.strip(index), allow_pickle=False) as part:
-                yield int(part["row"]), part[layer]
+            path = self.strip(index)
+            try:
+                with np.load(path, allow_pickle=False) as part:
+                    found = int(part["row"]), part[layer]
+            except Exception as error:  # a damaged file can break its reader anywhere
+                reason = type(error).__name__
+                raise DataError(f"{path}: cannot be read ({reason}); remove it and re-run to map its rows") from None
+            yield found
 
     def write_maps(
         self,
@@ -152,6 +162,7 @@ class MapFiles:
         Returns:
             The number of pixels with each label (256).
         """
+        Path(self.path(".json")).unlink(missing_ok=True)  # of the map that is replaced from here on
         info, place = source.info, source.georeference
         colours = {label: (red, green, blue) for label, (red, green, blue) in enumerate(facts.palette)}
         write_qgis_style(self.path("_roads.qml"), dict(enumerate(zip(facts.classes, colours.values(), strict=True))))

@@ -252,14 +252,15 @@ def score_lines(
     predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings.threshold)
     true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings.threshold)
     found = [(predicted, predicted_crs), (true, true_crs)]
-    placed = [(lines, crs) for lines, crs in found if lines and crs is not None]
+    files = zip(found, (pair.prediction, pair.truth), strict=True)
+    placed = [(lines, crs, path) for (lines, crs), path in files if lines and crs is not None]
     if placed and any(lines and crs is None for lines, crs in found):
         raise DataError(
             f"{pair.prediction} and {pair.truth}: one has a coordinate reference system, the other none; add it"
         )
     if placed:
-        lines, crs = placed[-1]
-        metric = metric_crs(crs, lines[0][0])
+        lines, crs, path = placed[-1]
+        metric = metric_crs(crs, lines[0][0], path)
         found = [([] if system is None else reprojected(lines, system, metric), metric) for lines, system in found]
         _refuse_far_apart(pair, found[0][0], found[1][0])
         for raster in filter(None, (predicted_raster, true_raster)):

@@ -1,3 +1,7 @@
+import json
+from dataclasses import replace
+
+import mapping
 import numpy as np
 import pytest
 from mapping import RepeatedRaster, write_raster
@@ -19,6 +23,14 @@ def test_the_raster_is_written_strip_by_strip(tmp_path):
     assert values.shape == (600, 300, 3)
     assert (values[:64, :64] == values[0, 0]).all() and (values[576:, :64] == values[576, 0]).all()
     assert (values[0, 0] != values[64, 0]).any()
+
+
+def test_the_raster_is_mapped_at_its_own_scale(tmp_path, monkeypatch):
+    reading = mapping.Brightness.facts.reading.with_settings(gsd_m=1.0)  # the raster has 0.1 m
+    monkeypatch.setattr(mapping.Brightness, "facts", replace(mapping.Brightness.facts, reading=reading))
+    write_raster(str(tmp_path / "a.tif"), 200, 300)
+    mapping.mapped(str(tmp_path / "a.tif"), None, str(tmp_path))
+    assert json.loads((tmp_path / "a.json").read_text())["settings"]["scale"] == 1
 
 
 def test_a_mapping_is_measured_in_a_process_of_its_own(run_tool, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 import zipfile
 
 import numpy as np
@@ -74,7 +75,9 @@ def test_a_file_agrees_with_pytorch_and_says_what_it_is(tiny, name, tmp_path):
     network, facts = tiny
     before = {key: value.clone() for key, value in network.state_dict().items()}
     path = str(tmp_path / f"roads{FORMATS[name].suffix}")
-    FORMATS[name].write(network, path, "fp32", {**facts.as_metadata(), "precision": '"fp32"'})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # users see these by default
+        FORMATS[name].write(network, path, "fp32", {**facts.as_metadata(), "precision": '"fp32"'})
     parity = compare(network, FORMATS[name].open(path), batches_for(network))
     assert parity.max_difference < 1e-4
     assert parity.class_agreement > 0.999

@@ -75,6 +75,13 @@ def test_the_place_survives(name, tmp_path):
     assert found.gcps_crs == place.gcps_crs
 
 
+def test_any_name_is_apart_from_those_of_its_strips(tmp_path):
+    values = noise(600, 700)
+    with rasterio.open(write(tmp_path / "strips.tif", values)) as file:
+        assert np.array_equal(file.read(1), values)
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
 def test_of_a_transform_and_points_the_transform_is_kept(tmp_path):
     both = Georeference(UTM.crs, UTM.transform, GCPS, "EPSG:4326")
     with RasterSource(write(tmp_path / "a.tif", noise(9, 7), place=both)) as source:

@@ -60,7 +60,7 @@ def test_where_two_zones_meet_it_does_not_matter_which_is_taken():
     ],
 )  # fmt: skip
 def test_the_utm_zone_of_a_place_on_a_border_is_the_one_to_the_east_or_north(longitude, latitude, zone):
-    assert metric_crs("EPSG:4326", (longitude, latitude)) == f"EPSG:{zone}"
+    assert metric_crs("EPSG:4326", (longitude, latitude), "roads") == f"EPSG:{zone}"
 
 
 def test_a_place_that_is_not_known_has_the_units_that_are_stated():

@@ -100,8 +100,8 @@ def test_parts_of_multilines_are_lines_and_heights_are_dropped(tmp_path):
 
 
 def test_metres_are_those_of_the_utm_zone():
-    assert metric_crs("EPSG:4326", (7.0, 47.0)) == "EPSG:32632"
-    assert metric_crs("EPSG:4326", (-70.0, -23.0)) == "EPSG:32719"
+    assert metric_crs("EPSG:4326", (7.0, 47.0), "roads") == "EPSG:32632"
+    assert metric_crs("EPSG:4326", (-70.0, -23.0), "roads") == "EPSG:32719"
     (line,) = reprojected([np.array([[9.0, 0.0], [9.0, 0.001]])], "EPSG:4326", "EPSG:32632")
     assert line[0] == pytest.approx((500_000, 0), abs=1e-3)  # on the zone's middle meridian, at the equator
     assert np.hypot(*(line[1] - line[0])) == pytest.approx(110.574 * 0.9996, abs=0.01)  # a thousandth of a degree

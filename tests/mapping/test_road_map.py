@@ -1,5 +1,6 @@
 """Whole rasters to maps: what is written, where it lies, what a kill leaves, what is refused."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -128,6 +129,53 @@ def test_parts_of_other_settings_are_not_taken_up(network, tmp_path, monkeypatch
     monkeypatch.undo()
     map_raster(path, network, str(tmp_path / "out"), MapSettings(64, 16, 2, threshold=0.9))
     assert np.array_equal(pixels(tmp_path / "out" / "pit_roads.tif"), pixels(tmp_path / "direct" / "pit_roads.tif"))
+
+
+def stopped_after_two_strips(monkeypatch, *arguments):
+    def two(*args, **kwargs):
+        yield from itertools.islice(map_strips(*args, **kwargs), 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(road_map, "map_strips", two)
+        map_raster(*arguments)
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "flipped", "other"])
+def test_a_strip_that_cannot_be_read_is_named_and_its_rows_are_mapped_again(network, tmp_path, monkeypatch, damage):
+    arguments = raster(tmp_path / "pit.tif", 200, 90), network, str(tmp_path / "out"), SMALL
+    stopped_after_two_strips(monkeypatch, *arguments)
+    strip = tmp_path / "out" / "pit.parts" / "000001.npz"
+    whole = bytearray(strip.read_bytes())
+    flipped = bytes(whole[:200]) + bytes(~byte & 255 for byte in whole[200:300]) + bytes(whole[300:])
+    damaged = dict(empty=b"", cut=bytes(whole[: len(whole) // 2]), flipped=flipped, other=b"PK no archive")
+    if damage == "gone":  # while the map is put together
+        monkeypatch.setattr(map_files, "write_qgis_style", lambda *_: strip.unlink())
+    else:
+        strip.write_bytes(damaged[damage])
+    with pytest.raises(DataError, match=r"000001.npz: cannot be read \(\w+\); remove it and re-run") as caught:
+        map_raster(*arguments)
+    assert "\n" not in str(caught.value) and not list((tmp_path / "out").glob("*.tif"))
+    monkeypatch.undo()
+    strip.unlink(missing_ok=True)
+    map_raster(*arguments)
+    map_raster(arguments[0], network, str(tmp_path / "straight"), SMALL)
+    assert np.array_equal(*(pixels(tmp_path / folder / "pit_roads.tif") for folder in ("out", "straight")))
+
+
+def test_a_map_that_was_half_replaced_counts_as_unfinished(network, tmp_path, monkeypatch):
+    path, out = raster(tmp_path / "pit.tif"), tmp_path / "out"
+    map_raster(path, network, str(out), SMALL)
+    before = pixels(out / "pit_roads.tif")
+    other = replace(SMALL, threshold=0.99)
+    stopped_after_two_strips(monkeypatch, path, network, str(out), other, True)
+    assert (out / "pit.json").exists()  # the strips replace nothing
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(map_files.MapFiles, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        map_raster(path, network, str(out), other, overwrite=True)
+    assert (pixels(out / "pit_roads.tif") != before).any()
+    map_raster(path, network, str(out), SMALL)
+    assert np.array_equal(pixels(out / "pit_roads.tif"), before)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 97), (37, 1), (20, 20), (131, 67)])

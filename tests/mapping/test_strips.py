@@ -258,8 +258,12 @@ def test_reads_while_the_network_computes_but_not_too_far():
     class Patient(Pixelwise):
         def predict(self, images):
             done = sum(self.batches) + len(images)
-            while len(source.reads) == done < 100:  # without a reader beside it this would never end
+            for _ in range(10_000):
+                if len(source.reads) > done or done == 100:
+                    break
                 time.sleep(0.001)
+            else:
+                raise AssertionError("nobody reads while the network computes")
             ahead.append(len(source.reads) - done)
             return super().predict(images)
 

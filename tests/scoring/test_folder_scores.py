@@ -189,6 +189,16 @@ def test_lines_join_where_one_ends_on_another_and_far_ones_are_refused(tmp_path)
         score(tmp_path / "p", tmp_path / "t")
 
 
+def test_lines_that_are_nowhere_are_named(tmp_path):
+    lines(tmp_path / "p" / "a.gpkg", [(500_000, 5_000_000), (500_200, 5_000_000)], crs="EPSG:4326")
+    lines(tmp_path / "t" / "a.gpkg")
+    with pytest.raises(DataError, match=r"p/a.gpkg: lies around 500000 5e\+06, which is nowhere in EPSG:4326"):
+        score(tmp_path / "p", tmp_path / "t")
+    lines(tmp_path / "t" / "a.gpkg", [(500_000, 5_000_000), (500_200, 5_000_000)], crs="EPSG:4326")
+    with pytest.raises(DataError, match=r"t/a.gpkg: lies around"):
+        score(tmp_path / "p", tmp_path / "t")
+
+
 def test_lines_count_as_far_as_the_mask_reaches_and_probabilities_are_masks_too(tmp_path):
     placed = dict(crs=UTM, transform=(0.5, 0, 500_000, 0, -0.5, 5_000_050))
     (tmp_path / "p").mkdir()

@@ -81,10 +81,13 @@ def write_raster(path: str, height: int, width: int) -> None:
 
 
 def mapped(path: str, checkpoint: str | None, out: str) -> tuple[float, int, int]:
-    """Return the seconds of mapping the raster at ``path``, this process's memory before and its peak, in bytes."""
+    """Return the seconds of mapping the raster at ``path`` at its own scale, this process's memory before and its peak.
+
+    Memory is in bytes.
+    """
     network: Any = TrainedNetwork.load(checkpoint) if checkpoint else Brightness()
     before = process_bytes("VmHWM") or 0
-    seconds = timed(lambda: map_raster(path, network, out, MapSettings()))()
+    seconds = timed(lambda: map_raster(path, network, out, MapSettings(scale=1.0)))()
     return seconds, before, process_bytes("VmHWM") or 0
 
 

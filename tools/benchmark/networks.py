@@ -333,9 +333,11 @@ def main() -> None:
     markdown = scaling_markdown(machine, chosen[0], rows) if args.scaling else speed_markdown(machine, rows)
     if not complete:
         markdown += "\n\nStopped early: what is missing was not measured."
+    sys.stdout.write(f"{markdown}\n\n")  # before the files, which may fail
     command = shlex.join(["python", "tools/benchmark/networks.py", *sys.argv[1:]])
-    write(args, dict(command=command, machine=machine, rounds=args.rounds, complete=complete, rows=rows), markdown)
-    sys.stdout.write(f"{markdown}\n\n{args.out}: results.json, results.md{'' if args.scaling else ', chart.png'}\n")
+    with writing(str(args.out), "the results are above"):
+        write(args, dict(command=command, machine=machine, rounds=args.rounds, complete=complete, rows=rows), markdown)
+    sys.stdout.write(f"{args.out}: results.json, results.md{'' if args.scaling else ', chart.png'}\n")
     if not complete:
         raise KeyboardInterrupt
     if all(record.failed for record in records):
