@@ -11,8 +11,6 @@ from networks import contenders, figures, parse_args, save_chart, scaling_cells,
 
 from mmseg_ext.errors import ConfigError
 
-from mmseg_ext.errors import ConfigError
-
 MIB = 2**20
 
 
