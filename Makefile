@@ -3,6 +3,8 @@ VENV ?= .venv
 SHELL := /bin/bash
 BIN := $(VENV)/bin
 export VENV
+# where this is set, as in some containers, every process would compile all of PyTorch's Python anew, for 15 s
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install lock demo test test-slow lint docs check epfl wheels
 
