@@ -13,13 +13,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from ..engine.checkpoint import weights_sha256
+from ..engine.distributed import gathered, is_first_process
 from ..errors import ConfigError
 from ..models.folding import network_stride
 from .cache import architecture_sha256, software, through_cache
@@ -81,13 +80,10 @@ def _chosen(
     network: nn.Module, shape: Sequence[int], precisions: Sequence[str], device: torch.device
 ) -> tuple[str, str]:
     """Return backend and precision; of several processes the first measures."""
-    found: list[Any] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        choice = choose_backend(network, shape, precisions, device)
-        found = [(choice.backend, choice.precision)]
-    if dist.is_initialized():
-        dist.broadcast_object_list(found)
-    return found[0]
+    choice = choose_backend(network, shape, precisions, device) if is_first_process() else None
+    first = gathered(choice)[0]
+    assert first is not None
+    return first.backend, first.precision
 
 
 def fast_precisions(device: torch.device) -> tuple[str, ...]:
