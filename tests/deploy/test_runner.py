@@ -3,15 +3,20 @@ import gc
 import importlib.util
 import shutil
 import signal
+from collections import Counter
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from mmseg_ext.deploy import runner as runner_module
+from mmseg_ext.deploy.onnx import OnnxRuntimeSession
 from mmseg_ext.deploy.pytorch import has_compiler
 from mmseg_ext.deploy.runner import accelerated, available_backends, make_runner
 from mmseg_ext.engine.test_time_augmentation import class_probabilities
 from mmseg_ext.errors import ConfigError, MissingExtraError
+from mmseg_ext.models.folding import folded
 
 COMPILE = ["compile"] if has_compiler() else []
 
@@ -141,6 +146,20 @@ def test_an_exported_file_runs_in_place_of_the_network(network, runner, images, 
     other.decode_head.conv_seg.bias.add_(1)  # the file has the weights, not the network
     assert torch.equal(make_runner(other, "onnxruntime", model_file=path)(images), expected)
     assert (make_runner(other, "openvino", model_file=path)(images) - expected).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_a_gpu_gets_the_network_folded_for_a_gpu(backend, network, images, plain, cache, monkeypatch):
+    opened = []
+    for name in ("OnnxRuntimeSession", "TensorRTSession"):
+        monkeypatch.setattr(runner_module, name, lambda path, *rest: opened.append(path) or OnnxRuntimeSession(path))
+    monkeypatch.setattr(runner_module, "_check", lambda *rest: None)  # there is no GPU here
+    run = make_runner(network, backend, device=torch.device("cuda", 0))
+    kinds = Counter(node.op_type for node in onnx.load(opened[-1]).graph.node)
+    wanted = sum(isinstance(module, torch.nn.Conv2d) for module in folded(network, "cuda").modules())
+    assert (kinds["Conv"], kinds["Pad"]) == (wanted, 0)
+    assert wanted < sum(isinstance(module, torch.nn.Conv2d) for module in folded(network, "cpu").modules())
+    assert (run(images) - plain).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(
