@@ -166,11 +166,15 @@ def _keep_freed_memory() -> None:
 
 
 class _CudaGraphs:
-    """A runner whose kernels are recorded once per shape and replayed; beyond `_GRAPHS` shapes they run one by one."""
+    """A runner whose kernels are recorded once per shape and replayed; beyond `_GRAPHS` shapes they run one by one.
+
+    The graphs share their memory: they run one after another, and what one leaves is copied at once.
+    """
 
     def __init__(self, run: Runner) -> None:
         self.run = run
         self.graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self.pool: Any = None
         self.works = True
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -197,6 +201,8 @@ class _CudaGraphs:
                 self.run(given)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # other threads, such as a loader's that pins memory, may call CUDA meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             scores = self.run(given)
+        self.pool = graph.pool()
         return graph, given, scores
