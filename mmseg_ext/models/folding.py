@@ -318,7 +318,8 @@ class FoldedBlock(nn.Module):
         self.proj_2 = _scaled(attention.proj_2, block.layer_scale_1, kept * shift)
         # lists, for `split_mlp`
         self.fc1 = nn.ModuleList([_norm_before(block.norm2, mlp.fc1)])
-        self.dwconv = nn.ModuleList([mlp.dwconv.dwconv])
+        dwconv: Any = mlp.dwconv.dwconv
+        self.dwconv = nn.ModuleList([dwconv])
         self.fc2 = nn.ModuleList([_scaled(mlp.fc2, block.layer_scale_2)])
 
     def split_mlp(self) -> None:
@@ -326,11 +327,11 @@ class FoldedBlock(nn.Module):
 
         Only where it widens the features much, as it does in the first stages.
         """
-        hidden = self.fc1[0].out_channels
-        if hidden < _WIDE * self.fc1[0].in_channels or hidden % _PART:
+        wide: Any = self.fc1[0]
+        if wide.out_channels < _WIDE * wide.in_channels or wide.out_channels % _PART:
             return
-        parts = hidden // _PART
-        self.fc1, self.dwconv = _split_outputs(self.fc1[0], parts), _split_outputs(self.dwconv[0], parts)
+        parts = wide.out_channels // _PART
+        self.fc1, self.dwconv = _split_outputs(wide, parts), _split_outputs(self.dwconv[0], parts)
         self.fc2 = _split_inputs(self.fc2[0], [_PART] * parts)
 
     def forward(self, x: Tensor) -> Tensor:
