@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--calibration", metavar="DIR", help=text)
     text = "size of the images to check the file with (default: four strides of the network); the file takes any size"
     parser.add_argument("--shape", type=int, nargs=2, metavar=("H", "W"), help=text)
+    text = "the device that runs the file; the other does too, more slowly (default: cpu)"
+    parser.add_argument("--target", default="cpu", choices=["cpu", "cuda"], help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     add_config_options(parser)
     args = parser.parse_args()
@@ -40,6 +42,7 @@ def main() -> None:
         args.calibration,
         tuple(args.shape) if args.shape else None,
         args.overwrite,
+        args.target,
     )
 
 

@@ -60,6 +60,7 @@ def main() -> None:
             network_file, probability = map(MapFiles.of(raster, args.out).path, ("_network.gpkg", "_probability.tif"))
             if args.overwrite or not os.path.exists(network_file):
                 write_network(network_file, probability, settings.threshold_for(network.facts) or 0.5)
+        group.wait()  # no process leaves while another needs the groups that all are in
 
 
 def write_network(path: str, probability: str, threshold: float) -> None:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
 from ..engine.checkpoint import weights_sha256
+from ..engine.distributed import gathered, is_first_process
 from ..errors import ConfigError
 from ..models.folding import network_stride
 from .cache import architecture_sha256, software, through_cache
@@ -81,13 +80,10 @@ def _chosen(
     network: nn.Module, shape: Sequence[int], precisions: Sequence[str], device: torch.device
 ) -> tuple[str, str]:
     """Return backend and precision; of several processes the first measures."""
-    found: list[Any] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        choice = choose_backend(network, shape, precisions, device)
-        found = [(choice.backend, choice.precision)]
-    if dist.is_initialized():
-        dist.broadcast_object_list(found)
-    return found[0]
+    choice = choose_backend(network, shape, precisions, device) if is_first_process() else None
+    first = gathered(choice)[0]
+    assert first is not None
+    return first.backend, first.precision
 
 
 def fast_precisions(device: torch.device) -> tuple[str, ...]:
@@ -160,7 +156,8 @@ def choose_backend(
     def measure(path: str) -> None:
         measured[0] = "now"
         logger.info("measuring %s, once on this machine", ", ".join(map(" ".join, candidates)))
-        seconds = _medians(_runners(network, candidates, device), torch.randn(fitted, device=device))
+        image = torch.randn(fitted, device=device)
+        seconds = _medians(_runners(network, candidates, image), image)
         Path(path).write_text(json.dumps({**facts, "seconds": seconds}, indent=1), encoding="utf-8")
 
     choice = through_cache(facts, "choice.json", measure, Choice.read)
@@ -170,12 +167,17 @@ def choose_backend(
     return choice
 
 
-def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], device: torch.device) -> dict[str, Runner]:
-    """Return a runner for each candidate, by "backend precision", without those that cannot be made."""
+def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], image: Tensor) -> dict[str, Runner]:
+    """Return a runner for each candidate, by "backend precision", without those that fail.
+
+    Each has seen the ``image``: what compiles does so then, and fails then.
+    """
     runners = {}
     for backend, precision in candidates:
         try:
-            runners[f"{backend} {precision}"] = make_runner(network, backend, precision, device)
+            run = make_runner(network, backend, precision, image.device)
+            _seconds(run, image)
+            runners[f"{backend} {precision}"] = run
         except Exception as error:  # an optional package may fail in any way; the others still run
             if backend == "torch":
                 raise
@@ -183,25 +185,24 @@ def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], device: 
     return runners
 
 
+def _seconds(run: Runner, image: Tensor) -> float:
+    """Return the seconds of one call, those of the GPU included, whose errors show here too."""
+    begin = time.perf_counter()
+    run(image)
+    if image.device.type == "cuda":
+        torch.cuda.synchronize(image.device)
+    return time.perf_counter() - begin
+
+
 def _medians(runners: dict[str, Runner], image: Tensor) -> dict[str, float]:
     """Return the median seconds of each runner, the fastest first; they take turns, so that load slows all alike."""
-
-    def seconds(run: Runner) -> float:
-        begin = time.perf_counter()
-        run(image)
-        if image.device.type == "cuda":
-            torch.cuda.synchronize(image.device)
-        return time.perf_counter() - begin
-
     times: dict[str, list[float]] = {name: [] for name in runners}
-    for run in runners.values():
-        run(image)
     begin = time.perf_counter()
     for done in range(_ROUNDS[1]):
         if done >= _ROUNDS[0] and time.perf_counter() - begin > _SECONDS_EACH * len(runners):
             break
         for name, run in runners.items():
-            times[name].append(seconds(run))
+            times[name].append(_seconds(run, image))
     medians = {name: statistics.median(found) for name, found in times.items()}
     return {name: medians[name] for name in sorted(medians, key=lambda name: medians[name])}
 

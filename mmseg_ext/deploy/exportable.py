@@ -59,12 +59,13 @@ class HalfScores(nn.Module):
         return self.half_scores(image.half()).float()
 
 
-def exportable(network: nn.Module, precision: str = "fp32") -> nn.Module:
+def exportable(network: nn.Module, precision: str = "fp32", target: str = "cpu") -> nn.Module:
     """Return a module from images (N, C, H, W) to logits (N, K, H, W), float32 both, in evaluation mode on the CPU.
 
-    The ``network`` is not changed. ``fp16`` computes in float16, except for the NMF.
+    The ``network`` is not changed. ``fp16`` computes in float16, except for the NMF. The module is folded for the
+    device type ``target``, ``cpu`` or ``cuda``; it runs on both.
     """
-    copied = folded(revert_sync_batchnorm(copy.deepcopy(network)).cpu())
+    copied = folded(revert_sync_batchnorm(copy.deepcopy(network)).cpu(), target)
     for module in list(copied.modules()):
         for name, child in module.named_children():
             if isinstance(child, EfficientMultiheadAttention):
@@ -81,9 +82,9 @@ def example_image(network: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def exported_program(network: nn.Module, precision: str = "fp32") -> ExportedProgram:
-    """Return the graph of ``network`` for any batch and for sides that are multiples of its stride, two at least."""
+def exported_program(network: nn.Module, precision: str = "fp32", target: str = "cpu") -> ExportedProgram:
+    """Return the graph of `exportable` for any batch and for sides that are multiples of the stride, two at least."""
     # a free dimension whose rules PyTorch finds itself takes a third of the time of one that is stride * n
     free = Dim.DYNAMIC
-    module = exportable(network, precision)
+    module = exportable(network, precision, target)
     return torch.export.export(module, (example_image(network),), dynamic_shapes=({0: free, 2: free, 3: free},))

@@ -48,6 +48,7 @@ def export_checkpoint(
     calibration: str | None = None,
     shape: tuple[int, int] | None = None,
     overwrite: bool = False,
+    target: str = "cpu",
 ) -> list[str]:
     """Write the network of ``checkpoint`` as files that run without this package, and return their paths.
 
@@ -64,6 +65,7 @@ def export_checkpoint(
         calibration: for int8, a folder of images or a config; None takes the network's training images.
         shape: height and width of the images to check with, in pixels; None takes four strides.
         overwrite: replace existing files.
+        target: type of the device that the files are for, ``cpu`` or ``cuda``; they run on both, but faster there.
 
     Raises:
         UserError: what was asked for does not fit, or a file does not agree with PyTorch.
@@ -72,10 +74,12 @@ def export_checkpoint(
         FORMATS[name].check(precision, f"--format {name}")
     if calibration and precision != "int8":
         raise ConfigError("--calibration is for int8; give --precision int8, or leave it out")
+    if target != "cpu" and "openvino" in formats:
+        raise ConfigError(f"--target {target}: files of --format openvino run on a CPU; leave one of the two out")
     targets = {name: _target(checkpoint, out, name, precision, len(formats) > 1) for name in formats}
-    for target in targets.values():
-        if os.path.exists(target) and not overwrite:
-            raise ConfigError(f"{target}: is there already; give --overwrite to replace it")
+    for path in targets.values():
+        if os.path.exists(path) and not overwrite:
+            raise ConfigError(f"{path}: is there already; give --overwrite to replace it")
 
     cfg, network, facts = load_trained(checkpoint, config, options)
     network = revert_sync_batchnorm(network).eval()
@@ -85,12 +89,12 @@ def export_checkpoint(
     if precision == "int8":
         images, dataset = calibration_images(calibration, cfg, facts), validation_split(cfg)
         before = math.nan if dataset is None else mean_iou(network, dataset)
-        job = _Job(network, facts, precision, images[:2], images, dataset, before)
+        job = _Job(network, facts, precision, target, images[:2], images, dataset, before)
     else:
         sizes = [(2, facts.bands, height, width), (1, facts.bands, 2 * height, width + facts.stride)]
-        job = _Job(network, facts, precision, [synthetic_images(*size) for size in sizes])
-    for name, target in targets.items():
-        job.write(name, target)
+        job = _Job(network, facts, precision, target, [synthetic_images(*size) for size in sizes])
+    for name, path in targets.items():
+        job.write(name, path)
     return list(targets.values())
 
 
@@ -123,6 +127,7 @@ class _Job:
         network: segmentor with its weights, in evaluation mode on the CPU.
         facts: of the network.
         precision: of the files.
+        device_type: that they are for.
         batches: normalised images (N, C, H, W) to compare on.
         images: likewise, to calibrate int8 with.
         dataset: for int8, the validation images, if they are here; ``plain_iou`` is the network's mean IoU on them.
@@ -131,6 +136,7 @@ class _Job:
     network: nn.Module
     facts: NetworkFacts
     precision: str
+    device_type: str
     batches: Sequence[np.ndarray]
     images: Sequence[np.ndarray] = ()
     dataset: Any | None = None
@@ -140,7 +146,9 @@ class _Job:
         """Write one file and its record, which appear together and only where the file agrees with the network."""
         kind, folder = FORMATS[name], os.path.dirname(target) or "."
         metadata = {**self.facts.as_metadata(), "precision": json.dumps(self.precision)}
-        further = dict(calibration=self.images) if self.precision == "int8" else {}
+        further: dict[str, Any] = dict(calibration=self.images) if self.precision == "int8" else {}
+        if self.device_type != "cpu":
+            further["target"] = self.device_type
         with writing(target):
             os.makedirs(folder, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder, prefix=".export.") as unfinished, warnings.catch_warnings():

@@ -133,6 +133,28 @@ class NetworkFacts:
         """
         return self._normalize(dict(img=to_bgr(image), filename=path))["img"]
 
+    @cached_property
+    def _normalized_values(self) -> torch.Tensor:
+        """What each of the 256 values becomes in each band, float32 (B * 256), in the network's order of the bands."""
+        values = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], self.bands, axis=2)
+        return torch.from_numpy(self.normalized(values, "").transpose(2, 0, 1).flatten())
+
+    def normalized_on(self, device: torch.device, images: np.ndarray, path: str) -> torch.Tensor:
+        """Return uint8 ``images`` (N, H, W, B) as the network takes them, on ``device``: float32 (N, B, H, W).
+
+        As `normalized`, bit for bit; on a GPU it does the work, and a quarter of the bytes are moved there.
+
+        Raises:
+            ConfigError: that of `normalized`.
+        """
+        if device.type == "cpu" or images.shape[3] != self.bands:
+            return torch.from_numpy(np.stack([self.normalized(image, path) for image in images])).permute(0, 3, 1, 2)
+        values = torch.from_numpy(images).to(device)
+        if self.bands == 3 and not self.to_rgb:
+            values = values.flip(3)
+        first = torch.arange(0, 256 * self.bands, 256, device=device)
+        return self._normalized_values.to(device)[first + values].permute(0, 3, 1, 2)
+
     def padded(self, pixels: np.ndarray, rows_axis: int = 0) -> np.ndarray:
         """Return ``pixels`` (..., H, W, ...) mirrored below and at the right to multiples of the stride.
 

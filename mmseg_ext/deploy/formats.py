@@ -25,8 +25,8 @@ class Format:
         suffix: of its files.
         precisions: that it stores.
         packages: that writing it needs.
-        write: from segmentor, path, precision, metadata (what the file says about itself) and, for int8, calibration
-            images (N, C, H, W); the segmentor is not changed.
+        write: from segmentor, path, precision, metadata (what the file says about itself), for int8 calibration images
+            (N, C, H, W), and but for OpenVINO the device type as ``target``; the segmentor is not changed.
         open: the file at a path as a `Runner` on the CPU, in float32 as far as it can, with its ``metadata``.
         weights: the file that the weights may be in, by ``path`` or ``stem`` of the network's.
     """

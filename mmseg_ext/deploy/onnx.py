@@ -26,8 +26,11 @@ def export_onnx(
     precision: str = "fp32",
     metadata: Mapping[str, str] | None = None,
     calibration: Sequence[np.ndarray] = (),
+    target: str = "cpu",
 ) -> None:
     """Write ``network`` as an ONNX file; more than 2 GB of weights go to ``path`` + ``.data``.
+
+    It runs anywhere, but is folded for the device type ``target``, ``cpu`` or ``cuda``.
 
     Raises:
         ConfigError: int8 without calibration images.
@@ -39,7 +42,7 @@ def export_onnx(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's exporter uses what PyTorch deprecates
         program = torch.onnx.export(
-            exported_program(network, precision),
+            exported_program(network, precision, target),
             dynamo=True,
             opset_version=_OPSET,
             input_names=["image"],

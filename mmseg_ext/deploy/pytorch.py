@@ -33,24 +33,29 @@ _NEVER = 2**31 - 1
 logger = logging.getLogger(__name__)
 
 
-def export_torch(network: nn.Module, path: str, precision: str, metadata: Mapping[str, str]) -> None:
+def export_torch(
+    network: nn.Module, path: str, precision: str, metadata: Mapping[str, str], target: str = "cpu"
+) -> None:
     """Write ``network`` as PyTorch's ``ExportedProgram``: ``torch.export.load(path).module()(image)``.
 
-    Sides of images are two strides at least. ``metadata`` is the JSON file ``metadata.json`` in the archive.
+    Sides of images are two strides at least. The network is folded for the device type ``target``. ``metadata`` is the
+    JSON file ``metadata.json`` in the archive.
     """
-    program = exported_program(network, precision)
+    program = exported_program(network, precision, target)
     torch.export.save(program, path, extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
 
 
 @torch.no_grad()
-def export_torchscript(network: nn.Module, path: str, precision: str, metadata: Mapping[str, str]) -> None:
+def export_torchscript(
+    network: nn.Module, path: str, precision: str, metadata: Mapping[str, str], target: str = "cpu"
+) -> None:
     """Write ``network`` as TorchScript: ``torch.jit.load(path)(image)``; PyTorch calls this format deprecated.
 
     As `export_torch`, but sides that are no multiples of the stride give an error or scores of another size.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation, and branches on sizes, which all multiples of the stride share
-        traced = torch.jit.trace(exportable(network, precision), example_image(network), check_trace=False)
+        traced = torch.jit.trace(exportable(network, precision, target), example_image(network), check_trace=False)
         torch.jit.save(traced, path, _extra_files={_METADATA_FILE: json.dumps(dict(metadata))})
 
 
@@ -103,7 +108,7 @@ def torch_session(network: nn.Module, precision: str, device: torch.device, comp
     The whole network is cast rather than autocast, which would cast weights at every call; only the NMF and its bases
     stay float32. ``compiled``: through ``torch.compile``, which needs a C++ compiler.
     """
-    fast: Any = Scores(folded(network))
+    fast: Any = Scores(folded(network, device.type))
     if DTYPES[precision] is not None:
         bases = [(module, module.fixed_bases) for module in fast.modules() if isinstance(module, Hamburger)]
         fast = fast.to(DTYPES[precision])
@@ -161,11 +166,15 @@ def _keep_freed_memory() -> None:
 
 
 class _CudaGraphs:
-    """A runner whose kernels are recorded once per shape and replayed; beyond `_GRAPHS` shapes they run one by one."""
+    """A runner whose kernels are recorded once per shape and replayed; beyond `_GRAPHS` shapes they run one by one.
+
+    The graphs share their memory: they run one after another, and what one leaves is copied at once.
+    """
 
     def __init__(self, run: Runner) -> None:
         self.run = run
         self.graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        self.pool: Any = None
         self.works = True
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -192,6 +201,8 @@ class _CudaGraphs:
                 self.run(given)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # other threads, such as a loader's that pins memory, may call CUDA meanwhile
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             scores = self.run(given)
+        self.pool = graph.pool()
         return graph, given, scores

@@ -110,11 +110,11 @@ def make_runner(
         run = read(model_file)
     else:
         stored = "fp16" if (backend, precision) == ("onnxruntime", "fp16") else "fp32"  # others convert as they load
-        facts = {**network_identity(network), "format": "onnx", "precision": stored}
+        facts = {**network_identity(network), "format": "onnx", "precision": stored, "target": device.type}
 
         def write(path: str) -> None:
             logger.info("%s: exporting the network to ONNX, once for these weights", backend)
-            export_onnx(network, path, stored)
+            export_onnx(network, path, stored, target=device.type)
 
         run = through_cache(facts, "network.onnx", write, read)
     return _any_size(run, network, "fp32" if precision == "int8" else precision, device)

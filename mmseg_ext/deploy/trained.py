@@ -111,9 +111,9 @@ class TrainedNetwork:
         """
         height, width = images[0].shape[:2]
         facts = self.facts
-        taken = np.stack([facts.normalized(facts.padded(image), "the image to predict") for image in images])
-        stacked = torch.from_numpy(taken).permute(0, 3, 1, 2).to(self.device)
-        scores = self.model.encode_decode(stacked, [{}] * len(images))
+        padded = np.stack([facts.padded(image) for image in images])
+        normalized = facts.normalized_on(self.device, padded, "the image to predict")
+        scores = self.model.encode_decode(normalized, [{}] * len(images))
         scores = scores[:, :, :height, :width].float()
         if scores.shape[1] == 1:
             road = scores.sigmoid()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import datetime
 import itertools
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ from ..errors import ConfigError
 from .test_time_augmentation import class_probabilities
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PATIENCE = datetime.timedelta(hours=24)  # NCCL and gloo give up after 10 and 30 minutes, unless told otherwise
+_T = TypeVar("_T")
+
+# all processes by gloo: hosts wait and exchange objects there, so that no GPU stands in a collective meanwhile
+_hosts: dist.ProcessGroup | None = None
 
 
 def _seed_cpu(seed: int, counts: tuple[int, ...]) -> int:
@@ -104,15 +110,15 @@ class Process:
     device: torch.device
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
-        if dist.is_initialized():
-            dist.barrier()
+        """Wait until all processes are here, for hours if need be."""
+        gathered(None)  # a barrier would take the GPU that NCCL is bound to
 
 
 def start_process(gpu_id: int = 0) -> Process:
     """Join the processes that torchrun started, or stand alone.
 
-    GPUs communicate by NCCL, CPUs by gloo. Alone, the process takes GPU ``gpu_id``, or the CPU where there is none.
+    GPUs communicate by NCCL, CPUs and hosts (see `hosts`) by gloo. Alone, the process takes GPU ``gpu_id``, or the CPU
+    where there is none.
 
     Raises:
         ConfigError: more processes on this machine than GPUs, where there is at least one.
@@ -130,16 +136,42 @@ def start_process(gpu_id: int = 0) -> Process:
         device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    global _hosts
     if "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if gpus else "gloo")
+        if gpus:
+            dist.init_process_group("nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
         atexit.register(_leave)
+    if dist.is_initialized() and _hosts is None:
+        _hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
     return Process(rank, world_size, device)
 
 
 def _leave() -> None:
-    """Leave the process group; a thread left in it would abort this process at its exit."""
+    """Leave the process groups; a thread left in one would abort this process at its exit."""
+    global _hosts
+    _hosts = None
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def hosts() -> dist.ProcessGroup | None:
+    """Return the group in which hosts wait for one another, for hours if need be; None before `start_process`.
+
+    What one process does alone may take long: check masks, measure backends, write maps, reports and road networks. The
+    others must not stand in a collective of the GPUs meanwhile: NCCL ends the run after ten minutes.
+    """
+    return _hosts
+
+
+def gathered(mine: _T) -> list[_T]:
+    """Return what every process gave, in the order of their ranks, in every process; they wait on their hosts."""
+    if not dist.is_initialized():
+        return [mine]
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, mine, group=hosts())
+    return parts
 
 
 def check_gpu_count(processes: int) -> None:
@@ -304,8 +336,7 @@ def on_first_process(process: Process, work: Callable[[], None]) -> None:
     """Run ``work`` on the first process while the others wait; an error there ends all of them."""
     if process.rank == 0:
         work()
-    if dist.is_initialized():
-        dist.barrier()
+    process.wait()
 
 
 def is_first_process() -> bool:
@@ -315,8 +346,5 @@ def is_first_process() -> bool:
 
 def gather_by_index(items: dict[int, Any]) -> list[Any]:
     """Return the values of all processes' ``items`` in the order of their keys; every process gets them."""
-    if dist.is_initialized():
-        parts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(parts, items)
-        items = {key: value for part in parts for key, value in part.items()}
+    items = {key: value for part in gathered(items) for key, value in part.items()}
     return [items[key] for key in sorted(items)]

@@ -34,7 +34,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..errors import ConfigError, Stopped, TrainingError
 from ..report import panel
 from .checkpoint import NON_FINITE_ADVICE, checkpoints_by_iteration, non_finite_tensor
-from .distributed import to_device
+from .distributed import gathered, hosts, to_device
 from .evaluation import EvalHook, Prediction, image_name
 from .runner import SafeIterRunner
 
@@ -158,11 +158,8 @@ class NonFiniteGuard(Hook):
             words.append("the images themselves contain NaN or Inf")
         words += activations.words()
         mine = math.isfinite(runner.outputs["loss"].item()), "; ".join(words)
-        found = [mine] * (dist.get_world_size() if dist.is_initialized() else 1)
-        if dist.is_initialized():
-            dist.all_gather_object(found, mine)
         # the first process whose own loss is non-finite speaks for all
-        where = min(found, key=lambda item: item[0])[1]
+        where = min(gathered(mine), key=lambda item: item[0])[1]
         skipped = runner.skipped_in_a_row
         often = f" after {skipped} skipped steps in a row" if skipped else ""
         return f"iteration {runner.iter + 1}: {losses}{often}; {where}; no checkpoint was touched; {NON_FINITE_ADVICE}"
@@ -376,13 +373,10 @@ class StopOnSignal(Hook):
     def __init__(self) -> None:
         self.received = 0
         self._previous: dict[int, Any] = {}
-        self._group: Any = None
         self._end: threading.Timer | None = None
 
     def before_run(self, runner: IterBasedRunner) -> None:
         """Take over the signals."""
-        if dist.is_initialized() and dist.get_backend() != "gloo":
-            self._group = dist.new_group(backend="gloo")  # the question must not wait for the GPUs
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
 
@@ -396,11 +390,11 @@ class StopOnSignal(Hook):
             self._end.start()
 
     def _agreed(self) -> int:
-        """Return the signal that any process received, 0 for none."""
+        """Return the signal that any process received, 0 for none; waits for what the first one writes meanwhile."""
         if not dist.is_initialized():
             return self.received
         received = torch.tensor([self.received])
-        dist.all_reduce(received, dist.ReduceOp.MAX, group=self._group)
+        dist.all_reduce(received, dist.ReduceOp.MAX, group=hosts())
         return int(received)
 
     def after_train_iter(self, runner: IterBasedRunner) -> None:
@@ -413,8 +407,7 @@ class StopOnSignal(Hook):
             if not os.path.isfile(os.path.join(runner.work_dir, f"iter_{done}.pth")):
                 runner.save_checkpoint(runner.work_dir)
             runner.logger.info("%s: saved iteration %d", signal.Signals(number).name, done)
-        if dist.is_initialized():
-            dist.barrier()
+        gathered(None)
         self.after_run(runner)
         raise Stopped(number)
 

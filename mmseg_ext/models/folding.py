@@ -48,17 +48,22 @@ class Scores(nn.Module):
         return self.network.encode_decode(image, [{}])  # no network reads the metadata
 
 
-def folded(network: nn.Module) -> nn.Module:
+def folded(network: nn.Module, target: str = "cpu") -> nn.Module:
     """Return an inference-only copy of a segmentor that gives the same scores faster.
 
-    Batch norms and layer scales go into the convolutions beside them, levels are convolved before they are resized,
-    and dilated convolutions take the form that processors are fast at. The copy is in evaluation mode, has no
+    Batch norms and layer scales go into the convolutions beside them, and levels are convolved before they are resized.
+    For a CPU, convolutions also take forms that only processors are faster with. The copy is in evaluation mode, has no
     gradients, and its state dict is no longer that of the network.
 
     Args:
         network: MMSegmentation's ``EncoderDecoder``; it stays as it is.
+        target: type of the device that the copy will run on, wherever it is now: ``cpu`` or ``cuda``.
     """
-    return _rebuilt(copy.deepcopy(network).eval().requires_grad_(False))
+    fast = _rebuilt(copy.deepcopy(network).eval().requires_grad_(False))
+    if target == "cpu":
+        for module in list(fast.modules()):
+            _fit_to_cpu(module)
+    return fast
 
 
 def _rebuilt(module: nn.Module) -> nn.Module:
@@ -125,8 +130,6 @@ def _split_inputs(conv: Any, channels: Sequence[int]) -> nn.ModuleList:
 
 def _split_outputs(conv: Any, parts: int) -> nn.ModuleList:
     """Return ``parts`` equal convolutions whose results, concatenated, are that of ``conv``, pointwise or depthwise."""
-    if parts == 1:
-        return nn.ModuleList([conv])
     size = conv.out_channels // parts
     found = nn.ModuleList()
     for start in range(0, conv.out_channels, size):
@@ -182,8 +185,11 @@ def _(module: LinkNet34) -> nn.Module:
     return _fold_pairs(module, ("firstconv", "firstbn"))
 
 
+# What only CPUs are faster with; on a GPU it would be twice as many kernels.
+
+
 class PaddedFirstConv(nn.Conv2d):
-    """A convolution that on CPUs pads its input itself.
+    """A convolution that pads its input itself.
 
     oneDNN has no fast dilated depthwise convolution with a wide padding and computes it as one dense convolution per
     channel, which takes four times as long; without padding it has one.
@@ -193,20 +199,19 @@ class PaddedFirstConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolved features; the values are those of ``nn.Conv2d``."""
-        if not x.is_cpu:
-            return super().forward(x)
         height, width = self.padding
         x = F.pad(x, (width, width, height, height))
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
-@fold.register
-def _(module: nn.Conv2d) -> nn.Module:
+def _fit_to_cpu(module: nn.Module) -> None:
+    """Give a folded ``module`` the form that CPUs are fast at."""
+    if isinstance(module, FoldedBlock):
+        module.split_mlp()
     if type(module) is not nn.Conv2d or module.groups == 1 or isinstance(module.padding, str):
-        return module
+        return
     if module.padding_mode == "zeros" and max(module.dilation) > 1 and max(module.padding) > _MAX_PADDING:
         module.__class__ = PaddedFirstConv
-    return module
 
 
 class LevelFusion(nn.Module):
@@ -296,9 +301,6 @@ class FoldedBlock(nn.Module):
     With n = BN and s = layer scale, the attention's ``x + s * (n(x) + y)`` is affine in x: one factor per channel
     stays, everything constant goes to the bias of the convolution that ends y.
 
-    On a CPU, where the MLP widens the features much, as it does in the first stages, it works through its hidden
-    channels part by part, so that they stay in the processor's cache.
-
     Args:
         block: block with batch norms; its parts are used, not copied.
     """
@@ -314,13 +316,23 @@ class FoldedBlock(nn.Module):
         self.proj_1 = _norm_before(block.norm1, attention.proj_1)
         self.gating_unit = attention.spatial_gating_unit
         self.proj_2 = _scaled(attention.proj_2, block.layer_scale_1, kept * shift)
-        wide, narrow = _norm_before(block.norm2, mlp.fc1), _scaled(mlp.fc2, block.layer_scale_2)
-        hidden = wide.out_channels
-        large = hidden >= _WIDE * wide.in_channels and hidden % _PART == 0 and wide.weight.device.type == "cpu"
-        parts = hidden // _PART if large else 1
-        self.fc1 = _split_outputs(wide, parts)
-        self.dwconv = _split_outputs(mlp.dwconv.dwconv, parts)
-        self.fc2 = _split_inputs(narrow, [hidden // parts] * parts)
+        # lists, for `split_mlp`
+        self.fc1 = nn.ModuleList([_norm_before(block.norm2, mlp.fc1)])
+        dwconv: Any = mlp.dwconv.dwconv
+        self.dwconv = nn.ModuleList([dwconv])
+        self.fc2 = nn.ModuleList([_scaled(mlp.fc2, block.layer_scale_2)])
+
+    def split_mlp(self) -> None:
+        """Let the MLP work through its hidden channels part by part, so that they stay in a processor's cache.
+
+        Only where it widens the features much, as it does in the first stages.
+        """
+        wide: Any = self.fc1[0]
+        if wide.out_channels < _WIDE * wide.in_channels or wide.out_channels % _PART:
+            return
+        parts = wide.out_channels // _PART
+        self.fc1, self.dwconv = _split_outputs(wide, parts), _split_outputs(self.dwconv[0], parts)
+        self.fc2 = _split_inputs(self.fc2[0], [_PART] * parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the refined features; the shape stays."""

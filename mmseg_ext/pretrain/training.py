@@ -10,6 +10,7 @@ import math
 import os
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,5 @@ def pretrain(
     while run.epoch < settings.epochs:
         loss = run.train_epoch()
         scores = run.evaluate()
-        if process.rank == 0:
-            run.save(work_dir, loss, scores)
+        on_first_process(process, partial(run.save, work_dir, loss, scores))
     return work_dir

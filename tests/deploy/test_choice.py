@@ -62,6 +62,25 @@ def test_the_fastest_of_the_precisions_is_taken(network, folder, made):
     assert not {"plain", "compile"} & {backend for backend, _ in made}
 
 
+def test_what_fails_at_its_first_image_is_left_out(network, folder, made, monkeypatch, caplog):
+    make = choice_module.make_runner
+
+    def lazy(network, backend, precision, device):
+        def fail(image):
+            raise RuntimeError("no kernel image is available for this card\nand more")
+
+        return fail if (backend, precision) == broken else make(network, backend, precision, device)
+
+    monkeypatch.setattr(choice_module, "make_runner", lazy)
+    broken = "openvino", "bf16"
+    found = choose_backend(network, (1, 3, 64, 64), ("fp32", "bf16"))
+    assert list(found.seconds) == ["openvino fp32", "torch bf16", "torch fp32"]
+    assert "openvino bf16 does not run here: no kernel image is available for this card\n" in caplog.text
+    broken = "torch", "fp32"  # what always runs is no candidate that may fail
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        choose_backend(network, (1, 3, 96, 64), ("fp32", "bf16"))
+
+
 def test_it_is_measured_once(network, folder, made, caplog):
     caplog.set_level("INFO")
     first = choose_backend(network, (1, 3, 50, 64))

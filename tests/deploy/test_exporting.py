@@ -133,6 +133,18 @@ def test_what_does_not_fit_is_refused_first(trained, tmp_path, arguments, messag
     assert os.listdir(tmp_path) == []
 
 
+def test_files_are_folded_for_their_device(trained, tmp_path):
+    checkpoint, _ = trained
+    pads = {}
+    for target in ("cpu", "cuda"):
+        out = str(tmp_path / f"{target}.pt")
+        exporting.export_checkpoint(checkpoint, out, ["torchscript"], target=target)
+        pads[target] = str(torch.jit.load(out).inlined_graph).count("aten::pad(")
+    assert pads["cuda"] == 0 < pads["cpu"]
+    with pytest.raises(ConfigError, match="--target cuda: files of --format openvino run on a CPU"):
+        exporting.export_checkpoint(checkpoint, str(tmp_path), ["onnx", "openvino"], target="cuda")
+
+
 def test_a_folder_that_cannot_be_written(trained, tmp_path):
     checkpoint, _ = trained
     (tmp_path / "a").write_text("")

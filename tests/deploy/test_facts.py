@@ -1,9 +1,12 @@
 """What an exported network says of itself."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from mmseg_ext import __version__
 from mmseg_ext.datasets.reading import ImageReading
@@ -44,6 +47,31 @@ def test_facts_come_from_config_checkpoint_and_network(cfg, network):
     image = np.full((1, 1, 3), 58, np.uint8)
     normalized = facts.normalized(image, "a.png")[0, 0]
     assert normalized == pytest.approx([(58 - 150) / 27, (58 - 138) / 24, (58 - 112) / 24])
+
+
+@pytest.mark.parametrize(("bands", "to_rgb"), [(3, True), (3, False), (5, False)])
+def test_a_gpu_normalizes_as_the_host_does(cfg, network, bands, to_rgb):
+    given = dict(mean=(150.0, 138.3, 112.0, 7.0, 90.1)[:bands], std=(27.0, 24.7, 23.9, 3.0, 55.5)[:bands])
+    facts = dataclasses.replace(NetworkFacts.of(cfg, {}, network), **given, to_rgb=to_rgb)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, bands), np.uint8)
+    images[0, :16, :16] = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)  # every value in every band
+    wanted = facts.normalized_on(torch.device("cpu"), images, "a.tif")
+    order = slice(None, None, -1) if bands == 3 and not to_rgb else slice(None)
+    plain = (images[..., order] - np.array(facts.mean)) / np.array(facts.std)
+    assert np.allclose(wanted.numpy(), plain.transpose(0, 3, 1, 2), atol=1e-5)
+    # the way of the GPU, whose indices are computed where they are
+    here = SimpleNamespace(type="cuda")
+    with pytest.MonkeyPatch.context() as patch:
+        to, arange = torch.Tensor.to, torch.arange
+        patch.setattr(torch.Tensor, "to", lambda tensor, where: moved.append(tensor.dtype) or to(tensor, "cpu"))
+        patch.setattr(torch, "arange", lambda *numbers, device: arange(*numbers))
+        moved = []
+        found = facts.normalized_on(here, images, "a.tif")
+    assert torch.equal(found, wanted) and found.dtype == torch.float32
+    assert moved == [torch.uint8, torch.float32]  # the images, and a few hundred values
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ConfigError, match=r"a.tif: 4 bands, but Normalize has"):
+        facts.normalized_on(here, np.zeros((1, 32, 32, 4), np.uint8), "a.tif")
 
 
 def test_a_single_output_has_a_threshold(one_config):

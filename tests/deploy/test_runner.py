@@ -1,17 +1,24 @@
+import contextlib
 import copy
 import gc
 import importlib.util
 import shutil
 import signal
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from mmseg_ext.deploy.pytorch import has_compiler
+from mmseg_ext.deploy import runner as runner_module
+from mmseg_ext.deploy.onnx import OnnxRuntimeSession
+from mmseg_ext.deploy.pytorch import _CudaGraphs, has_compiler
 from mmseg_ext.deploy.runner import accelerated, available_backends, make_runner
 from mmseg_ext.engine.test_time_augmentation import class_probabilities
 from mmseg_ext.errors import ConfigError, MissingExtraError
+from mmseg_ext.models.folding import folded
 
 COMPILE = ["compile"] if has_compiler() else []
 
@@ -142,6 +149,51 @@ def test_an_exported_file_runs_in_place_of_the_network(network, runner, images, 
     other.decode_head.conv_seg.bias.add_(1)  # the file has the weights, not the network
     assert torch.equal(make_runner(other, "onnxruntime", model_file=path)(images), expected)
     assert (make_runner(other, "openvino", model_file=path)(images) - expected).abs().max() < 1e-3
+
+
+def test_cuda_graphs_bear_other_threads_and_share_their_memory(monkeypatch):
+    recorded = []
+
+    class Graph:
+        def pool(self):
+            return "pool"
+
+        def replay(self):
+            replayed.append(self)
+
+    def graph(graph, **options):
+        recorded.append(options)
+        return contextlib.nullcontext()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    streams = dict(Stream=lambda: stream, current_stream=lambda: stream, stream=contextlib.nullcontext)
+    for name, stand_in in dict(**streams, CUDAGraph=Graph, graph=graph).items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    replayed, calls = [], []
+    run = _CudaGraphs(lambda image: calls.append(image.shape) or image * 2)
+    images = [torch.full((1, 3, 4, width), float(width)) for width in (4, 8)]
+    for image in images:
+        assert torch.equal(run(image), image * 2)
+    assert [options["capture_error_mode"] for options in recorded] == ["thread_local", "thread_local"]
+    assert [options["pool"] for options in recorded] == [None, "pool"]
+    assert len(calls) == 2 * 4 and len(replayed) == 2  # three warm up, one is recorded
+    run(images[0] + 1)
+    given = run.graphs[images[0].shape][1]
+    assert len(calls) == 2 * 4 and replayed[-1] is replayed[0] and torch.equal(given, images[0] + 1)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_a_gpu_gets_the_network_folded_for_a_gpu(backend, network, images, plain, cache, monkeypatch):
+    opened = []
+    for name in ("OnnxRuntimeSession", "TensorRTSession"):
+        monkeypatch.setattr(runner_module, name, lambda path, *rest: opened.append(path) or OnnxRuntimeSession(path))
+    monkeypatch.setattr(runner_module, "_check", lambda *rest: None)  # there is no GPU here
+    run = make_runner(network, backend, device=torch.device("cuda", 0))
+    kinds = Counter(node.op_type for node in onnx.load(opened[-1]).graph.node)
+    wanted = sum(isinstance(module, torch.nn.Conv2d) for module in folded(network, "cuda").modules())
+    assert (kinds["Conv"], kinds["Pad"]) == (wanted, 0)
+    assert wanted < sum(isinstance(module, torch.nn.Conv2d) for module in folded(network, "cpu").modules())
+    assert (run(images) - plain).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,12 @@
 """Draws, precision, processes and how they are launched."""
 
 import itertools
+import os
 import random
+import socket
+import subprocess
+import sys
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.parallel import DataContainer
 
+from mmseg_ext.engine import distributed
 from mmseg_ext.engine.distributed import (
     InfiniteSampler,
     LocalSegmentor,
@@ -140,3 +146,76 @@ def test_more_gpus_than_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="2 GPUs were requested, but this machine has 1; request 1 or fewer"):
         launch(2, ["tools/train.py"])
+
+
+def test_gpus_meet_by_nccl_on_their_own_device_and_hosts_by_gloo_for_hours(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.update(device=device))
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: "backend" in asked)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda backend, **options: asked.update(options, backend=backend)
+    )
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **options: options)
+    monkeypatch.setattr(distributed, "_hosts", None)
+    monkeypatch.setattr(distributed.atexit, "register", lambda work: asked.update(at_exit=work))
+    for name, value in dict(RANK=3, LOCAL_RANK=1, LOCAL_WORLD_SIZE=2, WORLD_SIZE=4).items():
+        monkeypatch.setenv(name, str(value))
+    gpu = torch.device("cuda", 1)
+    assert distributed.start_process() == distributed.Process(3, 4, gpu)
+    assert (asked["backend"], asked["device"], asked["device_id"]) == ("nccl", gpu, gpu)
+    assert distributed.hosts()["backend"] == "gloo"
+    assert distributed.hosts()["timeout"] >= timedelta(hours=12)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: asked.update(left=True))
+    asked["at_exit"]()
+    assert asked["left"] and distributed.hosts() is None
+
+
+LATE = """
+import sys, time
+from datetime import timedelta
+from torch import distributed as dist
+from mmseg_ext.deploy import choice
+from mmseg_ext.engine.distributed import gather_by_index, on_first_process, start_process
+
+dist.init_process_group("gloo", timeout=timedelta(seconds=1))  # as NCCL's ten minutes
+process = start_process()
+late = lambda *rest: time.sleep(2.5)
+begun = time.monotonic()
+on_first_process(process, late)  # masks are checked, maps and reports written
+waited = time.monotonic() - begun
+if process.rank == 1:
+    late()  # its strips are more
+process.wait()
+if process.rank == 1:
+    late()  # its images are more
+found = gather_by_index({process.rank: "ab"[process.rank]})
+choice.choose_backend = lambda *rest: late() or choice.Choice("torch", "fp16", {})
+print(process.rank, waited > 2, found, choice._chosen(None, (), (), process.device))
+if process.rank == 0:
+    late()
+try:
+    dist.barrier()  # the test's own: the default group does give up
+except RuntimeError:
+    print(process.rank, "gave up")
+"""
+
+
+def test_processes_wait_for_a_late_one_longer_than_the_default_group_does(tmp_path):
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    store = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), WORLD_SIZE="2", OMP_NUM_THREADS="1")
+    command = [sys.executable, str(script)]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **store, "RANK": rank}, stdout=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    outputs = [process.communicate(timeout=240)[0].splitlines() for process in ranks]
+    assert [output[0] for output in outputs] == [f"{rank} True ['a', 'b'] ('torch', 'fp16')" for rank in (0, 1)]
+    assert "1 gave up" in outputs[1]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmseg_ext.engine import build_network, load_config
-from mmseg_ext.models.folding import Scores, folded
+from mmseg_ext.models.folding import PaddedFirstConv, Scores, folded
 
 TINY = "dsegnext/tiny/Dsegnext.tiny.1024x1024.DP.20k.py"
 CONFIGS = Path(__file__).resolve().parents[2] / "myconfigs"
@@ -78,6 +78,14 @@ def test_scores_are_those_of_the_plain_network(lively, path):
     after = network.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
     assert torch.equal(scores(network, images), plain)
+
+
+@pytest.mark.parametrize(("target", "convolutions", "padded"), [("cpu", 379, 26), ("cuda", 181, 0)])
+def test_each_target_gets_its_form_wherever_the_network_is(tiny, target, convolutions, padded):
+    fast, images = folded(tiny, target), torch.randn(1, 3, 64, 96)
+    kinds = [type(module) for module in fast.modules() if isinstance(module, nn.Conv2d)]
+    assert (len(kinds), kinds.count(PaddedFirstConv)) == (convolutions, padded)
+    assert error(scores(fast, images), scores(tiny, images)) < 1e-4
 
 
 def test_a_network_in_training_mode_is_folded_for_evaluation(tiny):

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmseg_ext.engine.distributed import DTYPES, choose_precision
 from mmseg_ext.errors import UserError
 
 _T = TypeVar("_T")
@@ -78,7 +79,9 @@ def machine_line(threads: int | None = None) -> str:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.is_available()
     load = os.getloadavg()[0]
-    limits = _limits("cuda" if gpu else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
+    half = "fp16" if choose_precision("auto", device) == "fp16" else "bf16"  # older GPUs only emulate bf16
+    limits = _limits(device.type, half)
     versions = []
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -87,21 +90,21 @@ def machine_line(threads: int | None = None) -> str:
         f"Machine: {name}{flags and f' ({flags})'}, {len(os.sched_getaffinity(0))} cores, "
         f"{threads or torch.get_num_threads()} threads, {memory_gib:.1f} GiB; "
         f"{f'{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})' if gpu else 'no GPU'}; "
-        f"matrix products of {limits['fp32']:.0f} (fp32) and {limits['bf16']:.0f} (bf16) GFLOP/s, "
+        f"matrix products of {limits['fp32']:.0f} (fp32) and {limits[half]:.0f} ({half}) GFLOP/s, "
         f"copies of {limits['copy']:.0f} GB/s; load {load:.2f} before the start; "
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )
 
 
-def _limits(device: str) -> dict[str, float]:
+def _limits(device: str, half: str) -> dict[str, float]:
     """Return matrix products in 10^9 operations a second, copies in 10^9 bytes a second."""
     size = 2048 if device == "cpu" else 8192
     matrices = dict(fp32=torch.ones(size, size, device=device))
-    matrices["bf16"] = matrices["fp32"].bfloat16()
+    matrices[half] = matrices["fp32"].to(DTYPES[half])
     block, target = torch.ones(2, 2**26, device=device)
     works = {name: timed(partial(torch.mm, matrix, matrix)) for name, matrix in matrices.items()}
     seconds = in_turns({**works, "copy": timed(partial(target.copy_, block))}, rounds=5)
-    amounts = dict(fp32=2 * size**3, bf16=2 * size**3, copy=2 * block.nbytes)
+    amounts = {**dict.fromkeys(matrices, 2 * size**3), "copy": 2 * block.nbytes}
     return {name: amount / median(seconds[name]) / 1e9 for name, amount in amounts.items()}
 
 

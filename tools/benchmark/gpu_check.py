@@ -1,0 +1,335 @@
+#!/usr/bin/env python
+"""What needs a GPU, tried in at most 20 minutes, in one page that can be sent back: ``tools/gpu_check.sh [FOLDER]``.
+
+Every part is a command of this repository with a time limit; one that fails is a row of the page, not the end. Without
+a GPU, stand-ins run on the CPU, and the page says which. It imports no torch, so that it runs where torch does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
+LARGE = "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
+BACKENDS = ("plain", "torch", "compile", "onnxruntime", "tensorrt", "openvino")
+DRIVERS = {"12": 525, "13": 580}  # the oldest that CUDA's release notes allow, by CUDA's major version
+SECONDS = 1200
+SAME = 1e-6  # of two scores that should be equal
+NEAR = 0.01  # of the scores of two backends
+_CARDS = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader")
+_TORCH = """
+import json, torch
+cuda = torch.cuda
+print(json.dumps(dict(torch=torch.__version__, built_for=torch.version.cuda, gpus=cuda.device_count(),
+    native_bf16=all(cuda.get_device_capability(i)[0] >= 8 for i in range(cuda.device_count())),
+    nccl=".".join(map(str, cuda.nccl.version())) if cuda.is_available() else None)))
+"""
+_MINES = """
+import sys; from mmseg_ext.converters import write_synthetic_mines
+write_synthetic_mines(sys.argv[1], [1, 2], [3], [4, 5, 6], size_px=512)
+"""
+
+
+class FailedError(Exception):
+    """A part that did not do what it should; says why in one line, and may show the end of an ``output``."""
+
+    def __init__(self, why: str, output: str = "") -> None:
+        super().__init__(why)
+        self.output = output
+
+
+class LeftOutError(Exception):
+    """A part that cannot run here; says why in one line."""
+
+
+@dataclass
+class Check:
+    """One run of the check: its page so far, and what the parts share.
+
+    Attributes:
+        out: folder of the page and of what the parts write.
+        end: the time, by `time.monotonic`, at which it must be over.
+        gpus: that torch sees.
+        half: the short floating-point type that the cards compute natively.
+    """
+
+    out: Path
+    end: float
+    gpus: int = 0
+    half: str = "fp16"
+    rows: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the parts that need several."""
+        return min(self.gpus, 2) or 2
+
+    def run(self, *command: object, seconds: float = 60) -> str:
+        """Return what a command printed; `FailedError` where it failed or took longer than ``seconds``."""
+        with self.started(*command) as process:
+            allowed = max(1.0, min(seconds, self.end - time.monotonic()))
+            try:
+                output = process.communicate(timeout=allowed)[0]
+            except subprocess.TimeoutExpired:
+                raise FailedError(f"{shlex.join(map(str, command))[:200]}: not done in {allowed:.0f} s") from None
+        if process.returncode:
+            shown = f"`{shlex.join(map(str, command))}`\n\n```\n{output[-3000:].strip()}\n```"
+            last = (output.strip().splitlines() or ["no output"])[-1]
+            raise FailedError(f"exit code {process.returncode}: {last[:300]}", shown)
+        return output
+
+    @contextlib.contextmanager
+    def started(self, *command: object) -> Iterator[subprocess.Popen]:
+        """Start a command in a session of its own, all of which ends with the block."""
+        environ = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environ.setdefault("OMP_NUM_THREADS", "1")  # sums do not depend on the number of processes then
+        process = subprocess.Popen(
+            [*map(str, command)], cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()  # a launcher ends its processes, which are in sessions of their own
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=40)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def part(self, title: str, stand_in: str, work: Callable[[], str]) -> None:
+        """Do one part and put its row on the page; ``stand_in`` says what runs where there is no GPU."""
+        begin = time.monotonic()
+        sys.stderr.write(f"{title} ...\n")
+        try:
+            if begin > self.end:
+                raise LeftOutError(f"the {SECONDS // 60} minutes were over")
+            result, said = "ok", work()
+        except LeftOutError as reason:
+            result, said = "left out", str(reason)
+        except FailedError as reason:
+            result, said = "**failed**", str(reason)
+            self.details += filter(None, [reason.output])
+        except Exception as error:  # a part may find anything; the next ones still run
+            result, said = "**failed**", f"{type(error).__name__}: {error}"
+        ran = "GPU" if self.gpus else stand_in
+        cells = [title, result, f"{time.monotonic() - begin:.0f}", ran, said.replace("|", "/").replace("\n", " ")]
+        self.rows.append(f"| {' | '.join(cells)} |")
+        self.write()
+
+    def write(self) -> None:
+        """Write the page as far as it is."""
+        head = "# GPU check\n\n" + time.strftime("%Y-%m-%d %H:%M")
+        if not self.gpus:
+            head += "\n\n**No GPU was found: what follows ran with stand-ins, which prove nothing about GPUs.**"
+        table = ["| part | result | seconds | ran on | what it said |", "| --- | --- | --- | --- | --- |", *self.rows]
+        page = "\n\n".join([head, "\n".join(table), *self.details])
+        draft = self.out / ".gpu_check.md"
+        draft.write_text(page + "\n", encoding="utf-8")
+        draft.replace(self.out / "gpu_check.md")
+
+
+def machine(check: Check) -> str:
+    """Say which cards, driver, torch and NCCL there are, and whether they fit."""
+    try:
+        cards = subprocess.run(_CARDS, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        cards = []
+    found = json.loads(check.run(sys.executable, "-W", "ignore", "-c", _TORCH).splitlines()[-1])
+    said = f"{'; '.join(cards) or 'no NVIDIA driver'}; torch {found['torch']} for CUDA {found['built_for']}"
+    if cards and not found["gpus"]:
+        needed = DRIVERS.get(str(found["built_for"]).split(".")[0], "newer")
+        raise FailedError(f"torch sees no GPU; its CUDA needs driver {needed} or newer, or a torch for yours ({said})")
+    check.gpus = found["gpus"]
+    check.half = "bf16" if found["native_bf16"] else "fp16"
+    return f"{said}, NCCL {found['nccl']}; {found['gpus']} GPU(s)"
+
+
+def training(check: Check, iterations: int, *options: str) -> list[str]:
+    """Return the command of a short training on synthetic mines in several processes."""
+    data, precision = check.out / "data", check.half if check.gpus else "fp32"
+    settings: dict[str, Any] = {f"data.{split}.data_root": data for split in ("train", "val", "test")}
+    settings |= {"runner.max_iters": iterations, "precision": precision, "log_config.interval": 1}
+    settings |= {"checkpoint_config.interval": 5, "data.samples_per_gpu": 2, "data.workers_per_gpu": 1}
+    assigned = [f"{name}={value}" for name, value in settings.items()]
+    command = ["bash", "tools/dist_train.sh", CONFIG, str(check.ranks), "--work-dir", str(check.out / "run")]
+    return [*command, "--no-validate", *options, "--cfg-options", *assigned]
+
+
+def start(check: Check) -> str:
+    """Train from the first iteration."""
+    check.run(sys.executable, "-W", "ignore", "-c", _MINES, check.out / "data", seconds=90)
+    check.run(*training(check, iterations := 60 if check.gpus else 5), seconds=240)
+    return f"{iterations} iterations in {check.ranks} process(es), precision {check.half if check.gpus else 'fp32'}"
+
+
+def resume(check: Check) -> str:
+    """Go on where the training ended."""
+    output = check.run(*training(check, 80 if check.gpus else 10, "--auto-resume"), seconds=150)
+    found = re.search(r"resumed from \S+ at iteration \d+", output)
+    if found is None:
+        raise FailedError("the run did not resume")
+    return found[0].replace(str(check.out), "")
+
+
+def killed(check: Check) -> str:
+    """Kill one process while it trains: all must end, with the cause as the last line."""
+    logs = set((check.out / "run").glob("*.log.json"))
+    with check.started(*training(check, 10**6, "--auto-resume")) as launcher:
+        give_up = min(time.monotonic() + 120, check.end)
+        while not any("train" in log.read_text() for log in set((check.out / "run").glob("*.log.json")) - logs):
+            if launcher.poll() is not None or time.monotonic() > give_up:
+                raise FailedError(f"the training did not begin (exit code {launcher.poll()})")
+            time.sleep(0.2)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(int(ranks[-1]), signal.SIGKILL)
+        begin = time.monotonic()
+        last = launcher.communicate(timeout=60)[0].splitlines()[-1]
+    if launcher.returncode != 137 or "was ended by SIGKILL" not in last:
+        raise FailedError(f"exit code {launcher.returncode}, last line: {last}")
+    return f"all ended after {time.monotonic() - begin:.0f} s: {last}"
+
+
+def scores(check: Check, name: str, *options: object, processes: int = 1, seconds: float = 120) -> dict[str, float]:
+    """Return the metrics of the trained network on the synthetic test mines."""
+    file, roots = check.out / f"{name}.json", f"data.test.data_root={check.out / 'data'}"
+    tool = [sys.executable, "tools/test.py"] if processes == 1 else ["bash", "tools/dist_test.sh"]
+    count = [] if processes == 1 else [processes]
+    weights = check.out / "run" / "latest.pth"
+    arguments = [CONFIG, weights, *count, "--eval", "mIoU", "--out", file, *options, "--cfg-options", roots]
+    check.run(*tool, *arguments, seconds=seconds)
+    return json.loads(file.read_text())["metrics"]
+
+
+def evaluation(check: Check) -> str:
+    """Evaluate in one process and in several: the scores must be the same."""
+    alone, together = (scores(check, f"by_{count}", processes=count) for count in (1, check.ranks))
+    far = max(abs(alone[name] - together[name]) for name in alone)
+    if not far <= SAME:
+        raise FailedError(f"scores of 1 and {check.ranks} process(es) differ by {far:.2g}")
+    return f"mIoU {100 * alone['mIoU']:.3f} in 1 and {check.ranks} process(es), largest difference {far:.2g}"
+
+
+def backend(check: Check, name: str) -> str:
+    """Evaluate on one backend: the scores must be those of the plain network."""
+    precision = "fp32"
+    if check.gpus and name != "plain":
+        precision = "fp16" if name == "onnxruntime" else check.half
+    try:
+        found = scores(check, name, "--backend", name, "--precision", precision, seconds=180)
+    except FailedError as reason:
+        if re.search("exit code 2: .*(cannot run here|pip install)", str(reason)):
+            raise LeftOutError(str(reason)) from None
+        raise
+    plain = json.loads((check.out / "plain.json").read_text())["metrics"]
+    far = max(abs(found[key] - plain[key]) for key in plain)
+    if not far <= NEAR:
+        raise FailedError(f"{precision}: scores differ from those of the plain network by {far:.2g}")
+    return f"{precision}: mIoU {100 * found['mIoU']:.3f}, largest difference from plain {far:.2g}"
+
+
+def memory(check: Check) -> str:
+    """Take training steps with the published batches; put memory beside its estimate, and the speed, on the page."""
+    configs = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("myconfigs/**/*.OPM.*k.py"))
+    configs = configs if check.gpus else [LARGE]
+    precision, rows, failed = check.half if check.gpus else "fp32", [], 0
+    for config in configs:
+        name = Path(config).name.removesuffix(".py")
+        try:
+            table = check.run(sys.executable, "tools/get_memory.py", config, "--precision", precision, seconds=90)
+            _, crop, batch, estimate = (cell.strip() for cell in table.splitlines()[-1].strip("| ").split("|"))
+            side, images = (crop.split("x")[0], batch) if check.gpus else ("64", "1")
+            options = ["--settings", precision, "--crop", side, "--batch", images, "--rounds", "3"]
+            output = check.run(sys.executable, "tools/benchmark/training.py", config, *options, seconds=90)
+            speed, _, peak = output.splitlines()[-1].strip("| ").split("|")[-1].partition(", ")
+            rows.append([name, crop, batch, estimate, peak.removesuffix(" GiB"), f"{speed.split()[0]} at {side} px"])
+        except FailedError as reason:
+            failed += 1
+            check.details += filter(None, [reason.output])
+            rows.append([name, "", "", "", "", str(reason).replace("|", "/")])
+    head = ["config", "crop", "images", f"{precision}: estimate, GiB", "measured, GiB", "images/s"]
+    lines = [head, ["---"] * len(head), *rows]
+    check.details.append("## Training\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    if failed:
+        raise FailedError(f"{failed} of {len(rows)} networks; the table is below")
+    return f"{len(rows)} network(s); the table is below"
+
+
+def speed(check: Check) -> str:
+    """Measure inference, and put the share of the card's own limit beside it."""
+    short = ["plain", "torch", *([f"torch+{check.half}", f"compile+{check.half}"] if check.gpus else [])]
+    cells, size = [f"dsegnext-t@{way}" for way in short], 1024 if check.gpus else 128
+    options = ["--sizes", size, "--rounds", "3", "--out", check.out / "speed"]
+    check.run(sys.executable, "tools/benchmark/networks.py", *cells, *options, seconds=300)
+    results = json.loads((check.out / "speed" / "results.json").read_text())
+    counted = check.run(sys.executable, "tools/get_flops.py", LARGE, "--shape", size, seconds=60)
+    macs = float(re.search(r"torchprofile: ([\d.]+) G", counted)[1])  # type: ignore[index]
+    limits = re.search(r"products of (\d+) \(fp32\) and (\d+) \(\w+\)", results["machine"])
+    assert limits is not None
+    lines = []
+    for row in results["rows"]:
+        limit = float(limits[1] if row["precision"] == "fp32" else limits[2])
+        share = f"{200 * macs * row['images_per_s'] / limit:.0f} %" if row["images_per_s"] else row["failed"]
+        lines.append(f"- {row['contender']}: {share}")
+    text = "Operations a second, as a share of what products of matrices reach here (the roof of the roofline):"
+    figures = (check.out / "speed" / "results.md").read_text()
+    check.details.append(f"## Inference\n\n{figures}\n{text}\n\n" + "\n".join(lines))
+    return f"{len(lines)} ways at {size} px; the table is below"
+
+
+def main() -> None:
+    """Do all parts; the exit code is 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", default="work_dirs/gpu_check", help="folder (default: work_dirs/gpu_check)")
+    out = Path(parser.parse_args().out).resolve()
+    if (out / "run").exists():
+        parser.exit(2, f"error: {out}: has a check already; give another folder, or remove this one\n")
+    if importlib.util.find_spec("torch") is None:
+        parser.exit(2, f"error: {sys.executable} has no torch; name the one of make install: PYTHON=.venv/bin/python\n")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.exit(2, f"error: {out}: cannot be made ({error.strerror}); give another folder\n")
+    check = Check(out, time.monotonic() + SECONDS)
+    try:
+        every_part(check)
+    except KeyboardInterrupt:
+        check.write()
+        parser.exit(130, f"stopped; the page so far: {out / 'gpu_check.md'}\n")
+    sys.stdout.write(f"{out / 'gpu_check.md'}\n")
+    sys.exit(any("**failed**" in row for row in check.rows))
+
+
+def every_part(check: Check) -> None:
+    """Do all parts, what is quick and matters most first."""
+    check.part("driver and torch", "no GPU", lambda: machine(check))
+    check.part("training in several processes", "gloo on the CPU, fp32", lambda: start(check))
+    check.part("resuming it", "gloo on the CPU, fp32", lambda: resume(check))
+    check.part("a killed process", "gloo on the CPU, fp32", lambda: killed(check))
+    check.part("evaluation in 1 and several processes", "gloo on the CPU", lambda: evaluation(check))
+    for name in BACKENDS:
+        check.part(f"backend {name}", "CPU", lambda name=name: backend(check, name))  # type: ignore[misc]
+    check.part("inference speed and its roof", "CPU, 128 px", lambda: speed(check))
+    check.part("training memory and speed", "CPU, one network at 64 px", lambda: memory(check))
+
+
+if __name__ == "__main__":
+    main()
