@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .metric import ground_sampling_distance, metric_of
+from .metric import PixelFrame, ground_sampling_distance, metric_of
 from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
 from .vector import outline
 
@@ -73,8 +73,7 @@ def grid_of(info: RasterInfo, gsd_m: float | None = None) -> GroundGrid:
     crs, unit_m = metric_of(info.crs, np.array([left + right, bottom + top]) / 2, info.path)
     assert crs is not None
     if crs != info.crs:
-        height, width = GroundGrid(crs, 0.0, 0.0, 1.0, 1.0).window_of(info)[2:]
-        own_gsd_m = round(math.sqrt(height * width / (info.height * info.width)), 4) or own_gsd_m
+        own_gsd_m = round(PixelFrame(info).pixel_size, 4) or own_gsd_m
         left, _, _, top = outline(info, crs).bounds
     return GroundGrid(crs, left, top, (gsd_m or own_gsd_m) / unit_m, unit_m)
 

@@ -93,6 +93,7 @@ def check_rasters(paths: Sequence[str], network: MapModel, settings: MapSettings
         try:
             with RasterSource(path) as source:
                 _reading_of(source.info, network, settings)
+                ground_sampling_distance(source.info)
         except UserError as error:
             problems.append(str(error))
     if problems:
