@@ -212,10 +212,12 @@ def _labels(pair: Pair, split: Split) -> np.ndarray | None:
     try:
         if not split.raw:
             return repaired_labels(pair.mask, len(split.classes))
-        grey = read_grey(pair.mask)
+        grey, valid = read_grey(pair.mask)
     except DataError:
         return None
-    return (grey >= 128).astype(np.uint8) if is_black_and_white(np.bincount(grey.ravel(), minlength=256)) else grey
+    if is_black_and_white(np.bincount(grey.ravel(), minlength=256)):
+        grey = (grey >= 128).astype(np.uint8)
+    return grey if valid is None else np.where(valid, grey, split.ignore_index).astype(np.uint8)
 
 
 def check_datasets(**datasets: RoadDataset | None) -> None:

@@ -196,7 +196,7 @@ def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
     mask = facts.pair.mask
     assert mask is not None
     try:
-        values, palette = read_stored(mask)
+        values, palette, valid = read_stored(mask)
     except DataError as error:
         facts.add("mask-unreadable", mask, _words(error, mask))
         return None
@@ -209,6 +209,8 @@ def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
             if facts.image.transform is not None and (shift := disagreement(facts.image, image_info(mask))):
                 facts.add("georeference", mask, shift)
     found = _raw_defect(mask, values) if split.raw else _defect(mask, values, palette, split)
+    if valid is not None and isinstance(found, np.ndarray) and not split.raw:
+        found = np.where(valid, found, split.ignore_index).astype(np.uint8)
     if isinstance(found, Problem):
         facts.problems.append(found)
         return None
@@ -217,7 +219,7 @@ def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
 
 def _raw_defect(path: str, values: np.ndarray) -> np.ndarray | Problem:
     try:
-        return read_grey(path)
+        return read_grey(path)[0]
     except DataError as error:
         code = "mask-photograph" if shows_scene(values) else "mask-many-colours"
         return Problem(code, path, _words(error, path))

@@ -21,7 +21,7 @@ from ..checks import examine, splits_of_folder
 from ..datasets import ImageReading, read_metadata
 from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import holds_indices, labels_of, read_grey, repaired_labels
+from ..datasets.raw_mask import holds_indices, is_chromatic, labels_of, read_grey, repaired_labels
 from ..datasets.reading import image_info, is_tiff, part_of, read_pixels
 from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
 from ..errors import ConfigError, DataError
@@ -193,10 +193,6 @@ def _without_holes(values: np.ndarray, valid: np.ndarray | None, hole_value: int
     return None if combined.all() else combined
 
 
-def _read_grey(path: str, window: Window | None = None) -> _Array:
-    return read_grey(path, window), None
-
-
 def _parts(path: str, wins: Sequence[Window], read: Callable[..., _Array]) -> Iterator[_Array]:
     """Yield what ``read`` returns of each window; a file that cannot be read in part is read once."""
     if len(wins) == 1 or is_tiff(path):
@@ -208,21 +204,14 @@ def _parts(path: str, wins: Sequence[Window], read: Callable[..., _Array]) -> It
         yield part_of(values, window), None if own is None or own.all() else own
 
 
-def _is_chromatic(path: str) -> bool:
-    """Return whether the mask at ``path`` shows roads in a colour on black, so that its values are not labels."""
-    if image_info(path).bands != 3 or read_grey(path).max() != IGNORE:
-        return False
-    values, _ = read_pixels(path)
-    return values.shape[2] == 3 and bool(np.ptp(values.astype(np.int16), axis=2).max() > 0)
-
-
 @dataclass(frozen=True)
 class _SceneFacts:
-    """What was learned of one scene before anything is written: its header, the values that its mask has."""
+    """What was learned of one scene before anything is written: its header, and of its mask the values and nodata."""
 
     image: RasterInfo
     values: np.ndarray
     indices_apply: bool
+    has_nodata: bool = False
 
 
 class _ImagesAndMasks:
@@ -250,7 +239,7 @@ class _ImagesAndMasks:
     def inspect(self, scene: Scene) -> _SceneFacts:
         image = image_info(scene.image)
         values = np.zeros(256, bool)
-        chromatic = False
+        chromatic = has_nodata = False
         if scene.mask is not None:
             try:
                 mask = image_info(scene.mask)
@@ -263,13 +252,14 @@ class _ImagesAndMasks:
             if self.read_labels is not None:
                 self.read_labels(scene.mask)
                 return _SceneFacts(image, values, True)
-            for grey, _ in _parts(scene.mask, self.tiles(scene, image), _read_grey):
+            for grey, valid in _parts(scene.mask, self.tiles(scene, image), read_grey):
                 labels_of(grey, self._could_be_indices(grey), self.settings.num_classes, scene.mask)
-                values |= np.bincount(grey.ravel(), minlength=256) > 0
-            chromatic = not self.raw.indices and _is_chromatic(scene.mask)
+                has_nodata |= valid is not None
+                values |= np.bincount(grey.ravel() if valid is None else grey[valid], minlength=256) > 0
+            chromatic = not self.raw.indices and is_chromatic(scene.mask)
         elif scene.lines is not None:
             burn_lines(scene.lines, image, self.settings.road_width, (0, 0, 1, 1))
-        return _SceneFacts(image, values, not chromatic)
+        return _SceneFacts(image, values, not chromatic, has_nodata)
 
     def _could_be_indices(self, grey: np.ndarray) -> bool:
         if self.indices or self.raw.indices is not None:
@@ -281,6 +271,11 @@ class _ImagesAndMasks:
         """Inspect all scenes, and decide from all masks together what their values mean."""
         for scene, found in in_parallel(self.inspect, self.scenes, self.settings.workers, "looking"):
             self.facts[scene.name] = found
+        with_nodata = [scene.mask for scene in self.scenes if self.facts[scene.name].has_nodata]
+        if with_nodata and not any(found.values[0] for found in self.facts.values()):
+            raise DataError(
+                f"{with_nodata[0]}: no mask has background, all but roads is nodata or transparent; fill that with 0"
+            )
         if self.raw.indices is None and not self.indices:
             # 255 is road in 0/255 masks and ignore in 0/1 masks: all masks together tell which
             seen = np.zeros(256, bool)
@@ -332,8 +327,11 @@ class _ImagesAndMasks:
             yield from (part_of(labels, window).copy() for window in wins)
             return
         indices = self.indices and found.indices_apply
-        for grey, _ in _parts(scene.mask, wins, _read_grey):
-            yield labels_of(grey, indices, self.settings.num_classes, scene.mask).copy()
+        for grey, valid in _parts(scene.mask, wins, read_grey):
+            labels = labels_of(grey, indices, self.settings.num_classes, scene.mask).copy()
+            if valid is not None:
+                labels[~valid] = IGNORE
+            yield labels
 
     def write(self, writer: VocWriter, scene: Scene) -> None:
         """Write the tiles of ``scene``; a tile without any image is left out."""

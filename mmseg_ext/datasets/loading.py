@@ -12,6 +12,7 @@ from mmseg.datasets.builder import PIPELINES
 from ..errors import ConfigError, DataError
 from .raw_mask import read_stored
 from .reading import ImageReading, image_info, read_pixels
+from .voc import IGNORE
 
 CONVERT_HINT = "convert the data with: python tools/convert_dataset.py pair SOURCE DEST"
 
@@ -82,14 +83,17 @@ class LoadRoadImage:
         return results
 
 
-def read_mask(path: str) -> np.ndarray:
-    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W); another file is a DataError."""
-    values, _ = read_stored(path)
+def read_mask(path: str, ignore_index: int = IGNORE) -> np.ndarray:
+    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W); another file is a DataError.
+
+    Its nodata becomes ``ignore_index``.
+    """
+    values, _, valid = read_stored(path)
     if values.shape[2] != 1 or values.dtype != np.uint8:
         raise DataError(
             f"{path}: {values.shape[2]} band(s) of {values.dtype}, but a mask holds one 8-bit label; {CONVERT_HINT}"
         )
-    return values[:, :, 0]
+    return values[:, :, 0] if valid is None else np.where(valid, values[:, :, 0], ignore_index).astype(np.uint8)
 
 
 def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: str) -> None:
@@ -135,7 +139,7 @@ class LoadRoadMask:
     def __call__(self, results: dict) -> dict:
         """Add the mask; refuse one whose labels or size do not fit."""
         path = os.path.join(results.get("seg_prefix") or "", results["ann_info"]["seg_map"])
-        mask = read_mask(path)
+        mask = read_mask(path, results["ignore_index"])
         check_labels(mask, results["num_classes"], results["ignore_index"], path)
         if "img" in results:
             check_same_size(mask.shape, results["img"].shape, path, results["filename"])

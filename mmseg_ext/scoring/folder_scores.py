@@ -117,16 +117,17 @@ def holds_labels(paths: Sequence[str]) -> bool:
     """Return whether masks hold labels (0, 1 and 255 for ignore) and not black and white.
 
     They hold labels where at least one has the value 1, and otherwise only 0 and 255. Where all are black and white,
-    255 is road. Lines and GeoTIFFs of floats (probabilities) among ``paths`` are skipped.
+    255 is road. Lines among ``paths`` are skipped, and nodata.
 
     Raises:
         DataError: a mask holds other values.
     """
     labels = False
     for path in paths:
-        if _is_vector(path) or _is_float(path):
+        if _is_vector(path):
             continue
-        counts = np.bincount(read_grey(path).ravel(), minlength=256)
+        grey, valid = read_grey(path)
+        counts = np.bincount(grey.ravel() if valid is None else grey[valid], minlength=256)
         values = np.flatnonzero(counts)
         if np.isin(values, (0, 1, IGNORE)).all():
             labels = labels or counts[1] > 0
@@ -140,11 +141,10 @@ def holds_labels(paths: Sequence[str]) -> bool:
 
 def _read_mask(path: str, labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Return road (H, W) bool, and where it is valid, None for everywhere."""
-    grey = read_grey(path)
-    if labels:
-        ignored = grey == IGNORE
-        return grey == 1, ~ignored if ignored.any() else None
-    return grey >= 128, None
+    grey, valid = read_grey(path)
+    if labels and (ignored := grey == IGNORE).any():
+        valid = ~ignored if valid is None else valid & ~ignored
+    return grey == 1 if labels else grey >= 128, valid
 
 
 def _read_road(
@@ -284,7 +284,7 @@ class FolderEvaluation:
             raise DataError(f"{odd[0].prediction}: lines and masks are mixed; evaluate the files of a kind together")
         self.pairs, self.settings, self.probability = list(pairs), settings, probability
         self.labels = (
-            False if probability else holds_labels([pair.prediction for pair in pairs]),
+            not probability and holds_labels([p.prediction for p in pairs if not _is_float(p.prediction)]),
             holds_labels([pair.truth for pair in pairs]),
         )
         self._images = None if images_dir is None else _images_of(pairs, images_dir)

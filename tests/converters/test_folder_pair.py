@@ -173,7 +173,7 @@ def two_colours():
         (five_classes, "a2.png: values 0, 50, 100, 150, 200 are neither 0/1 labels nor a road mask"),
         (two_colours, "a2.png: 3 colours, not black and one other"),
         (lambda: np.zeros((12, 17), np.uint8), "a2.png: the mask is 17x12 px but its image .*a2.png is 16x12 px"),
-        (lambda: ROAD.astype(np.float32), "a2.tif: floating-point pixels"),
+        (lambda: ROAD.astype(np.float32) / 2, "a2.tif: floating-point pixels"),
         (None, "a2.png: no mask named like it"),
         (b"nothing", "a2.png: cannot be read as a mask"),
     ],
