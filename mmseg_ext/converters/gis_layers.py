@@ -308,7 +308,7 @@ def _names(rasters: Sequence[str]) -> dict[str, str]:
 
 
 def _placed_info(path: str) -> RasterInfo:
-    info = raster_info(path)
+    info = raster_info(path, colours=True)
     if info.crs is None or info.transform is None:
         raise DataError(f"{path}: has no georeference, so roads cannot be placed on it; give it one")
     return info

@@ -71,11 +71,11 @@ def image_info(path: str) -> RasterInfo:
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
     if is_tiff(path):
-        return raster_info(path)
+        return raster_info(path, colours=True)
     stem = os.path.splitext(path)[0]
     if any(os.path.isfile(stem + end) for end in _WORLD_FILES):
         with contextlib.suppress(MissingExtraError):
-            return raster_info(path)
+            return raster_info(path, colours=True)
     try:
         with Image.open(path) as image:
             grey = image.mode.startswith(("1", "L", "I", "F"))
@@ -118,8 +118,8 @@ def _read_fast(path: str, image: Image.Image) -> np.ndarray | None:
 def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values and the valid pixels of the image at ``path``, any file that Pillow or GDAL reads.
 
-    A TIFF may have any number of bands. ``window`` is (row, column, height, width) of the part to return, in pixels;
-    all of it when None.
+    A TIFF may have any number of bands; a colour table becomes its colours. ``window`` is (row, column, height, width)
+    of the part to return, in pixels; all of it when None.
 
     Returns:
         values (H, W, B) in the file's type and band order (RGB), alpha left out, and valid (H, W) bool, None where
@@ -130,7 +130,7 @@ def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
     if is_tiff(path):
-        return read_raster(path, window)
+        return read_raster(path, window, colours=True)
     try:
         with Image.open(path) as image:
             transparent = "transparency" in image.info

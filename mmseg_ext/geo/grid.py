@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
+from .colour_table import expanded, has_colour_table
 from .metric import PixelFrame, ground_sampling_distance, metric_of
 from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
 from .vector import outline
@@ -94,7 +95,7 @@ class GridSource:
 
     def __init__(self, path: str, grid: GroundGrid) -> None:
         with ExitStack() as files:
-            self._source = files.enter_context(RasterSource(path))
+            self._source = files.enter_context(RasterSource(path, colours=True))
             self.info = self._source.info
             self.window = grid.window_of(self.info)
             own = grid.crs == self.info.crs and self._is_own(grid.transform(*self.window[:2]))
@@ -160,6 +161,10 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, files: ExitStack
     coarser = own_gsd_m is not None and grid.gsd_m > own_gsd_m * (1 + _SAME)
     # overviews may be of any quality
     raster = files.enter_context(rasterio.open(info.path, OVERVIEW_LEVEL="NONE"))
+    source: dict = {}
+    if has_colour_table(raster):
+        raster = expanded(raster, info.path, files)
+        source = dict(src_crs=info.crs, src_transform=rasterio.Affine(*info.transform))
     row, column, height, width = window
     warped = vrt.WarpedVRT(
         raster,
@@ -169,6 +174,7 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, files: ExitStack
         width=width,
         resampling=methods.average if coarser else methods.bilinear,
         add_alpha=rasterio.enums.ColorInterp.alpha not in raster.colorinterp,
+        **source,
         UNIFIED_SRC_NODATA="YES",  # a pixel is nodata where every band is, as everywhere here
     )
     return files.enter_context(warped)

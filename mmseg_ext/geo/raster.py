@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from ..errors import DataError, LazyModule
+from .colour_table import expanded, has_colour_table, in_pixels
 
 rasterio = LazyModule("rasterio", "geo", "reading and writing GeoTIFF")
 # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
@@ -80,6 +82,7 @@ class Georeference:
 class RasterSource:
     """A raster of any format that GDAL reads, which stays open to be read window by window; a context manager.
 
+    With ``colours`` a colour table is looked up, as for pictures; without, the values are as stored, as for classes.
     Any thread may read it, but only one at a time; a forked process must open a source of its own. GDAL caches
     decoded blocks of all rasters, up to 5 % of the machine's memory unless ``GDAL_CACHEMAX`` says otherwise.
 
@@ -91,15 +94,18 @@ class RasterSource:
         DataError: missing or unreadable.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, colours: bool = False) -> None:
         with _open(path) as header:
-            self.info = _info(header, path)
+            self.info = _info(header, path, colours)
             points, crs = header.gcps
             self.georeference = Georeference(self.info.crs, self.info.transform, tuple(points), _crs_name(crs))
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
         # header is read without the option, for with it rasterio gives random numbers for a transform that is missing.
-        with _exact():
-            self._raster = _open(path, OVERVIEW_LEVEL="NONE")
+        with _exact(), ExitStack() as files:
+            self._raster = files.enter_context(_open(path, OVERVIEW_LEVEL="NONE"))
+            if colours and has_colour_table(self._raster):
+                self._raster = in_pixels(expanded(self._raster, path, files), files)
+            self._files = files.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +115,7 @@ class RasterSource:
 
     def close(self) -> None:
         """Close the file."""
-        self._raster.close()
+        self._files.close()
 
     def read(
         self,
@@ -138,24 +144,27 @@ class RasterSource:
             return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape)
 
 
-def raster_info(path: str) -> RasterInfo:
-    """Return what the header of the raster at ``path`` says.
+def raster_info(path: str, colours: bool = False) -> RasterInfo:
+    """Return what the header of the raster at ``path`` says; ``colours`` are as in `RasterSource`.
 
     Raises:
         DataError: missing or unreadable.
     """
     with _open(path) as raster:
-        return _info(raster, path)
+        return _info(raster, path, colours)
 
 
-def read_raster(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values and the valid pixels of a raster, or of its ``window``, as `RasterSource.read` does.
+def read_raster(path: str, window: Window | None = None, colours: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the values and the valid pixels of a raster, or of its ``window``, as `RasterSource` reads them.
 
     Raises:
         DataError: missing, truncated or unreadable.
         ValueError: the window is not inside the raster.
     """
-    with _open(path) as raster:  # without the georeference: naming an unusual one takes longer than reading an image
+    with ExitStack() as files:  # without the georeference: naming an unusual one takes longer than reading an image
+        raster = files.enter_context(_open(path))
+        if colours and has_colour_table(raster):
+            raster = expanded(raster, path, files)
         return _read(raster, path, window or (0, 0, raster.height, raster.width))
 
 
@@ -181,7 +190,12 @@ def _crs_name(crs: Any) -> str | None:
     return crs.to_string() if crs else None
 
 
-def _info(raster: Any, path: str) -> RasterInfo:
+def _info(raster: Any, path: str, colours: bool = False) -> RasterInfo:
+    if colours and has_colour_table(raster):
+        stored = _info(raster, path)
+        with ExitStack() as files:
+            pixels = _info(expanded(raster, path, files), path)
+        return replace(pixels, crs=stored.crs, transform=stored.transform)
     colour = _colour_bands(raster)
     return RasterInfo(
         path=path,

@@ -91,7 +91,7 @@ def check_rasters(paths: Sequence[str], network: MapModel, settings: MapSettings
     problems = []
     for path in paths:
         try:
-            with RasterSource(path) as source:
+            with RasterSource(path, colours=True) as source:
                 _reading_of(source.info, network, settings)
                 ground_sampling_distance(source.info)
         except UserError as error:
@@ -156,7 +156,7 @@ def map_raster(
     """
     files, facts = MapFiles.of(path, folder), network.facts
     first, started = group.rank == 0, time.time()
-    with RasterSource(path) as source:
+    with RasterSource(path, colours=True) as source:
         info = source.info
         reading = _reading_of(info, network, settings)
         scale = chosen_scale(info, reading, settings)
