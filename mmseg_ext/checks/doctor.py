@@ -194,7 +194,7 @@ def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: 
 
 def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> SheetCell:
     try:
-        image, _ = as_seen(*read_pixels(pair.image), pair.image, split)
+        image, _ = as_seen(*read_pixels(pair.image, bands=split.reading.bands), pair.image, split)
     except DataError:
         image = np.full((_UNREADABLE_PX, _UNREADABLE_PX, 3), 128, np.uint8)
     picture = rgb_of(image)

@@ -265,7 +265,7 @@ def _look(facts: PairFacts, split: Split, labels: np.ndarray | None, decode: boo
     """Note what the image's pixels say."""
     path = facts.pair.image
     try:
-        values, valid = read_pixels(path)
+        values, valid = read_pixels(path, bands=split.reading.bands)
     except DataError as error:
         facts.add("image-unreadable", path, _words(error, path))
         return

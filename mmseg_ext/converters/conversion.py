@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Protocol, TypeVar
 
 import cv2
@@ -25,7 +26,7 @@ from ..datasets.raw_mask import holds_indices, is_chromatic, labels_of, read_gre
 from ..datasets.reading import image_info, is_tiff, part_of, read_pixels
 from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
 from ..errors import ConfigError, DataError
-from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, write_geotiff
+from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, log_doubts, write_geotiff
 from ..geo.raster import Window, transform_at
 from ..tiling import windows
 from .published import CATALOGUE, OPM
@@ -295,7 +296,8 @@ class _ImagesAndMasks:
             )
         gsd_m = self.settings.gsd or self.raw.gsd_m or _median_gsd_m(images)
         reading = ImageReading(bands=None if self.settings.bands is None else tuple(self.settings.bands), gsd_m=gsd_m)
-        reading.select(np.zeros((1, 1, first.bands), first.dtype), first.path)
+        reading.select(np.zeros((1, 1, first.bands_for(reading.bands)), first.dtype), first.path)
+        any(log_doubts(image.path, reading.bands) for image in images if is_tiff(image.path) and image.may_have_holes)
         if first.dtype == "uint8":
             return reading
         training = [scene for scene in scenes if "train" in scene.splits]
@@ -308,7 +310,7 @@ class _ImagesAndMasks:
         """Return some valid pixels (N, B) of a scene."""
         parts = []
         wins = self.tiles(scene, self.facts[scene.name].image)
-        for values, valid in _parts(scene.image, wins, read_pixels):
+        for values, valid in _parts(scene.image, wins, partial(read_pixels, bands=reading.bands)):
             valid = _without_holes(values, valid, self.raw.hole_value)
             chosen = reading.select(values, scene.image)
             flat = chosen.reshape(-1, chosen.shape[2]) if valid is None else chosen[valid]
@@ -339,7 +341,8 @@ class _ImagesAndMasks:
         wins = self.tiles(scene, image, overlapping=True)
         whole = scene.part is None and len(wins) == 1
         stems, statistics = [], []
-        parts = zip(wins, _parts(scene.image, wins, read_pixels), self.labels(scene, wins), strict=True)
+        read = partial(read_pixels, bands=writer.reading.bands)
+        parts = zip(wins, _parts(scene.image, wins, read), self.labels(scene, wins), strict=True)
         for window, (values, own), mask in parts:
             stem = scene.name if whole else f"{scene.name}_r{window[0]:05d}_c{window[1]:05d}"
             valid = _without_holes(values, own, self.raw.hole_value)

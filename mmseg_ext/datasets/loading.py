@@ -126,7 +126,8 @@ def _valid_pixels(results: dict) -> np.ndarray | None:
     if "img_info" not in results:
         return None
     path = os.path.join(results.get("img_prefix") or "", results["img_info"]["filename"])
-    return read_pixels(path)[1] if image_info(path).may_have_holes else None
+    bands = results.get("reading", ImageReading()).bands
+    return read_pixels(path, bands=bands)[1] if image_info(path).may_have_holes else None
 
 
 @PIPELINES.register_module()

@@ -4,6 +4,7 @@ What needs a package that is not installed raises a MissingExtraError that says 
 """
 
 from .cog import disk_needed, write_cog
+from .doubts import glimpses, log_doubts
 from .grid import GridSource, GroundGrid, grid_of
 from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
 from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
@@ -22,10 +23,12 @@ __all__ = [
     "clipped",
     "disagreement",
     "disk_needed",
+    "glimpses",
     "grid_of",
     "ground_sampling_distance",
     "height_unit_m",
     "joined",
+    "log_doubts",
     "metric_crs",
     "metric_of",
     "raster_info",

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .colour_table import expanded, has_colour_table, in_pixels
+from .virtual import expanded, has_colour_table, in_pixels
 
 rasterio = LazyModule("rasterio", "geo", "reading and writing GeoTIFF")
 # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
@@ -34,6 +34,7 @@ class RasterInfo:
         bands: bands, alpha not counted.
         dtype: NumPy name of the values' type.
         has_alpha: whether an alpha band or a mask tells which pixels are valid.
+        alpha_band: number of the band that is marked as alpha, None without one.
         nodata: value of pixels without data, None without one.
         crs: coordinate reference system as an authority code or WKT, None without one.
         transform: first six coefficients of the `affine.Affine` from (column, row) of a pixel's upper left corner to
@@ -55,6 +56,11 @@ class RasterInfo:
     scale: float = 1.0
     offset: float = 0.0
     unit: str | None = None
+    alpha_band: int | None = None
+
+    def bands_for(self, wanted: Sequence[int] | None) -> int:
+        """Return how many bands there are to choose from; alpha is one only where it is among the ``wanted`` ones."""
+        return self.bands + (wanted is not None and self.alpha_band in wanted)
 
     @property
     def may_have_holes(self) -> bool:
@@ -89,6 +95,8 @@ class RasterSource:
     Attributes:
         info: what its header says.
         georeference: where it lies.
+        compression: as GDAL names it, None without.
+        block_px: pixels that are decoded together.
 
     Raises:
         DataError: missing or unreadable.
@@ -97,6 +105,8 @@ class RasterSource:
     def __init__(self, path: str, colours: bool = False) -> None:
         with _open(path) as header:
             self.info = _info(header, path, colours)
+            self.compression = header.compression.value if header.compression else None
+            self.block_px = max(height * width for height, width in header.block_shapes)
             points, crs = header.gcps
             self.georeference = Georeference(self.info.crs, self.info.transform, tuple(points), _crs_name(crs))
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
@@ -128,9 +138,10 @@ class RasterSource:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the values and the valid pixels of a window.
 
-        ``bands`` count from 1, in the order wanted; None reads all but alpha. Resampled to ``out_shape`` (h, w), values
-        are bilinear where it has more pixels than the window, else the average of the valid ones, and ``valid`` is
-        that of the nearest pixel.
+        ``bands`` count from 1, in the order wanted; None reads all but alpha. A band that is marked as alpha but named
+        among them is data: programs mark the fourth of four bands so, even if it is near infrared. Resampled to
+        ``out_shape`` (h, w), values are bilinear where it has more pixels than the window, else the average of the
+        valid ones, and ``valid`` is that of the nearest pixel.
 
         Returns:
             values (h, w, B) in the file's type, and valid (h, w) bool, None where every pixel is valid. A pixel is
@@ -154,8 +165,12 @@ def raster_info(path: str, colours: bool = False) -> RasterInfo:
         return _info(raster, path, colours)
 
 
-def read_raster(path: str, window: Window | None = None, colours: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+def read_raster(
+    path: str, window: Window | None = None, colours: bool = False, wanted: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values and the valid pixels of a raster, or of its ``window``, as `RasterSource` reads them.
+
+    All bands are read; one that is marked as alpha is among them where its number is among the ``wanted`` ones.
 
     Raises:
         DataError: missing, truncated or unreadable.
@@ -165,7 +180,9 @@ def read_raster(path: str, window: Window | None = None, colours: bool = False) 
         raster = files.enter_context(_open(path))
         if colours and has_colour_table(raster):
             raster = expanded(raster, path, files)
-        return _read(raster, path, window or (0, 0, raster.height, raster.width))
+        every = range(1, raster.count + 1)
+        bands = every if (set(wanted or ()) & set(every)) - set(_colour_bands(raster)) else None
+        return _read(raster, path, window or (0, 0, raster.height, raster.width), bands)
 
 
 def _open(path: str, **options: str) -> Any:
@@ -210,6 +227,7 @@ def _info(raster: Any, path: str, colours: bool = False) -> RasterInfo:
         scale=raster.scales[0],
         offset=raster.offsets[0],
         unit=raster.units[0] or None,
+        alpha_band=min(set(range(1, raster.count + 1)) - set(colour), default=None),
     )
 
 
@@ -259,7 +277,8 @@ def _valid(raster: Any, values: np.ndarray, bands: Sequence[int], where: dict[st
     parts = []
     alphas = sorted(set(range(1, raster.count + 1)) - set(_colour_bands(raster)))
     if alphas:
-        parts.append(raster.read(alphas[0], **where) > 0)
+        if alphas[0] not in bands:
+            parts.append(raster.read(alphas[0], **where) > 0)
     elif _has_mask(raster):
         parts.append(raster.read_masks(1, **where) > 0)
     nodata = [raster.nodatavals[band - 1] for band in bands]
@@ -311,9 +330,9 @@ def write_geotiff(
         profile.update(tiled=True, blockxsize=256, blockysize=256)
     if transform is not None:
         profile["transform"] = rasterio.Affine(*transform)
-    if valid is not None:
-        profile["alpha"] = "YES"
     with rasterio.open(path, "w", **profile) as raster:
+        if valid is not None:  # GDAL's option would take the first band beyond the colours
+            raster.colorinterp = [*raster.colorinterp[:-1], rasterio.enums.ColorInterp.alpha]
         raster.write(layers.transpose(2, 0, 1))
 
 

@@ -1,8 +1,9 @@
-"""Rasters with a colour table, opened as the red, green, blue and alpha that the table says."""
+"""Rasters opened as others: a colour table as red, green, blue and alpha, and alpha as a band of data."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 from xml.sax.saxutils import escape
@@ -11,10 +12,10 @@ import numpy as np
 
 from ..errors import LazyModule
 
-_PURPOSE = "reading rasters with a colour table"
+_PURPOSE = "reading rasters"
 rasterio = LazyModule("rasterio", "geo", _PURPOSE)
 vrt = LazyModule("rasterio.vrt", "geo", _PURPOSE)
-_BAND = '<VRTRasterBand dataType="Byte" band="{}"><ColorInterp>{}</ColorInterp>{}</VRTRasterBand>'
+_BAND = '<VRTRasterBand dataType="{}" band="{}"><ColorInterp>{}</ColorInterp>{}</VRTRasterBand>'
 _SOURCE = (
     '<ComplexSource><SourceFilename relativeToVRT="0">{}</SourceFilename><OpenOptions><OOI key="OVERVIEW_LEVEL">NONE'
     "</OOI></OpenOptions><SourceBand>{}</SourceBand>{}</ComplexSource>"
@@ -40,7 +41,7 @@ def expanded(raster: Any, path: str, files: ExitStack) -> Any:
             np.diff(entries, prepend=-1) | np.diff(entries, append=-1)
         )  # between them nothing changes
         lookup = ",".join(f"{index}:{entries[index]}" for index in ends)
-        return _BAND.format(number, role, _SOURCE.format(file, 1, f"<LUT>{lookup}</LUT>") + hidden)
+        return _BAND.format("Byte", number, role, _SOURCE.format(file, 1, f"<LUT>{lookup}</LUT>") + hidden)
 
     bands = [through(table[:, number], number + 1, role) for number, role in enumerate(("Red", "Green", "Blue"))]
     alpha = np.where((table[:, 3] > 0) & (np.arange(len(table)) != raster.nodata), 255, 0)
@@ -50,6 +51,18 @@ def expanded(raster: Any, path: str, files: ExitStack) -> Any:
         # a second source on top of the first, of which only what it hides is taken
         hidden = "" if mask is None else _SOURCE.format(file, mask, "<NODATA>255</NODATA>")
         bands.append(through(alpha, 4, "Alpha", hidden))
+    return _opened(raster, bands, files)
+
+
+def with_alpha_as_data(raster: Any, path: str, files: ExitStack) -> Any:
+    """Return the open ``raster`` at ``path`` with no band marked as alpha, else as `expanded`."""
+    file, kind = escape(os.path.abspath(path)), rasterio.dtypes._gdal_typename(raster.dtypes[0])
+    nodata = "" if raster.nodata is None else f"<NoDataValue>{raster.nodata!r}</NoDataValue>"
+    bands = [_BAND.format(kind, n, "Undefined", _SOURCE.format(file, n, "") + nodata) for n in raster.indexes]
+    return _opened(raster, bands, files)
+
+
+def _opened(raster: Any, bands: Sequence[str], files: ExitStack) -> Any:
     size = f'rasterXSize="{raster.width}" rasterYSize="{raster.height}"'
     return files.enter_context(rasterio.open(f"<VRTDataset {size}>{''.join(bands)}</VRTDataset>"))
 
@@ -59,4 +72,6 @@ def in_pixels(raster: Any, files: ExitStack) -> Any:
     place = dict.fromkeys(("src_transform", "transform"), rasterio.Affine(1, 0, 0, 0, -1, 0))
     nowhere = dict.fromkeys(("src_crs", "crs"), "EPSG:3857")
     size = dict(width=raster.width, height=raster.height)
-    return files.enter_context(vrt.WarpedVRT(raster, **place, **nowhere, **size))
+    # without alpha GDAL warps straight to the wanted size, by the nearest pixel, when all bands are read
+    add_alpha = rasterio.enums.ColorInterp.alpha not in raster.colorinterp
+    return files.enter_context(vrt.WarpedVRT(raster, add_alpha=add_alpha, **place, **nowhere, **size))
