@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.loading import check_labels, check_same_size
 from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
-from ..datasets.reading import ImageReading, image_info, read_pixels, rgb_of
+from ..datasets.reading import ImageReading, image_info, orientation, read_pixels, rgb_of
 from ..datasets.voc import IGNORE, ROAD_CLASSES, Pair
 from ..errors import DataError
 from ..geo import RasterInfo, disagreement
@@ -155,6 +155,9 @@ def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
         facts.image = image_info(pair.image)
     except DataError as error:
         facts.add("image-unreadable", pair.image, _words(error, pair.image))
+    for file in filter(None, (pair.image, pair.mask)):
+        if (turn := orientation(file)) != 1:
+            facts.add("orientation", file, f"EXIF orientation {turn} is not applied")
     labels = None if pair.mask is None else _read_labels(facts, split)
     if labels is not None:
         facts.counts = np.bincount(labels.ravel(), minlength=256)

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
+from ..files import visible
 from ..geo import raster_info, read_raster
 from ..geo.raster import Window
-from .reading import is_tiff, part_of, read_pixels
+from .reading import is_tiff, open_image, part_of, read_pixels
 from .voc import IGNORE, IMAGE_SUFFIXES, IMAGES, MASKS, RAW_MASK_SUFFIXES, Pair, list_files
 
 IMAGE_ROLES = ("_sat", "_image", "_img", "_rgb", "_ortho")
@@ -126,7 +127,7 @@ def find_folders(source: str) -> tuple[str, str]:
     """
     if not os.path.isdir(source):
         raise DataError(f"{source}: no such folder")
-    names = sorted(os.listdir(source))
+    names = visible(source)
     folders = [name for name in names if os.path.isdir(os.path.join(source, name))]
     images = [name for name in folders if name.casefold() in _IMAGE_FOLDERS]
     masks = [name for name in folders if name.casefold() in _MASK_FOLDERS]
@@ -166,12 +167,12 @@ def _read_pillow(path: str, is_wanted: Callable[[Image.Image], bool]) -> _Stored
     if is_tiff(path):
         return None
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if not is_wanted(image):
                 return None
             values, palette = np.array(image, dtype=np.uint8), image.getpalette() if image.mode == "P" else None
             clear = image.info.get("transparency", ())
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split") from None
     nodata = [clear] if isinstance(clear, int) else [i for i, alpha in enumerate(clear) if not alpha]
     nodata = [value for value in nodata if value]  # nodata 0 is background
@@ -247,7 +248,7 @@ def is_chromatic(path: str) -> bool:
     if is_tiff(path):
         coloured = raster_info(path).bands == 3
     else:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             coloured = not image.mode.startswith(("1", "L", "I", "F")) and not _is_indexed(image)
     if not coloured or read_grey(path)[0].max() != IGNORE:
         return False

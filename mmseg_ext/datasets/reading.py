@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ..errors import DataError, MissingExtraError
 from ..geo import RasterInfo, raster_info, read_raster
@@ -23,12 +24,52 @@ _DTYPES = {"I": "int32", "F": "float32"}
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _PLAIN = ("1", "L", "RGB", "RGBA", "LA")
 _TAIL = 64
+_MAX_PX = 2**30  # OpenCV's limit
+_LIMIT = threading.Lock()
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 
 def is_tiff(path: str) -> bool:
     """Return whether ``path`` is a TIFF, which is read by GDAL, in parts if need be."""
     return path.lower().endswith((".tif", ".tiff"))
+
+
+@contextlib.contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """Open an image with Pillow, whose limit of 0.18 gigapixels is less than an orthomosaic or its mask may have.
+
+    Raises:
+        DataError: it is too large to be decoded at once.
+        OSError, SyntaxError, ValueError: not an image.
+    """
+    with _LIMIT:  # it is the whole process's
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        if image.width * image.height > _MAX_PX:
+            raise DataError(
+                f"{path}: {image.width} x {image.height} px are too many to decode at once; make it a tiled GeoTIFF, "
+                "which is read in parts: gdal_translate -co TILED=YES"
+            )
+        yield image
+
+
+def orientation(path: str) -> int:
+    """Return how viewers turn or mirror the image at ``path`` (EXIF, 1 to 8); 1, as it is, where nothing says it.
+
+    No reader here does so: pixels are where the file has them, as in GDAL and GIS programs.
+    """
+    try:
+        with open_image(path) as image:
+            if image.format == "PNG" and "exif" not in image.info:
+                return 1  # Pillow would decode all of it to look behind the pixels
+            found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (DataError, OSError, SyntaxError, ValueError):
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def part_of(array: np.ndarray, window: Window | None) -> np.ndarray:
@@ -77,7 +118,7 @@ def image_info(path: str) -> RasterInfo:
         with contextlib.suppress(MissingExtraError):
             return raster_info(path, colours=True)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             grey = image.mode.startswith(("1", "L", "I", "F"))
             deep = image.mode.startswith("I;16") or _is_16_bit_png(path, image)
             return RasterInfo(
@@ -89,7 +130,7 @@ def image_info(path: str) -> RasterInfo:
                 has_alpha=image.mode in _ALPHA or "transparency" in image.info,
                 alpha_band=(2 if grey else 4) if image.mode in _ALPHA else None,
             )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -138,7 +179,7 @@ def read_pixels(
     if is_tiff(path):
         return read_raster(path, window, colours=True, wanted=bands)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             transparent = "transparency" in image.info
             if _is_16_bit_png(path, image):
                 image.load()
@@ -157,7 +198,7 @@ def read_pixels(
             else:
                 grey = image.convert("L") if image.mode == "1" else image
                 values, valid = _split_alpha(np.array(grey), image.mode in _ALPHA, bands)
-    except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
         raise _unreadable(path, error) from None
     return part_of(values, window), None if valid is None else part_of(valid, window)
 

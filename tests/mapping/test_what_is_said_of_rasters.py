@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import rasterio
+from bright_network import PLAIN, BrightNetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,31 +15,9 @@ from mmseg_ext.datasets import ImageReading, reading_of
 from mmseg_ext.datasets.reading import image_info, read_pixels
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import GridSource, RasterSource, grid_of, log_doubts, raster_info, read_raster, write_geotiff
-from mmseg_ext.mapping import MapSettings, check_rasters, map_raster
+from mmseg_ext.mapping import check_rasters, map_raster
 
 UTM, PLACE = "EPSG:32612", (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0)
-PLAIN = MapSettings(64, 16, 2)
-
-
-def network(**reading):
-    """Return a network that takes what is bright in its last band for road."""
-
-    class Facts:
-        classes, palette, road_labels = ("background", "road"), ((0, 0, 0), (255, 0, 0)), [1]
-        stride, threshold, weights_sha256 = 1, None, "0"
-
-    class Network:
-        facts = Facts()
-        execution = dict(backend="none", precision="fp32", exported_sha256=None, threads=1)  # noqa: RUF012
-        software: dict = {}  # noqa: RUF012
-
-        def predict(self, images):
-            road = np.stack(images)[..., -1] / 255
-            return np.stack([1 - road, road], axis=1).astype(np.float32)
-
-    Facts.reading = ImageReading(**reading)
-    Facts.bands = 3 if Facts.reading.bands is None else len(Facts.reading.bands)
-    return Network()
 
 
 def by_rasterio(path, values, **profile):
@@ -86,8 +65,8 @@ def test_near_infrared_reaches_maps_data_sets_and_grids(tmp_path):
     for reading in (dict(bands=(1, 2, 3, 4)), dict(bands=(4, 2, 1))):
         made = []
         for raster in (path, plain):
-            check_rasters([raster], network(**reading), PLAIN)
-            map_raster(raster, network(**reading), str(tmp_path / str(reading["bands"])), PLAIN)
+            check_rasters([raster], BrightNetwork(**reading), PLAIN)
+            map_raster(raster, BrightNetwork(**reading), str(tmp_path / str(reading["bands"])), PLAIN)
             maps = tmp_path / str(reading["bands"]) / f"{os.path.basename(raster)[:-4]}_probability.tif"
             made.append(read_raster(str(maps)))
         assert np.array_equal(made[0][0], made[1][0]) and made[0][1] is None
@@ -131,16 +110,16 @@ def test_tiles_of_four_bands_with_holes_keep_their_bands(tmp_path):
 
 def test_alpha_that_looks_like_a_picture_is_said_and_named(tmp_path, caplog):
     path = by_rasterio(tmp_path / "nir.tif", four_bands())
-    check_rasters([path], network(), PLAIN)
+    check_rasters([path], BrightNetwork(), PLAIN)
     assert "nir.tif: band 4 is marked as alpha but looks like a picture; where it is 0 the image counts" in caplog.text
     assert "--bands 1,2,3,4" in caplog.text and "gdal_edit.py -colorinterp_4 undefined" in caplog.text
     caplog.clear()
-    check_rasters([path], network(bands=(1, 2, 3, 4)), PLAIN)
+    check_rasters([path], BrightNetwork(bands=(1, 2, 3, 4)), PLAIN)
     real = four_bands()
     real[:, :, 3] = 255 * (real[:, :, 3] > 0)
-    check_rasters([by_rasterio(tmp_path / "real.tif", real)], network(), PLAIN)
+    check_rasters([by_rasterio(tmp_path / "real.tif", real)], BrightNetwork(), PLAIN)
     assert not caplog.text
-    four = network(bands=(1, 2, 3, 4))
+    four = BrightNetwork(bands=(1, 2, 3, 4))
     four.facts.reading = ImageReading()
     with pytest.raises(
         DataError, match=r"3 band\(s\) to read, .* takes 4; .*--bands \(band 4 is marked as alpha, it may"
@@ -164,10 +143,10 @@ def test_a_depth_or_unit_that_the_checkpoint_does_not_know_is_refused(tmp_path_f
     write_geotiff(path, values.astype(dtype), UTM, PLACE)
     fits = dtype != "uint8" and counts == (trained is COUNTS)
     if fits:
-        check_rasters([path], network(**trained), PLAIN)
+        check_rasters([path], BrightNetwork(**trained), PLAIN)
         return
     with pytest.raises(DataError, match="a.tif: .*(black).*(white)") as error:
-        check_rasters([path], network(**trained), PLAIN)
+        check_rasters([path], BrightNetwork(**trained), PLAIN)
     assert "\n" not in str(error.value)
     if not dtype.startswith("float"):
         with pytest.raises(DataError, match="give the image in the depth and unit"):  # in training too
@@ -176,7 +155,7 @@ def test_a_depth_or_unit_that_the_checkpoint_does_not_know_is_refused(tmp_path_f
 
 def test_8_bits_with_a_scaling_of_their_own_are_read(tmp_path):
     write_geotiff(str(tmp_path / "a.tif"), four_bands()[:, :, :3], UTM, PLACE)
-    check_rasters([str(tmp_path / "a.tif")], network(low=(10.0,), high=(200.0,)), PLAIN)
+    check_rasters([str(tmp_path / "a.tif")], BrightNetwork(low=(10.0,), high=(200.0,)), PLAIN)
 
 
 @pytest.mark.parametrize("background", [0, 255])
