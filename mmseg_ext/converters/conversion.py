@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +24,18 @@ from ..datasets import ImageReading, read_metadata
 from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import holds_indices, is_chromatic, labels_of, read_grey, repaired_labels
-from ..datasets.reading import image_info, is_tiff, part_of, read_pixels
+from ..datasets.reading import image_info, is_tiff, orientation, part_of, read_pixels
 from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
 from ..errors import ConfigError, DataError
-from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, log_doubts, write_geotiff
+from ..geo import (
+    RasterInfo,
+    burn_lines,
+    disagreement,
+    ground_sampling_distance,
+    log_doubts,
+    source_files,
+    write_geotiff,
+)
 from ..geo.raster import Window, transform_at
 from ..tiling import windows
 from .published import CATALOGUE, OPM
@@ -40,6 +49,7 @@ _FORMAT = 1
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
 _NAMED_ERRORS = 5
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -155,12 +165,18 @@ def key_of(*parts: object) -> str:
 
 
 def stamp(path: str) -> list[str | int]:
-    """Return name, size and time of a file, which tell whether it is the same; a DataError if it cannot be opened."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise DataError(f"{path}: {str(error.strerror).lower()}; check the path") from None
-    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
+    """Return names, sizes and times of a file and of those that it depends on, which tell whether it is the same.
+
+    A file that cannot be opened is a DataError.
+    """
+    found: list[str | int] = []
+    for file in source_files(path):
+        try:
+            status = os.stat(file)
+        except OSError as error:
+            raise DataError(f"{file}: {str(error.strerror).lower()}; check the path") from None
+        found += [os.path.basename(file), status.st_size, status.st_mtime_ns]
+    return found
 
 
 def scaled(reading: ImageReading, pixels: np.ndarray, settings: ConversionSettings, path: str) -> ImageReading:
@@ -272,6 +288,12 @@ class _ImagesAndMasks:
         """Inspect all scenes, and decide from all masks together what their values mean."""
         for scene, found in in_parallel(self.inspect, self.scenes, self.settings.workers, "looking"):
             self.facts[scene.name] = found
+        turned = [scene.image for scene in self.scenes if scene.mask and orientation(scene.image) != 1]
+        if turned:
+            logger.warning(
+                "%s: has an EXIF orientation (%d images have), which is not applied; see that its mask is drawn on the "
+                "pixels as they are stored, not as viewers show them", turned[0], len(turned),
+            )  # fmt: skip
         with_nodata = [scene.mask for scene in self.scenes if self.facts[scene.name].has_nodata]
         if with_nodata and not any(found.values[0] for found in self.facts.values()):
             raise DataError(

@@ -8,6 +8,7 @@ from .doubts import glimpses, log_doubts
 from .grid import GridSource, GroundGrid, grid_of
 from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
 from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
+from .sources import source_files
 from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "read_lines",
     "read_raster",
     "reprojected",
+    "source_files",
     "write_cog",
     "write_geotiff",
 ]

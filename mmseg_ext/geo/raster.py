@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
+from .sources import source_files
 from .virtual import expanded, has_colour_table, in_pixels
 
 rasterio = LazyModule("rasterio", "geo", "reading and writing GeoTIFF")
@@ -213,6 +214,8 @@ def _info(raster: Any, path: str, colours: bool = False) -> RasterInfo:
         with ExitStack() as files:
             pixels = _info(expanded(raster, path, files), path)
         return replace(pixels, crs=stored.crs, transform=stored.transform)
+    if raster.driver == "VRT":
+        source_files(path)  # all must be there
     colour = _colour_bands(raster)
     return RasterInfo(
         path=path,

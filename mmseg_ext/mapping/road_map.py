@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..datasets.reading import ImageReading
 from ..errors import ConfigError, DataError, UserError
-from ..geo import RasterInfo, RasterSource, disk_needed, glimpses, ground_sampling_distance, log_doubts
+from ..geo import RasterInfo, RasterSource, disk_needed, glimpses, ground_sampling_distance, log_doubts, source_files
 from ..metrics.pixels import entropy
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
 from .strips import MapModel, Strip, TilePlan, map_strips
@@ -242,6 +242,9 @@ def _key(info: RasterInfo, network: MapModel, settings: MapSettings, scale: floa
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
     facts += [asdict(settings), scale, *network.execution.values(), asdict(network.facts.reading)]
+    for file in source_files(info.path)[1:]:
+        status = os.stat(file)
+        facts += [os.path.abspath(file), status.st_size, status.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey, without_role
 from ..datasets.reading import image_info, read_pixels, reading_of, rgb_of
-from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem
+from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem, list_files
 from ..errors import DataError
 from ..geo import (
     VECTOR_SUFFIXES,
@@ -59,10 +59,8 @@ def _is_float(path: str) -> bool:
 def _by_name(folder: str) -> dict[str, str]:
     """Return the paths of the masks and line files in ``folder`` by name, without suffix and role."""
     found: dict[str, str] = {}
-    for file in sorted(os.listdir(folder)):
-        stem, suffix = os.path.splitext(file)
-        if suffix.lower() not in _SUFFIXES:
-            continue
+    for file in list_files(folder, _SUFFIXES):
+        stem = os.path.splitext(file)[0]
         name = next((stem[: -len(role)] for role in MASK_ROLES if stem.casefold().endswith(role)), stem)
         if name in found:
             raise DataError(
