@@ -311,10 +311,10 @@ class _ImagesAndMasks:
     def reading(self, scenes: Sequence[Scene]) -> ImageReading:
         images = [found.image for found in self.facts.values()]
         first = self.facts[scenes[0].name].image
-        odd = next((image for image in images if image.dtype != first.dtype), None)
+        odd = next((image for image in images if image.kind != first.kind), None)
         if odd is not None:
             raise DataError(
-                f"{odd.path}: {odd.dtype} pixels, but {first.path} has {first.dtype}; one scaling cannot fit both"
+                f"{odd.path}: {odd.kind} pixels, but {first.path} has {first.kind}; one scaling cannot fit both"
             )
         gsd_m = self.settings.gsd or self.raw.gsd_m or _median_gsd_m(images)
         reading = ImageReading(bands=None if self.settings.bands is None else tuple(self.settings.bands), gsd_m=gsd_m)

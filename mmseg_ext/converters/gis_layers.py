@@ -324,10 +324,10 @@ def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, Groun
     grids: dict[str, GroundGrid] = {}
     shared: dict[str, GroundGrid] = {}
     for name, info in infos.items():
-        if (info.dtype, info.bands) != (first.dtype, first.bands):
+        if (info.kind, info.bands) != (first.kind, first.bands):
             raise DataError(
-                f"{info.path}: {info.bands} bands of {info.dtype}, but {first.path} has {first.bands} of "
-                f"{first.dtype}; one scaling cannot fit both"
+                f"{info.path}: {info.bands} bands of {info.kind}, but {first.path} has {first.bands} of "
+                f"{first.kind}; one scaling cannot fit both"
             )
         grid = grid_of(info, gsd_m)
         gsd_m = gsd_m or grid.gsd_m

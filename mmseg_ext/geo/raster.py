@@ -59,6 +59,12 @@ class RasterInfo:
     unit: str | None = None
     alpha_band: int | None = None
 
+    @property
+    def kind(self) -> str:
+        """Type of the values, and how they become real numbers where they are not."""
+        real = (self.scale, self.offset) == (1, 0)
+        return self.dtype if real else f"{self.dtype} of scale {self.scale:g} and offset {self.offset:g}"
+
     def bands_for(self, wanted: Sequence[int] | None) -> int:
         """Return how many bands there are to choose from; alpha is one only where it is among the ``wanted`` ones."""
         return self.bands + (wanted is not None and self.alpha_band in wanted)
@@ -182,7 +188,7 @@ def read_raster(
         if colours and has_colour_table(raster):
             raster = expanded(raster, path, files)
         every = range(1, raster.count + 1)
-        bands = every if (set(wanted or ()) & set(every)) - set(_colour_bands(raster)) else None
+        bands = every if wanted and (set(wanted) & set(every)) - set(_colour_bands(raster)) else None
         return _read(raster, path, window or (0, 0, raster.height, raster.width), bands)
 
 
