@@ -15,6 +15,16 @@ _MIM = Path(__file__).with_name(".mim")
 DISTRIBUTION_ROOT = _MIM if _MIM.is_dir() else Path(__file__).resolve().parents[1]
 
 
+def visible(folder: str) -> list[str]:
+    """Return the sorted names in ``folder``, without what systems hide there: ``._a.tif``, ``.DS_Store``, Thumbs.db."""
+    return sorted(name for name in os.listdir(folder) if not is_hidden(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file of this ``name`` is the system's, not the user's."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
 @contextmanager
 def writing(path: str, remedy: str = "choose another place", kind: type[UserError] = ConfigError) -> Iterator[None]:
     """Turn an `OSError` of the block, which writes ``path``, into one line of ``kind`` that ends with ``remedy``."""

@@ -194,7 +194,7 @@ def write_doctor_sheet(diagnosis: Diagnosis, path: str, samples: int = 6, seed: 
 
 def _cell(pair: Pair, split: Split, caption: str, note: str = "") -> SheetCell:
     try:
-        image, _ = as_seen(*read_pixels(pair.image), pair.image, split)
+        image, _ = as_seen(*read_pixels(pair.image, bands=split.reading.bands), pair.image, split)
     except DataError:
         image = np.full((_UNREADABLE_PX, _UNREADABLE_PX, 3), 128, np.uint8)
     picture = rgb_of(image)
@@ -212,10 +212,12 @@ def _labels(pair: Pair, split: Split) -> np.ndarray | None:
     try:
         if not split.raw:
             return repaired_labels(pair.mask, len(split.classes))
-        grey = read_grey(pair.mask)
+        grey, valid = read_grey(pair.mask)
     except DataError:
         return None
-    return (grey >= 128).astype(np.uint8) if is_black_and_white(np.bincount(grey.ravel(), minlength=256)) else grey
+    if is_black_and_white(np.bincount(grey.ravel(), minlength=256)):
+        grey = (grey >= 128).astype(np.uint8)
+    return grey if valid is None else np.where(valid, grey, split.ignore_index).astype(np.uint8)
 
 
 def check_datasets(**datasets: RoadDataset | None) -> None:

@@ -43,6 +43,11 @@ KINDS = {
     "image-unfit": Kind("error", "an image cannot be read as the data set says", "convert the data set again"),
     "mask-unreadable": Kind("error", "a mask is truncated or damaged", "replace it or take it out of the split"),
     "size": Kind("error", "mask and image differ in size", "export both at the same size"),
+    "orientation": Kind(
+        "warning",
+        "an image has an EXIF orientation, which is not applied: a mask drawn as viewers show it does not fit",
+        "turn its pixels before its mask is drawn, such as with: mogrify -auto-orient",
+    ),
     "georeference": Kind(
         "error", "mask and image lie on different ground", "export the mask on the image's grid, or fix its header"
     ),

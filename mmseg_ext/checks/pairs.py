@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.loading import check_labels, check_same_size
 from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
-from ..datasets.reading import ImageReading, image_info, read_pixels, rgb_of
+from ..datasets.reading import ImageReading, image_info, orientation, read_pixels, rgb_of
 from ..datasets.voc import IGNORE, ROAD_CLASSES, Pair
 from ..errors import DataError
 from ..geo import RasterInfo, disagreement
@@ -155,6 +155,9 @@ def measure_pair(pair: Pair, split: Split, decode: bool) -> PairFacts:
         facts.image = image_info(pair.image)
     except DataError as error:
         facts.add("image-unreadable", pair.image, _words(error, pair.image))
+    for file in filter(None, (pair.image, pair.mask)):
+        if (turn := orientation(file)) != 1:
+            facts.add("orientation", file, f"EXIF orientation {turn} is not applied")
     labels = None if pair.mask is None else _read_labels(facts, split)
     if labels is not None:
         facts.counts = np.bincount(labels.ravel(), minlength=256)
@@ -196,7 +199,7 @@ def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
     mask = facts.pair.mask
     assert mask is not None
     try:
-        values, palette = read_stored(mask)
+        values, palette, valid = read_stored(mask)
     except DataError as error:
         facts.add("mask-unreadable", mask, _words(error, mask))
         return None
@@ -209,6 +212,8 @@ def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
             if facts.image.transform is not None and (shift := disagreement(facts.image, image_info(mask))):
                 facts.add("georeference", mask, shift)
     found = _raw_defect(mask, values) if split.raw else _defect(mask, values, palette, split)
+    if valid is not None and isinstance(found, np.ndarray) and not split.raw:
+        found = np.where(valid, found, split.ignore_index).astype(np.uint8)
     if isinstance(found, Problem):
         facts.problems.append(found)
         return None
@@ -217,7 +222,7 @@ def _read_labels(facts: PairFacts, split: Split) -> np.ndarray | None:
 
 def _raw_defect(path: str, values: np.ndarray) -> np.ndarray | Problem:
     try:
-        return read_grey(path)
+        return read_grey(path)[0]
     except DataError as error:
         code = "mask-photograph" if shows_scene(values) else "mask-many-colours"
         return Problem(code, path, _words(error, path))
@@ -263,7 +268,7 @@ def _look(facts: PairFacts, split: Split, labels: np.ndarray | None, decode: boo
     """Note what the image's pixels say."""
     path = facts.pair.image
     try:
-        values, valid = read_pixels(path)
+        values, valid = read_pixels(path, bands=split.reading.bands)
     except DataError as error:
         facts.add("image-unreadable", path, _words(error, path))
         return

@@ -293,7 +293,7 @@ def label_pixels(facts: Sequence[PairFacts]) -> np.ndarray:
 
 def _shows_labels(path: str) -> bool:
     try:
-        values, _ = read_stored(path)
+        values, *_ = read_stored(path)
     except DataError:
         return False
     return not shows_scene(values)

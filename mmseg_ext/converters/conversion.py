@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Protocol, TypeVar
 
 import cv2
@@ -21,11 +23,19 @@ from ..checks import examine, splits_of_folder
 from ..datasets import ImageReading, read_metadata
 from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import holds_indices, labels_of, read_grey, repaired_labels
-from ..datasets.reading import image_info, is_tiff, part_of, read_pixels
+from ..datasets.raw_mask import holds_indices, is_chromatic, labels_of, read_grey, repaired_labels
+from ..datasets.reading import image_info, is_tiff, orientation, part_of, read_pixels
 from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
 from ..errors import ConfigError, DataError
-from ..geo import RasterInfo, burn_lines, disagreement, ground_sampling_distance, write_geotiff
+from ..geo import (
+    RasterInfo,
+    burn_lines,
+    disagreement,
+    ground_sampling_distance,
+    log_doubts,
+    source_files,
+    write_geotiff,
+)
 from ..geo.raster import Window, transform_at
 from ..tiling import windows
 from .published import CATALOGUE, OPM
@@ -39,6 +49,7 @@ _FORMAT = 1
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
 _NAMED_ERRORS = 5
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,12 +165,18 @@ def key_of(*parts: object) -> str:
 
 
 def stamp(path: str) -> list[str | int]:
-    """Return name, size and time of a file, which tell whether it is the same; a DataError if it cannot be opened."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise DataError(f"{path}: {str(error.strerror).lower()}; check the path") from None
-    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
+    """Return names, sizes and times of a file and of those that it depends on, which tell whether it is the same.
+
+    A file that cannot be opened is a DataError.
+    """
+    found: list[str | int] = []
+    for file in source_files(path):
+        try:
+            status = os.stat(file)
+        except OSError as error:
+            raise DataError(f"{file}: {str(error.strerror).lower()}; check the path") from None
+        found += [os.path.basename(file), status.st_size, status.st_mtime_ns]
+    return found
 
 
 def scaled(reading: ImageReading, pixels: np.ndarray, settings: ConversionSettings, path: str) -> ImageReading:
@@ -193,10 +210,6 @@ def _without_holes(values: np.ndarray, valid: np.ndarray | None, hole_value: int
     return None if combined.all() else combined
 
 
-def _read_grey(path: str, window: Window | None = None) -> _Array:
-    return read_grey(path, window), None
-
-
 def _parts(path: str, wins: Sequence[Window], read: Callable[..., _Array]) -> Iterator[_Array]:
     """Yield what ``read`` returns of each window; a file that cannot be read in part is read once."""
     if len(wins) == 1 or is_tiff(path):
@@ -208,21 +221,14 @@ def _parts(path: str, wins: Sequence[Window], read: Callable[..., _Array]) -> It
         yield part_of(values, window), None if own is None or own.all() else own
 
 
-def _is_chromatic(path: str) -> bool:
-    """Return whether the mask at ``path`` shows roads in a colour on black, so that its values are not labels."""
-    if image_info(path).bands != 3 or read_grey(path).max() != IGNORE:
-        return False
-    values, _ = read_pixels(path)
-    return values.shape[2] == 3 and bool(np.ptp(values.astype(np.int16), axis=2).max() > 0)
-
-
 @dataclass(frozen=True)
 class _SceneFacts:
-    """What was learned of one scene before anything is written: its header, the values that its mask has."""
+    """What was learned of one scene before anything is written: its header, and of its mask the values and nodata."""
 
     image: RasterInfo
     values: np.ndarray
     indices_apply: bool
+    has_nodata: bool = False
 
 
 class _ImagesAndMasks:
@@ -250,7 +256,7 @@ class _ImagesAndMasks:
     def inspect(self, scene: Scene) -> _SceneFacts:
         image = image_info(scene.image)
         values = np.zeros(256, bool)
-        chromatic = False
+        chromatic = has_nodata = False
         if scene.mask is not None:
             try:
                 mask = image_info(scene.mask)
@@ -263,13 +269,14 @@ class _ImagesAndMasks:
             if self.read_labels is not None:
                 self.read_labels(scene.mask)
                 return _SceneFacts(image, values, True)
-            for grey, _ in _parts(scene.mask, self.tiles(scene, image), _read_grey):
+            for grey, valid in _parts(scene.mask, self.tiles(scene, image), read_grey):
                 labels_of(grey, self._could_be_indices(grey), self.settings.num_classes, scene.mask)
-                values |= np.bincount(grey.ravel(), minlength=256) > 0
-            chromatic = not self.raw.indices and _is_chromatic(scene.mask)
+                has_nodata |= valid is not None
+                values |= np.bincount(grey.ravel() if valid is None else grey[valid], minlength=256) > 0
+            chromatic = not self.raw.indices and is_chromatic(scene.mask)
         elif scene.lines is not None:
             burn_lines(scene.lines, image, self.settings.road_width, (0, 0, 1, 1))
-        return _SceneFacts(image, values, not chromatic)
+        return _SceneFacts(image, values, not chromatic, has_nodata)
 
     def _could_be_indices(self, grey: np.ndarray) -> bool:
         if self.indices or self.raw.indices is not None:
@@ -281,6 +288,17 @@ class _ImagesAndMasks:
         """Inspect all scenes, and decide from all masks together what their values mean."""
         for scene, found in in_parallel(self.inspect, self.scenes, self.settings.workers, "looking"):
             self.facts[scene.name] = found
+        turned = [scene.image for scene in self.scenes if scene.mask and orientation(scene.image) != 1]
+        if turned:
+            logger.warning(
+                "%s: has an EXIF orientation (%d images have), which is not applied; see that its mask is drawn on the "
+                "pixels as they are stored, not as viewers show them", turned[0], len(turned),
+            )  # fmt: skip
+        with_nodata = [scene.mask for scene in self.scenes if self.facts[scene.name].has_nodata]
+        if with_nodata and not any(found.values[0] for found in self.facts.values()):
+            raise DataError(
+                f"{with_nodata[0]}: no mask has background, all but roads is nodata or transparent; fill that with 0"
+            )
         if self.raw.indices is None and not self.indices:
             # 255 is road in 0/255 masks and ignore in 0/1 masks: all masks together tell which
             seen = np.zeros(256, bool)
@@ -293,14 +311,15 @@ class _ImagesAndMasks:
     def reading(self, scenes: Sequence[Scene]) -> ImageReading:
         images = [found.image for found in self.facts.values()]
         first = self.facts[scenes[0].name].image
-        odd = next((image for image in images if image.dtype != first.dtype), None)
+        odd = next((image for image in images if image.kind != first.kind), None)
         if odd is not None:
             raise DataError(
-                f"{odd.path}: {odd.dtype} pixels, but {first.path} has {first.dtype}; one scaling cannot fit both"
+                f"{odd.path}: {odd.kind} pixels, but {first.path} has {first.kind}; one scaling cannot fit both"
             )
         gsd_m = self.settings.gsd or self.raw.gsd_m or _median_gsd_m(images)
         reading = ImageReading(bands=None if self.settings.bands is None else tuple(self.settings.bands), gsd_m=gsd_m)
-        reading.select(np.zeros((1, 1, first.bands), first.dtype), first.path)
+        reading.select(np.zeros((1, 1, first.bands_for(reading.bands)), first.dtype), first.path)
+        any(log_doubts(image.path, reading.bands) for image in images if is_tiff(image.path) and image.may_have_holes)
         if first.dtype == "uint8":
             return reading
         training = [scene for scene in scenes if "train" in scene.splits]
@@ -313,7 +332,7 @@ class _ImagesAndMasks:
         """Return some valid pixels (N, B) of a scene."""
         parts = []
         wins = self.tiles(scene, self.facts[scene.name].image)
-        for values, valid in _parts(scene.image, wins, read_pixels):
+        for values, valid in _parts(scene.image, wins, partial(read_pixels, bands=reading.bands)):
             valid = _without_holes(values, valid, self.raw.hole_value)
             chosen = reading.select(values, scene.image)
             flat = chosen.reshape(-1, chosen.shape[2]) if valid is None else chosen[valid]
@@ -332,8 +351,11 @@ class _ImagesAndMasks:
             yield from (part_of(labels, window).copy() for window in wins)
             return
         indices = self.indices and found.indices_apply
-        for grey, _ in _parts(scene.mask, wins, _read_grey):
-            yield labels_of(grey, indices, self.settings.num_classes, scene.mask).copy()
+        for grey, valid in _parts(scene.mask, wins, read_grey):
+            labels = labels_of(grey, indices, self.settings.num_classes, scene.mask).copy()
+            if valid is not None:
+                labels[~valid] = IGNORE
+            yield labels
 
     def write(self, writer: VocWriter, scene: Scene) -> None:
         """Write the tiles of ``scene``; a tile without any image is left out."""
@@ -341,7 +363,8 @@ class _ImagesAndMasks:
         wins = self.tiles(scene, image, overlapping=True)
         whole = scene.part is None and len(wins) == 1
         stems, statistics = [], []
-        parts = zip(wins, _parts(scene.image, wins, read_pixels), self.labels(scene, wins), strict=True)
+        read = partial(read_pixels, bands=writer.reading.bands)
+        parts = zip(wins, _parts(scene.image, wins, read), self.labels(scene, wins), strict=True)
         for window, (values, own), mask in parts:
             stem = scene.name if whole else f"{scene.name}_r{window[0]:05d}_c{window[1]:05d}"
             valid = _without_holes(values, own, self.raw.hole_value)

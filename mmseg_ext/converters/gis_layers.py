@@ -15,7 +15,7 @@ import numpy as np
 from ..datasets import ImageReading
 from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
-from ..geo import GridSource, GroundGrid, RasterInfo, grid_of, raster_info, write_geotiff
+from ..geo import GridSource, GroundGrid, RasterInfo, grid_of, log_doubts, raster_info, write_geotiff
 from ..geo.raster import Window
 from .conversion import Conversion, carry_out, in_parallel, key_of, scaled, stamp
 from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
@@ -217,7 +217,7 @@ class _Tiling:
     def _tiles(self, scene: Scene, windows: Sequence[Window]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield values (H, W, B), valid (H, W) and labels (H, W) of each window."""
         grid = self.grids[self.places[scene.name][0]]
-        with GridSource(scene.image, grid) as source:
+        with GridSource(scene.image, grid, self.settings.bands) as source:
             for window in windows:
                 values, valid = source.read(window)
                 labels = self.labels[grid.crs].read(window)
@@ -271,7 +271,8 @@ class _Tiling:
     def reading(self, scenes: Sequence[Scene]) -> ImageReading:
         reading = ImageReading(bands=self.settings.bands, gsd_m=round(self.gsd_m, 4))
         for info in self.infos.values():
-            reading.select(np.zeros((1, 1, info.bands), info.dtype), info.path)
+            reading.select(np.zeros((1, 1, info.bands_for(reading.bands)), info.dtype), info.path)
+            log_doubts(info.path, reading.bands)
         first = next(iter(self.infos.values()))
         if first.dtype == "uint8":
             return reading
@@ -308,7 +309,7 @@ def _names(rasters: Sequence[str]) -> dict[str, str]:
 
 
 def _placed_info(path: str) -> RasterInfo:
-    info = raster_info(path)
+    info = raster_info(path, colours=True)
     if info.crs is None or info.transform is None:
         raise DataError(f"{path}: has no georeference, so roads cannot be placed on it; give it one")
     return info
@@ -323,10 +324,10 @@ def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, Groun
     grids: dict[str, GroundGrid] = {}
     shared: dict[str, GroundGrid] = {}
     for name, info in infos.items():
-        if (info.dtype, info.bands) != (first.dtype, first.bands):
+        if (info.kind, info.bands) != (first.kind, first.bands):
             raise DataError(
-                f"{info.path}: {info.bands} bands of {info.dtype}, but {first.path} has {first.bands} of "
-                f"{first.dtype}; one scaling cannot fit both"
+                f"{info.path}: {info.bands} bands of {info.kind}, but {first.path} has {first.bands} of "
+                f"{first.kind}; one scaling cannot fit both"
             )
         grid = grid_of(info, gsd_m)
         gsd_m = gsd_m or grid.gsd_m

@@ -14,6 +14,7 @@ from ..datasets import voc
 from ..datasets.raw_mask import find_folders, pair_files
 from ..datasets.reading import image_info
 from ..errors import ConfigError, DataError
+from ..files import visible
 from .scenes import COMMON, SPLITTING, ConversionSettings, RawDataSet, Scene, area_parts, assign_splits
 
 
@@ -163,7 +164,7 @@ def find_deepglobe(source: str, settings: ConversionSettings) -> list[Scene]:
     """Return the labelled images of the download in ``source``; its valid/ and test/ have no masks."""
     train = os.path.join(source, "train")
     folder = train if os.path.isdir(train) else source
-    if not any(name.endswith("_sat.jpg") for name in os.listdir(folder)):
+    if not any(name.endswith("_sat.jpg") for name in visible(folder)):
         raise DataError(f"{folder}: holds no x_sat.jpg beside x_mask.png; name the folder that holds train/")
     return scenes_of_pairs(pair_files(folder, folder), settings)
 
@@ -232,7 +233,7 @@ def _chip(name: str) -> str | None:
 
 
 def _chips_in(folder: str) -> dict[str, str]:
-    return {chip: os.path.join(folder, name) for name in sorted(os.listdir(folder)) if (chip := _chip(name))}
+    return {chip: os.path.join(folder, name) for name in visible(folder) if (chip := _chip(name))}
 
 
 def _areas(source: str) -> Iterator[str]:

@@ -11,7 +11,8 @@ from mmseg.datasets.builder import PIPELINES
 
 from ..errors import ConfigError, DataError
 from .raw_mask import read_stored
-from .reading import ImageReading, image_info, read_pixels
+from .reading import ImageReading, image_info, orientation, read_pixels
+from .voc import IGNORE
 
 CONVERT_HINT = "convert the data with: python tools/convert_dataset.py pair SOURCE DEST"
 
@@ -84,14 +85,17 @@ class LoadRoadImage:
         return results
 
 
-def read_mask(path: str) -> np.ndarray:
-    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W); another file is a DataError."""
-    values, _ = read_stored(path)
+def read_mask(path: str, ignore_index: int = IGNORE) -> np.ndarray:
+    """Return the single-band 8-bit label mask at ``path`` as uint8 (H, W); another file is a DataError.
+
+    Its nodata becomes ``ignore_index``.
+    """
+    values, _, valid = read_stored(path)
     if values.shape[2] != 1 or values.dtype != np.uint8:
         raise DataError(
             f"{path}: {values.shape[2]} band(s) of {values.dtype}, but a mask holds one 8-bit label; {CONVERT_HINT}"
         )
-    return values[:, :, 0]
+    return values[:, :, 0] if valid is None else np.where(valid, values[:, :, 0], ignore_index).astype(np.uint8)
 
 
 def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: str) -> None:
@@ -111,9 +115,12 @@ def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: st
 def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_path: str, image_path: str) -> None:
     """Refuse a mask (H, W, ...) whose rows and columns are not its image's, by a DataError."""
     if tuple(mask_shape[:2]) != tuple(image_shape[:2]):
+        turned = (
+            "" if (exif := orientation(image_path)) == 1 else f" with EXIF orientation {exif}, which is not applied"
+        )
         raise DataError(
             f"{mask_path}: the mask is {mask_shape[1]}x{mask_shape[0]} px but its image {image_path} is "
-            f"{image_shape[1]}x{image_shape[0]} px; export both at the same size"
+            f"{image_shape[1]}x{image_shape[0]} px{turned}; export both at the same size"
         )
 
 
@@ -124,7 +131,8 @@ def _valid_pixels(results: dict) -> np.ndarray | None:
     if "img_info" not in results:
         return None
     path = os.path.join(results.get("img_prefix") or "", results["img_info"]["filename"])
-    return read_pixels(path)[1] if image_info(path).may_have_holes else None
+    bands = results.get("reading", ImageReading()).bands
+    return read_pixels(path, bands=bands)[1] if image_info(path).may_have_holes else None
 
 
 @PIPELINES.register_module()
@@ -137,7 +145,7 @@ class LoadRoadMask:
     def __call__(self, results: dict) -> dict:
         """Add the mask; refuse one whose labels or size do not fit."""
         path = os.path.join(results.get("seg_prefix") or "", results["ann_info"]["seg_map"])
-        mask = read_mask(path)
+        mask = read_mask(path, results["ignore_index"])
         check_labels(mask, results["num_classes"], results["ignore_index"], path)
         if "img" in results:
             check_same_size(mask.shape, results["img"].shape, path, results["filename"])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from ..errors import DataError
+from ..files import visible
+from ..geo import raster_info, read_raster
 from ..geo.raster import Window
-from .reading import is_tiff, part_of, read_pixels
+from .reading import is_tiff, open_image, part_of, read_pixels
 from .voc import IGNORE, IMAGE_SUFFIXES, IMAGES, MASKS, RAW_MASK_SUFFIXES, Pair, list_files
 
 IMAGE_ROLES = ("_sat", "_image", "_img", "_rgb", "_ortho")
@@ -35,8 +37,11 @@ _MAX_BETWEEN = 0.1
 _BETWEEN = (64, 191)
 _MAX_CHANNEL_DIFFERENCE = 24
 _PHOTOGRAPH_COLOURS = 64
+_MAX_CLASSES = 16
 
 _Clash = tuple[str, str, str]
+_Values = tuple[np.ndarray, np.ndarray | None]
+_Stored = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def find_folders(source: str) -> tuple[str, str]:
     """
     if not os.path.isdir(source):
         raise DataError(f"{source}: no such folder")
-    names = sorted(os.listdir(source))
+    names = visible(source)
     folders = [name for name in names if os.path.isdir(os.path.join(source, name))]
     images = [name for name in folders if name.casefold() in _IMAGE_FOLDERS]
     masks = [name for name in folders if name.casefold() in _MASK_FOLDERS]
@@ -141,73 +146,132 @@ def find_folders(source: str) -> tuple[str, str]:
     )
 
 
-def _read_modes(path: str, modes: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return values (H, W) and RGB palette (K, 3) of an image in one of Pillow's ``modes``; None for other files."""
+def _is_indexed(image: Image.Image) -> bool:
+    """Return whether the values of an image, not their colours, are the mask: indices of a palette from black."""
+    return image.mode == "P" and (image.getpalette() or [0])[:3] == [0, 0, 0]
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    return DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split")
+
+
+def _zeroed(values: np.ndarray, valid: np.ndarray | None) -> _Values:
+    """Return ``values`` (H, W, B), 0 where they are not ``valid`` (H, W), and that; None where all are."""
+    if valid is None or valid.all():
+        return values, None
+    return np.where(valid[:, :, None], values, 0).astype(values.dtype), valid
+
+
+def _read_pillow(path: str, is_wanted: Callable[[Image.Image], bool]) -> _Stored | None:
+    """Return what `read_stored` does of an image of one channel that is wanted; None for other files."""
     if is_tiff(path):
-        return None, None
+        return None
     try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                return None, None
-            palette = image.getpalette() if image.mode == "P" else None
-            return np.array(image, dtype=np.uint8), None if palette is None else np.reshape(palette, (-1, 3))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with open_image(path) as image:
+            if not is_wanted(image):
+                return None
+            values, palette = np.array(image, dtype=np.uint8), image.getpalette() if image.mode == "P" else None
+            clear = image.info.get("transparency", ())
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out of the split") from None
+    nodata = [clear] if isinstance(clear, int) else [i for i, alpha in enumerate(clear) if not alpha]
+    nodata = [value for value in nodata if value]  # nodata 0 is background
+    values, valid = _zeroed(values[:, :, None], ~np.isin(values, nodata) if nodata else None)
+    return values, None if palette is None else np.reshape(palette, (-1, 3)), valid
+
+
+def _read_values(path: str, window: Window | None = None) -> _Values:
+    """Return values (H, W, B) of any file, 0 where they are not valid, and valid pixels (H, W), None for all."""
+    try:
+        values, valid = read_raster(path, window) if is_tiff(path) else read_pixels(path, window)
+    except DataError as error:
+        raise DataError(str(error).replace("cannot be read as an image", "cannot be read as a mask")) from None
+    if valid is not None and is_tiff(path) and raster_info(path).nodata == 0:
+        valid = valid | (values == 0).all(axis=2)
+    return _zeroed(values, valid)
 
 
 def _one_channel(values: np.ndarray, path: str) -> np.ndarray:
     """Return a deep one-band mask as uint8: class indices as they are, grey values by their share of white."""
-    if np.issubdtype(values.dtype, np.floating):
-        raise DataError(f"{path}: floating-point pixels; export the mask as 8-bit")
     if values.dtype == np.uint8:
         return values
-    deep = values.astype(np.int64)
-    return (deep if deep.max() <= IGNORE else deep * 255 // 65535).clip(0, 255).astype(np.uint8)
+    if values.dtype.kind == "f" and (broken := values != np.rint(values)).any():
+        raise DataError(f"{path}: floating-point pixels such as {values[broken][0]:g}; export whole numbers")
+    if values.size and values.min() < 0:
+        raise DataError(f"{path}: values such as {values.min():g}; declare them as nodata, or export the mask as 8-bit")
+    deep = values.clip(0, np.iinfo(np.int32).max).astype(np.int64)
+    if deep.max(initial=0) <= IGNORE:
+        return deep.astype(np.uint8)
+    levels = np.unique(deep)
+    if len(levels) > 1 and 0 < levels[-2] < _MAX_CLASSES:
+        raise DataError(
+            f"{path}: values {first_values(levels)}; declare {levels[-1]} as nodata, or export other labels"
+        )
+    return (deep * 255 // 65535).clip(0, 255).astype(np.uint8)
 
 
-def read_grey(path: str, window: Window | None = None) -> np.ndarray:
-    """Return a mask of any kind in one channel, uint8 (H, W): grey values, or the indices of a palette from black.
+def read_grey(path: str, window: Window | None = None) -> _Values:
+    """Return a mask of any kind in one channel: grey values, or the indices of a palette from black.
 
     ``window`` is (row, column, height, width) of the part to read; all of it when None.
+
+    Returns:
+        grey uint8 (H, W), 0 where nothing is known, and valid (H, W) bool, None where all is known. Nothing is known
+        where the file says nodata, NaN, alpha 0 or masked; nodata 0 is background.
 
     Raises:
         DataError: unreadable, or colours that are not black and one other.
     """
-    indices, palette = _read_modes(path, ["P"])
-    if indices is not None and palette is not None and palette[:1].tolist() == [[0, 0, 0]]:
-        return part_of(indices, window)
-    try:
-        values, _ = read_pixels(path, window)
-    except DataError as error:
-        raise DataError(str(error).replace("cannot be read as an image", "cannot be read as a mask")) from None
+    one_channel = _read_pillow(path, lambda image: image.mode == "L" or _is_indexed(image))
+    if one_channel is None:
+        values, valid = _read_values(path, window)
+    else:
+        values, _, valid = one_channel
+        values, valid = part_of(values, window), None if valid is None else part_of(valid, window)
     if values.shape[2] == 1:
-        return _one_channel(values[:, :, 0], path)
+        return _one_channel(values[:, :, 0], path), valid
     if values.shape[2] != 3:
         raise DataError(f"{path}: {values.shape[2]} bands; export the mask with one band, roads white on black")
     if values.dtype != np.uint8:
         raise DataError(f"{path}: three bands of {values.dtype}; export the mask with one 8-bit band")
     if np.ptp(values.astype(np.int16), axis=2).max() <= _MAX_CHANNEL_DIFFERENCE:
-        return values.max(axis=2)
+        return values.max(axis=2), valid
     unique = np.unique(values.reshape(-1, 3), axis=0)
     if len(unique) == 2 and not unique[0].any():
-        return np.where(values.any(axis=2), 255, 0).astype(np.uint8)
+        return np.where(values.any(axis=2), 255, 0).astype(np.uint8), valid
     hint = "are the two folders exchanged?" if len(unique) > _PHOTOGRAPH_COLOURS else "export roads white on black"
     raise DataError(f"{path}: {len(unique)} colours, not black and one other; {hint}")
 
 
-def read_stored(path: str) -> tuple[np.ndarray, np.ndarray | None]:
+def is_chromatic(path: str) -> bool:
+    """Return whether the mask at ``path`` shows roads in a colour on black, so that its values are not labels."""
+    if is_tiff(path):
+        coloured = raster_info(path).bands == 3
+    else:
+        with open_image(path) as image:
+            coloured = not image.mode.startswith(("1", "L", "I", "F")) and not _is_indexed(image)
+    if not coloured or read_grey(path)[0].max() != IGNORE:
+        return False
+    values, _ = _read_values(path)
+    return values.shape[2] == 3 and bool(np.ptp(values.astype(np.int16), axis=2).max() > 0)
+
+
+def read_stored(path: str) -> _Stored:
     """Return what the mask file at ``path`` holds, whatever its kind.
 
     Returns:
-        values (H, W, B) as stored, alpha left out: indices of a palette image, 0 and 1 of a 1-bit image; and the
-        palette's RGB colours (K, 3), None without one.
+        values (H, W, B) as stored, alpha left out, 0 where nothing is known: indices of a palette image, 0 and 1 of a
+        1-bit image; the palette's RGB colours (K, 3), None without one; and valid pixels as `read_grey` returns them.
 
     Raises:
         DataError: missing, truncated or not an image.
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
-    values, palette = _read_modes(path, ["1", "L", "P"])
-    return (read_pixels(path)[0] if values is None else values[:, :, None]), palette
+    found = _read_pillow(path, lambda image: image.mode in ("1", "L", "P"))
+    if found is not None:
+        return found
+    values, valid = _read_values(path)
+    return values, None, valid
 
 
 def shows_scene(values: np.ndarray) -> bool:
@@ -266,18 +330,27 @@ def repaired_labels(path: str, num_classes: int = 2, road_is_ignore: bool = Fals
     """Return the labels (H, W) that a single mask means which stands in a data set of labels but may be none.
 
     Labels stay as they are, unless the palette says the opposite; black and one other colour, as palette, colour or
-    grey of any depth, are background and road. With ``road_is_ignore``, 255 beside 0 means road, not ignore.
+    grey of any depth, are background and road. With ``road_is_ignore``, 255 beside 0 means road, not ignore. Where
+    nothing is known, labels are 255.
 
     Raises:
         DataError: unreadable, or there is more than one answer.
     """
-    stored, palette = read_stored(path)
+    stored, palette, valid = read_stored(path)
+    labels = _meaning(stored, palette, num_classes, road_is_ignore, path)
+    return labels if valid is None else np.where(valid, labels, IGNORE).astype(np.uint8)
+
+
+def _meaning(
+    stored: np.ndarray, palette: np.ndarray | None, num_classes: int, road_is_ignore: bool, path: str
+) -> np.ndarray:
+    """Return the labels (H, W) that values as `read_stored` returns them mean."""
     if palette is not None and int(stored.max()) < len(palette):
         shown = np.unique(palette[np.unique(stored)], axis=0)
         misled = palette[0].any() or not np.isin(stored, [*range(num_classes), IGNORE]).all()
         if misled and len(shown) <= 2 and not shown[0].any():
             return palette[stored[:, :, 0]].any(axis=2).astype(np.uint8)
-    grey = stored[:, :, 0] if stored.shape[2] == 1 and stored.dtype == np.uint8 else read_grey(path)
+    grey = stored[:, :, 0] if stored.shape[2] == 1 and stored.dtype == np.uint8 else read_grey(path)[0]
     own = stored.shape[2] == 1 and bool(np.isin(stored, [*range(num_classes), IGNORE]).all())
     if own and not (road_is_ignore and num_classes == 2 and not (grey == 1).any()):
         return grey

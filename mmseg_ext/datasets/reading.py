@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ..errors import DataError, MissingExtraError
 from ..geo import RasterInfo, raster_info, read_raster
@@ -23,12 +24,52 @@ _DTYPES = {"I": "int32", "F": "float32"}
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _PLAIN = ("1", "L", "RGB", "RGBA", "LA")
 _TAIL = 64
+_MAX_PX = 2**30  # OpenCV's limit
+_LIMIT = threading.Lock()
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 
 def is_tiff(path: str) -> bool:
     """Return whether ``path`` is a TIFF, which is read by GDAL, in parts if need be."""
     return path.lower().endswith((".tif", ".tiff"))
+
+
+@contextlib.contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """Open an image with Pillow, whose limit of 0.18 gigapixels is less than an orthomosaic or its mask may have.
+
+    Raises:
+        DataError: it is too large to be decoded at once.
+        OSError, SyntaxError, ValueError: not an image.
+    """
+    with _LIMIT:  # it is the whole process's
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        if image.width * image.height > _MAX_PX:
+            raise DataError(
+                f"{path}: {image.width} x {image.height} px are too many to decode at once; make it a tiled GeoTIFF, "
+                "which is read in parts: gdal_translate -co TILED=YES"
+            )
+        yield image
+
+
+def orientation(path: str) -> int:
+    """Return how viewers turn or mirror the image at ``path`` (EXIF, 1 to 8); 1, as it is, where nothing says it.
+
+    No reader here does so: pixels are where the file has them, as in GDAL and GIS programs.
+    """
+    try:
+        with open_image(path) as image:
+            if image.format == "PNG" and "exif" not in image.info:
+                return 1  # Pillow would decode all of it to look behind the pixels
+            found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (DataError, OSError, SyntaxError, ValueError):
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def part_of(array: np.ndarray, window: Window | None) -> np.ndarray:
@@ -71,13 +112,13 @@ def image_info(path: str) -> RasterInfo:
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
     if is_tiff(path):
-        return raster_info(path)
+        return raster_info(path, colours=True)
     stem = os.path.splitext(path)[0]
     if any(os.path.isfile(stem + end) for end in _WORLD_FILES):
         with contextlib.suppress(MissingExtraError):
-            return raster_info(path)
+            return raster_info(path, colours=True)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             grey = image.mode.startswith(("1", "L", "I", "F"))
             deep = image.mode.startswith("I;16") or _is_16_bit_png(path, image)
             return RasterInfo(
@@ -87,14 +128,17 @@ def image_info(path: str) -> RasterInfo:
                 bands=1 if grey else 3,
                 dtype="uint16" if deep else _DTYPES.get(image.mode, "uint8"),
                 has_alpha=image.mode in _ALPHA or "transparency" in image.info,
+                alpha_band=(2 if grey else 4) if image.mode in _ALPHA else None,
             )
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 
-def _split_alpha(values: np.ndarray, has_alpha: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _split_alpha(
+    values: np.ndarray, has_alpha: bool, wanted: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     values = values[:, :, None] if values.ndim == 2 else values
-    if not has_alpha:
+    if not has_alpha or values.shape[2] in (wanted or ()):
         return values, None
     valid = values[:, :, -1] > 0
     return values[:, :, :-1], None if valid.all() else valid
@@ -115,11 +159,14 @@ def _read_fast(path: str, image: Image.Image) -> np.ndarray | None:
         return None
 
 
-def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+def read_pixels(
+    path: str, window: Window | None = None, bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the values and the valid pixels of the image at ``path``, any file that Pillow or GDAL reads.
 
-    A TIFF may have any number of bands. ``window`` is (row, column, height, width) of the part to return, in pixels;
-    all of it when None.
+    A TIFF may have any number of bands; a colour table becomes its colours. ``window`` is (row, column, height, width)
+    of the part to return, in pixels; all of it when None. All bands are returned, but alpha only where it is among the
+    ``bands`` that are wanted: it is data then.
 
     Returns:
         values (H, W, B) in the file's type and band order (RGB), alpha left out, and valid (H, W) bool, None where
@@ -130,9 +177,9 @@ def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np
         MissingExtraError: a TIFF, and rasterio is not installed.
     """
     if is_tiff(path):
-        return read_raster(path, window)
+        return read_raster(path, window, colours=True, wanted=bands)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             transparent = "transparency" in image.info
             if _is_16_bit_png(path, image):
                 image.load()
@@ -140,18 +187,18 @@ def read_pixels(path: str, window: Window | None = None) -> tuple[np.ndarray, np
                 if raw is None:
                     raise OSError("damaged PNG")
                 rgb = raw[:, :, [2, 1, 0, *range(3, raw.shape[2])]] if raw.ndim == 3 else raw
-                values, valid = _split_alpha(rgb, has_alpha=rgb.shape[2:] == (4,))
+                values, valid = _split_alpha(rgb, rgb.shape[2:] == (4,), bands)
             elif (fast := _read_fast(path, image)) is not None:
                 values, valid = fast, None
             elif image.mode.startswith(("I", "F")):
                 values, valid = np.array(image)[:, :, None], None
             elif transparent or image.mode not in _PLAIN:
                 mode = "RGBA" if transparent or image.mode in _ALPHA else "RGB"
-                values, valid = _split_alpha(np.array(image.convert(mode)), mode == "RGBA")
+                values, valid = _split_alpha(np.array(image.convert(mode)), mode == "RGBA", bands)
             else:
                 grey = image.convert("L") if image.mode == "1" else image
-                values, valid = _split_alpha(np.array(grey), image.mode in _ALPHA)
-    except (OSError, SyntaxError, ValueError, cv2.error, Image.DecompressionBombError) as error:
+                values, valid = _split_alpha(np.array(grey), image.mode in _ALPHA, bands)
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
         raise _unreadable(path, error) from None
     return part_of(values, window), None if valid is None else part_of(valid, window)
 
@@ -208,12 +255,24 @@ class ImageReading:
             )
         return values
 
+    def check_depth(self, dtype: str, path: str) -> None:
+        """Refuse, by a DataError, values of a type that cannot be those that the scaling was made for."""
+        if self.low is None or self.high is None:
+            return
+        kind, top = np.dtype(dtype), max(self.high)
+        if (kind == np.uint8 and top > 255) or (kind.kind in "iu" and top <= 1):
+            raise DataError(
+                f"{path}: {dtype} pixels, but images are scaled from {min(self.low):g} (black) to {top:g} (white); "
+                "give the image in the depth and unit of the training images"
+            )
+
     def scale(self, values: np.ndarray, path: str) -> np.ndarray:
         """Return ``values`` (H, W, B), bands already selected, as uint8.
 
         Raises:
-            DataError: more than 8 bits, and no scaling is known.
+            DataError: more than 8 bits, and no scaling is known; or the scaling is for another depth.
         """
+        self.check_depth(values.dtype.name, path)
         if self.low is None or self.high is None:
             if values.dtype == np.uint8:
                 return values
@@ -249,7 +308,7 @@ class ImageReading:
         Raises:
             DataError: unreadable, or the bands or the depth do not fit.
         """
-        values, valid = read_pixels(path)
+        values, valid = read_pixels(path, bands=self.bands)
         return self.as_read(values, valid, path), valid
 
     def as_dict(self) -> dict:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
-from ..files import write_text
+from ..files import visible, write_text
 
 IMAGES, MASKS, LISTS = "JPEGImages", "SegmentationClass", os.path.join("ImageSets", "Segmentation")
 METADATA_FILE = "dataset.json"
@@ -95,9 +95,12 @@ def is_utf8(name: str) -> bool:
 
 
 def list_files(folder: str, suffixes: Sequence[str]) -> list[str]:
-    """Return the sorted names of the files in ``folder`` with one of ``suffixes``; none if there is no such folder."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+    """Return the sorted names of the files in ``folder`` with one of ``suffixes``; none if there is no such folder.
+
+    Hidden files are left out.
+    """
+    names = visible(folder) if os.path.isdir(folder) else []
+    return [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
 
 
 def _by_stem(folder: str, suffixes: Sequence[str]) -> tuple[dict[str, str], list[Flaw]]:

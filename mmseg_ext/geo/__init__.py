@@ -4,9 +4,11 @@ What needs a package that is not installed raises a MissingExtraError that says 
 """
 
 from .cog import disk_needed, write_cog
+from .doubts import glimpses, log_doubts
 from .grid import GridSource, GroundGrid, grid_of
 from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
 from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
+from .sources import source_files
 from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
 
 __all__ = [
@@ -22,10 +24,12 @@ __all__ = [
     "clipped",
     "disagreement",
     "disk_needed",
+    "glimpses",
     "grid_of",
     "ground_sampling_distance",
     "height_unit_m",
     "joined",
+    "log_doubts",
     "metric_crs",
     "metric_of",
     "raster_info",
@@ -33,6 +37,7 @@ __all__ = [
     "read_lines",
     "read_raster",
     "reprojected",
+    "source_files",
     "write_cog",
     "write_geotiff",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,9 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .metric import ground_sampling_distance, metric_of
+from .metric import PixelFrame, ground_sampling_distance, metric_of
 from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
 from .vector import outline
+from .virtual import expanded, has_colour_table, with_alpha_as_data
 
 vrt = LazyModule("rasterio.vrt", "geo", "resampling")
 _SAME = 1e-6  # of a pixel
@@ -73,14 +75,15 @@ def grid_of(info: RasterInfo, gsd_m: float | None = None) -> GroundGrid:
     crs, unit_m = metric_of(info.crs, np.array([left + right, bottom + top]) / 2, info.path)
     assert crs is not None
     if crs != info.crs:
-        height, width = GroundGrid(crs, 0.0, 0.0, 1.0, 1.0).window_of(info)[2:]
-        own_gsd_m = round(math.sqrt(height * width / (info.height * info.width)), 4) or own_gsd_m
+        own_gsd_m = round(PixelFrame(info).pixel_size, 4) or own_gsd_m
         left, _, _, top = outline(info, crs).bounds
     return GroundGrid(crs, left, top, (gsd_m or own_gsd_m) / unit_m, unit_m)
 
 
 class GridSource:
     """A raster read on a `GroundGrid`: its own pixels where the grids agree, else resampled.
+
+    All bands are read; alpha is one of them where its number is among the ``bands`` that are wanted.
 
     Resampled values are the average of the valid pixels where the grid is coarser than the raster, else bilinear. A
     context manager, for one thread at a time.
@@ -93,13 +96,15 @@ class GridSource:
         DataError: missing or unreadable.
     """
 
-    def __init__(self, path: str, grid: GroundGrid) -> None:
+    def __init__(self, path: str, grid: GroundGrid, bands: Sequence[int] | None = None) -> None:
         with ExitStack() as files:
-            self._source = files.enter_context(RasterSource(path))
+            self._source = files.enter_context(RasterSource(path, colours=True))
             self.info = self._source.info
             self.window = grid.window_of(self.info)
+            self._count = self.info.bands_for(bands)
+            self._bands = None if self._count == self.info.bands else range(1, self._count + 1)
             own = grid.crs == self.info.crs and self._is_own(grid.transform(*self.window[:2]))
-            self._warped = None if own else _warped(self.info, grid, self.window, files)
+            self._warped = None if own else _warped(self.info, grid, self.window, self._bands is None, files)
             self._files = files.pop_all()
 
     def _is_own(self, transform: Transform) -> bool:
@@ -131,13 +136,13 @@ class GridSource:
         top, left = max(row, self.window[0]), max(column, self.window[1])
         bottom = min(row + height, self.window[0] + self.window[2])
         right = min(column + width, self.window[1] + self.window[3])
-        values = np.zeros((height, width, self.info.bands), self.info.dtype)
+        values = np.zeros((height, width, self._count), self.info.dtype)
         valid = np.zeros((height, width), bool)
         if top < bottom and left < right:
             inside = slice(top - row, bottom - row), slice(left - column, right - column)
             part = top - self.window[0], left - self.window[1], bottom - top, right - left
             if self._warped is None:
-                values[inside], known = self._source.read(*part)
+                values[inside], known = self._source.read(*part, bands=self._bands)
                 valid[inside] = True if known is None else known
             else:
                 values[inside], valid[inside] = self._read_warped(self._warped, part)
@@ -154,13 +159,22 @@ class GridSource:
         return values, valid & np.isfinite(values).all(axis=2) if values.dtype.kind == "f" else valid
 
 
-def _warped(info: RasterInfo, grid: GroundGrid, window: Window, files: ExitStack) -> Any:
-    """Return the raster ``info`` opened as if it had the pixels of a ``window`` of ``grid``, and alpha."""
+def _warped(info: RasterInfo, grid: GroundGrid, window: Window, with_alpha: bool, files: ExitStack) -> Any:
+    """Return the raster ``info`` opened as if it had the pixels of a ``window`` of ``grid``, and alpha.
+
+    Its own alpha is that, or a band of data if not ``with_alpha``.
+    """
     methods = rasterio.enums.Resampling
     own_gsd_m = ground_sampling_distance(info)
     coarser = own_gsd_m is not None and grid.gsd_m > own_gsd_m * (1 + _SAME)
     # overviews may be of any quality
     raster = files.enter_context(rasterio.open(info.path, OVERVIEW_LEVEL="NONE"))
+    stored = raster
+    if has_colour_table(raster):
+        raster = expanded(raster, info.path, files)
+    elif not with_alpha:
+        raster = with_alpha_as_data(raster, info.path, files)
+    place = {} if raster is stored else dict(src_crs=stored.crs, src_transform=stored.transform)
     row, column, height, width = window
     warped = vrt.WarpedVRT(
         raster,
@@ -170,6 +184,7 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, files: ExitStack
         width=width,
         resampling=methods.average if coarser else methods.bilinear,
         add_alpha=rasterio.enums.ColorInterp.alpha not in raster.colorinterp,
+        **place,
         UNIFIED_SRC_NODATA="YES",  # a pixel is nodata where every band is, as everywhere here
     )
     return files.enter_context(warped)

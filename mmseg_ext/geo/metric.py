@@ -21,7 +21,7 @@ _database = LazyModule("pyproj.database", "geo", _PURPOSE)
 _WGS84 = "EPSG:4326"
 _TRUE = 0.005  # a UTM zone is within 0.001, and so are the maps of most states; Web Mercator is off by more everywhere
 _STEP_M = 50.0
-_METRES_PER_DEGREE = 111_320.0
+_METRES_PER_DEGREE = 111_320.0  # within 0.4 % everywhere
 _HEIGHT_UNITS_M = {
     **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
     **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 0.01),
@@ -102,19 +102,22 @@ def _crs(name: str) -> Any:
 def ground_sampling_distance(info: RasterInfo) -> float | None:
     """Return metres per pixel of a raster, the geometric mean of both directions; None without a georeference.
 
-    Degrees are turned into metres at its upper left corner, other units as they are defined.
+    Degrees are turned into metres at its upper left corner, other units in its middle, as `metric_of` says.
+
+    Raises:
+        DataError: its place is outside its coordinate reference system.
     """
     if info.transform is None or info.crs is None:
         return None
-    a, b, _, d, e, north = info.transform
+    a, b, left, d, e, top = info.transform
     x, y = math.hypot(a, d), math.hypot(b, e)
-    crs = _crs(info.crs)
-    if crs.is_geographic:
-        x, y = x * _METRES_PER_DEGREE * math.cos(math.radians(north)), y * _METRES_PER_DEGREE
-    else:
-        metres = crs.units_factor[1]
-        x, y = x * metres, y * metres
-    return math.sqrt(x * y)
+    known = _crs(info.crs)
+    if known.is_geographic and math.isclose(known.units_factor[1], math.radians(1)) and abs(top) < 90:
+        return math.sqrt(x * _METRES_PER_DEGREE * math.cos(math.radians(top)) * (y * _METRES_PER_DEGREE))
+    right, down = info.width / 2, info.height / 2
+    middle = np.array([a * right + b * down + left, d * right + e * down + top])
+    crs, unit_m = metric_of(info.crs, middle, info.path)
+    return math.sqrt(x * unit_m * (y * unit_m)) if crs == info.crs else PixelFrame(info).pixel_size
 
 
 def height_unit_m(info: RasterInfo) -> float:

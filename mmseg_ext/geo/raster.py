@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from ..errors import DataError, LazyModule
+from .sources import source_files
+from .virtual import expanded, has_colour_table, in_pixels
 
 rasterio = LazyModule("rasterio", "geo", "reading and writing GeoTIFF")
 # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
@@ -32,6 +35,7 @@ class RasterInfo:
         bands: bands, alpha not counted.
         dtype: NumPy name of the values' type.
         has_alpha: whether an alpha band or a mask tells which pixels are valid.
+        alpha_band: number of the band that is marked as alpha, None without one.
         nodata: value of pixels without data, None without one.
         crs: coordinate reference system as an authority code or WKT, None without one.
         transform: first six coefficients of the `affine.Affine` from (column, row) of a pixel's upper left corner to
@@ -53,6 +57,17 @@ class RasterInfo:
     scale: float = 1.0
     offset: float = 0.0
     unit: str | None = None
+    alpha_band: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """Type of the values, and how they become real numbers where they are not."""
+        real = (self.scale, self.offset) == (1, 0)
+        return self.dtype if real else f"{self.dtype} of scale {self.scale:g} and offset {self.offset:g}"
+
+    def bands_for(self, wanted: Sequence[int] | None) -> int:
+        """Return how many bands there are to choose from; alpha is one only where it is among the ``wanted`` ones."""
+        return self.bands + (wanted is not None and self.alpha_band in wanted)
 
     @property
     def may_have_holes(self) -> bool:
@@ -90,26 +105,34 @@ class Georeference:
 class RasterSource:
     """A raster of any format that GDAL reads, which stays open to be read window by window; a context manager.
 
+    With ``colours`` a colour table is looked up, as for pictures; without, the values are as stored, as for classes.
     Any thread may read it, but only one at a time; a forked process must open a source of its own. GDAL caches
     decoded blocks of all rasters, up to 5 % of the machine's memory unless ``GDAL_CACHEMAX`` says otherwise.
 
     Attributes:
         info: what its header says.
         georeference: where it lies.
+        compression: as GDAL names it, None without.
+        block_px: pixels that are decoded together.
 
     Raises:
         DataError: missing or unreadable.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, colours: bool = False) -> None:
         with _open(path) as header:
-            self.info = _info(header, path)
+            self.info = _info(header, path, colours)
+            self.compression = header.compression.value if header.compression else None
+            self.block_px = max(height * width for height, width in header.block_shapes)
             points, crs = header.gcps
             self.georeference = Georeference(self.info.crs, self.info.transform, tuple(points), _crs_name(crs))
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
         # header is read without the option, for with it rasterio gives random numbers for a transform that is missing.
-        with _exact():
-            self._raster = _open(path, OVERVIEW_LEVEL="NONE")
+        with _exact(), ExitStack() as files:
+            self._raster = files.enter_context(_open(path, OVERVIEW_LEVEL="NONE"))
+            if colours and has_colour_table(self._raster):
+                self._raster = in_pixels(expanded(self._raster, path, files), files)
+            self._files = files.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +142,7 @@ class RasterSource:
 
     def close(self) -> None:
         """Close the file."""
-        self._raster.close()
+        self._files.close()
 
     def read(
         self,
@@ -132,9 +155,10 @@ class RasterSource:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the values and the valid pixels of a window.
 
-        ``bands`` count from 1, in the order wanted; None reads all but alpha. Resampled to ``out_shape`` (h, w), values
-        are bilinear where it has more pixels than the window, else the average of the valid ones, and ``valid`` is
-        that of the nearest pixel.
+        ``bands`` count from 1, in the order wanted; None reads all but alpha. A band that is marked as alpha but named
+        among them is data: programs mark the fourth of four bands so, even if it is near infrared. Resampled to
+        ``out_shape`` (h, w), values are bilinear where it has more pixels than the window, else the average of the
+        valid ones, and ``valid`` is that of the nearest pixel.
 
         Returns:
             values (h, w, B) in the file's type, and valid (h, w) bool, None where every pixel is valid. A pixel is
@@ -148,25 +172,34 @@ class RasterSource:
             return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape)
 
 
-def raster_info(path: str) -> RasterInfo:
-    """Return what the header of the raster at ``path`` says.
+def raster_info(path: str, colours: bool = False) -> RasterInfo:
+    """Return what the header of the raster at ``path`` says; ``colours`` are as in `RasterSource`.
 
     Raises:
         DataError: missing or unreadable.
     """
     with _open(path) as raster:
-        return _info(raster, path)
+        return _info(raster, path, colours)
 
 
-def read_raster(path: str, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values and the valid pixels of a raster, or of its ``window``, as `RasterSource.read` does.
+def read_raster(
+    path: str, window: Window | None = None, colours: bool = False, wanted: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the values and the valid pixels of a raster, or of its ``window``, as `RasterSource` reads them.
+
+    All bands are read; one that is marked as alpha is among them where its number is among the ``wanted`` ones.
 
     Raises:
         DataError: missing, truncated or unreadable.
         ValueError: the window is not inside the raster.
     """
-    with _open(path) as raster:  # without the georeference: naming an unusual one takes longer than reading an image
-        return _read(raster, path, window or (0, 0, raster.height, raster.width))
+    with ExitStack() as files:  # without the georeference: naming an unusual one takes longer than reading an image
+        raster = files.enter_context(_open(path))
+        if colours and has_colour_table(raster):
+            raster = expanded(raster, path, files)
+        every = range(1, raster.count + 1)
+        bands = every if wanted and (set(wanted) & set(every)) - set(_colour_bands(raster)) else None
+        return _read(raster, path, window or (0, 0, raster.height, raster.width), bands)
 
 
 def _open(path: str, **options: str) -> Any:
@@ -191,7 +224,14 @@ def _crs_name(crs: Any) -> str | None:
     return crs.to_string() if crs else None
 
 
-def _info(raster: Any, path: str) -> RasterInfo:
+def _info(raster: Any, path: str, colours: bool = False) -> RasterInfo:
+    if colours and has_colour_table(raster):
+        stored = _info(raster, path)
+        with ExitStack() as files:
+            pixels = _info(expanded(raster, path, files), path)
+        return replace(pixels, crs=stored.crs, transform=stored.transform)
+    if raster.driver == "VRT":
+        source_files(path)  # all must be there
     colour = _colour_bands(raster)
     return RasterInfo(
         path=path,
@@ -206,6 +246,7 @@ def _info(raster: Any, path: str) -> RasterInfo:
         scale=raster.scales[0],
         offset=raster.offsets[0],
         unit=raster.units[0] or None,
+        alpha_band=min(set(range(1, raster.count + 1)) - set(colour), default=None),
     )
 
 
@@ -255,7 +296,8 @@ def _valid(raster: Any, values: np.ndarray, bands: Sequence[int], where: dict[st
     parts = []
     alphas = sorted(set(range(1, raster.count + 1)) - set(_colour_bands(raster)))
     if alphas:
-        parts.append(raster.read(alphas[0], **where) > 0)
+        if alphas[0] not in bands:
+            parts.append(raster.read(alphas[0], **where) > 0)
     elif _has_mask(raster):
         parts.append(raster.read_masks(1, **where) > 0)
     nodata = [raster.nodatavals[band - 1] for band in bands]
@@ -307,9 +349,9 @@ def write_geotiff(
         profile.update(tiled=True, blockxsize=256, blockysize=256)
     if transform is not None:
         profile["transform"] = rasterio.Affine(*transform)
-    if valid is not None:
-        profile["alpha"] = "YES"
     with rasterio.open(path, "w", **profile) as raster:
+        if valid is not None:  # GDAL's option would take the first band beyond the colours
+            raster.colorinterp = [*raster.colorinterp[:-1], rasterio.enums.ColorInterp.alpha]
         raster.write(layers.transpose(2, 0, 1))
 
 

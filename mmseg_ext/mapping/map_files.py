@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..datasets.reading import ImageReading, rgb_of
-from ..datasets.voc import IMAGE_SUFFIXES
+from ..datasets.voc import IMAGE_SUFFIXES, list_files
 from ..errors import ConfigError, DataError
-from ..files import complete_file, write_text, writing
+from ..files import complete_file, is_hidden, write_text, writing
 from ..geo import RasterSource, write_cog
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
@@ -28,10 +29,14 @@ RASTER_SUFFIXES = (*IMAGE_SUFFIXES, ".vrt", ".jp2", ".img")
 NODATA = 255
 PROBABILITY_STEPS = 250
 _PREVIEW_PX = 2048
+_OWN_ENDINGS = ("_roads.tif", "_probability.tif", "_uncertainty.tif", "_preview.png")
+logger = logging.getLogger(__name__)
 
 
 def find_rasters(inputs: Sequence[str]) -> list[str]:
     """Return the rasters that files, folders or patterns such as ``flights/*.tif`` name, in order, none twice.
+
+    Hidden files and the maps of earlier runs, which may lie beside their rasters, are left out.
 
     Raises:
         DataError: nothing is there.
@@ -40,7 +45,7 @@ def find_rasters(inputs: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in inputs:
         if os.path.isdir(name):
-            here = [os.path.join(name, f) for f in sorted(os.listdir(name)) if f.lower().endswith(RASTER_SUFFIXES)]
+            here = [os.path.join(name, file) for file in list_files(name, RASTER_SUFFIXES)]
             if not here:
                 raise DataError(f"{name}: no raster in this folder ({', '.join(RASTER_SUFFIXES)})")
         else:
@@ -48,7 +53,12 @@ def find_rasters(inputs: Sequence[str]) -> list[str]:
             if not here:
                 raise DataError(f"{name}: no such file, folder or pattern")
         found += here
-    rasters = list(dict.fromkeys(map(os.path.normpath, found)))
+    found = [path for path in map(os.path.normpath, found) if not is_hidden(os.path.basename(path))]
+    rasters = [path for path in dict.fromkeys(found) if not _is_own_map(path)]
+    if not rasters:
+        raise DataError(f"{inputs[0]}: only maps of an earlier run, or hidden files; give the rasters that they are of")
+    if left_out := len(set(found)) - len(rasters):
+        logger.info("%d maps of earlier runs among the inputs are left out", left_out)
     names: dict[str, str] = {}
     for path in rasters:
         name = MapFiles.of(path, "").name
@@ -56,6 +66,18 @@ def find_rasters(inputs: Sequence[str]) -> list[str]:
             raise ConfigError(f"{other} and {path}: both are called {name}; map them into two folders")
         names[name] = path
     return rasters
+
+
+def _is_own_map(path: str) -> bool:
+    """Return whether a raster is what a run wrote: beside it are the record of that, or strips that are not done."""
+    stem = next((path[: -len(ending)] for ending in _OWN_ENDINGS if path.endswith(ending)), None)
+    if stem is None:
+        return False
+    try:
+        with open(f"{stem}.json", encoding="utf-8") as file:
+            return "weights_sha256" in file.read()
+    except (OSError, ValueError):
+        return os.path.isfile(os.path.join(f"{stem}.parts", "key"))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..datasets.reading import ImageReading
 from ..errors import ConfigError, DataError, UserError
-from ..geo import RasterInfo, RasterSource, disk_needed, ground_sampling_distance
+from ..geo import RasterInfo, RasterSource, disk_needed, glimpses, ground_sampling_distance, log_doubts, source_files
 from ..metrics.pixels import entropy
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
 from .strips import MapModel, Strip, TilePlan, map_strips
@@ -31,6 +31,7 @@ os.environ.setdefault("GDAL_CACHEMAX", "256")
 
 _SAME_SCALE = 1.1
 _FAR_SCALE = 1.5
+_BEYOND = 0.95  # share of the pixels; 0.02 in training
 logger = logging.getLogger(__name__)
 
 
@@ -91,8 +92,11 @@ def check_rasters(paths: Sequence[str], network: MapModel, settings: MapSettings
     problems = []
     for path in paths:
         try:
-            with RasterSource(path) as source:
-                _reading_of(source.info, network, settings)
+            with RasterSource(path, colours=True) as source:
+                reading = _reading_of(source.info, network, settings)
+                ground_sampling_distance(source.info)
+                _check_values(source, reading)
+            log_doubts(path, reading.bands)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -108,11 +112,33 @@ def _reading_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> I
             f"{info.path}: {info.dtype} pixels, but the network was trained on 8-bit images; make it 8 bits too, "
             f"such as: gdal_translate -ot Byte -scale LOW HIGH 0 255 {info.path} 8bit.tif"
         )
-    read = reading.select(np.empty((1, 1, info.bands), np.uint8), info.path).shape[2]
+    reading.check_depth(info.dtype, info.path)
+    read = reading.select(np.empty((1, 1, info.bands_for(reading.bands)), np.uint8), info.path).shape[2]
     needed = network.facts.bands
     if read != needed:
-        raise DataError(f"{info.path}: {read} band(s) to read, but the network takes {needed}; say which: --bands")
+        alpha = "" if info.alpha_band is None else f" (band {info.alpha_band} is marked as alpha, it may be among them)"
+        raise DataError(
+            f"{info.path}: {read} band(s) to read, but the network takes {needed}; say which: --bands{alpha}"
+        )
     return reading
+
+
+def _check_values(source: RasterSource, reading: ImageReading) -> None:
+    """Refuse, by a DataError, a raster that would be all black or white: reflectance for a network of counts."""
+    if reading.low is None or reading.high is None:
+        return
+    path = source.info.path
+    parts = [values if valid is None else values[valid] for values, valid in glimpses(source, reading.bands)]
+    pixels = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts] or [np.zeros((1, 1))])
+    if not pixels.size or pixels.min() == pixels.max():
+        return
+    shares = (pixels <= reading.low).mean(axis=0), (pixels >= reading.high).mean(axis=0)
+    if max(share.min() for share in shares) > _BEYOND:
+        raise DataError(
+            f"{path}: values from {pixels.min():g} to {pixels.max():g}, but the training images were scaled from "
+            f"{min(reading.low):g} (black) to {max(reading.high):g} (white); bring it to their unit, such as: "
+            f"gdal_translate -ot Float32 -scale 0 1 0 10000 {path} OUT.tif"
+        )
 
 
 def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
@@ -155,7 +181,7 @@ def map_raster(
     """
     files, facts = MapFiles.of(path, folder), network.facts
     first, started = group.rank == 0, time.time()
-    with RasterSource(path) as source:
+    with RasterSource(path, colours=True) as source:
         info = source.info
         reading = _reading_of(info, network, settings)
         scale = chosen_scale(info, reading, settings)
@@ -216,6 +242,9 @@ def _key(info: RasterInfo, network: MapModel, settings: MapSettings, scale: floa
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
     facts += [asdict(settings), scale, *network.execution.values(), asdict(network.facts.reading)]
+    for file in source_files(info.path)[1:]:
+        status = os.stat(file)
+        facts += [os.path.abspath(file), status.st_size, status.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -232,7 +232,7 @@ def _ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], count: int)
 def _reader(source: RasterSource, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
     """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster."""
     path = source.info.path
-    reading.select(np.empty((1, 1, source.info.bands), np.uint8), path)
+    reading.select(np.empty((1, 1, source.info.bands_for(reading.bands)), np.uint8), path)
     # the source reads the chosen bands only, which then are all there are
     read = reading if reading.bands is None else reading.with_settings(bands=tuple(range(1, len(reading.bands) + 1)))
     out_shape = None if plan.network_shape == plan.tile_shape else plan.network_shape

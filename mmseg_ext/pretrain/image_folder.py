@@ -13,10 +13,12 @@ from timm.data.auto_augment import NAME_TO_OP
 from timm.data.loader import PrefetchLoader, fast_collate
 from torch import nn
 from torch.utils.data import DataLoader
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..datasets import ImageReading
 from ..engine.distributed import Process
 from ..errors import ConfigError, DataError
+from ..files import is_hidden
 from .settings import PretrainSettings
 
 
@@ -37,7 +39,7 @@ class ImageFolder(torchvision.datasets.ImageFolder):
             if not os.path.isdir(needed):
                 raise DataError(f"{needed}: no such folder; the data is DATA/{{train,val}}/CLASS/*.jpg")
         try:
-            super().__init__(folder, loader=_read_rgb, allow_empty=True)
+            super().__init__(folder, loader=_read_rgb, is_valid_file=_is_image, allow_empty=True)
         except FileNotFoundError:
             raise DataError(f"{folder}: no class folders; put the images of each class into one folder") from None
         filled = set(self.targets)
@@ -47,6 +49,15 @@ class ImageFolder(torchvision.datasets.ImageFolder):
                 f"{folder}: {len(empty)} of {len(self.classes)} class folders hold no image ({_few(empty)}); "
                 "fill or remove them"
             )
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        """Return the folders that are not hidden, and their labels."""
+        classes = [name for name in super().find_classes(directory)[0] if not is_hidden(name)]
+        return classes, {name: label for label, name in enumerate(classes)}
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMG_EXTENSIONS) and not is_hidden(os.path.basename(path))
 
 
 def _read_rgb(path: str) -> Image.Image:

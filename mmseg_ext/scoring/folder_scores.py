@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey, without_role
 from ..datasets.reading import image_info, is_tiff, read_pixels, reading_of, rgb_of
-from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem
+from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem, list_files
 from ..errors import DataError
 from ..geo import (
     VECTOR_SUFFIXES,
@@ -60,11 +60,8 @@ def _holds_probabilities(path: str) -> bool:
 def _by_name(folder: str) -> dict[str, str]:
     """Return the paths of the masks and line files in ``folder`` by name, without suffix and role."""
     found: dict[str, str] = {}
-    for file in sorted(os.listdir(folder)):
-        stem, suffix = os.path.splitext(file)
-        if suffix.lower() not in _SUFFIXES:
-            continue
-        name = without_role(stem, MASK_ROLES)
+    for file in list_files(folder, _SUFFIXES):
+        name = without_role(os.path.splitext(file)[0], MASK_ROLES)
         if name in found:
             raise DataError(
                 f"{folder}: {os.path.basename(found[name])} and {file} both stand for '{name}'; keep one of them"
@@ -118,17 +115,17 @@ def holds_labels(paths: Sequence[str]) -> bool:
     """Return whether masks hold labels (0, 1 and 255 for ignore) and not black and white.
 
     They hold labels where at least one has the value 1 or says that 255 is nodata, and otherwise only 0 and 255. Where
-    all are black and white, 255 is road. Lines and GeoTIFFs of probabilities (floats, or integers with a scale or an
-    offset) are skipped.
+    all are black and white, 255 is road. Lines are skipped, and so is nodata.
 
     Raises:
         DataError: a mask holds other values.
     """
     labels = False
     for path in paths:
-        if _is_vector(path) or _holds_probabilities(path):
+        if _is_vector(path):
             continue
-        counts = np.bincount(read_grey(path).ravel(), minlength=256)
+        grey, valid = read_grey(path)
+        counts = np.bincount(grey.ravel() if valid is None else grey[valid], minlength=256)
         values = np.flatnonzero(counts)
         if np.isin(values, (0, 1, IGNORE)).all():
             labels = labels or counts[1] > 0 or image_info(path).nodata == IGNORE
@@ -142,11 +139,10 @@ def holds_labels(paths: Sequence[str]) -> bool:
 
 def _read_mask(path: str, labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Return road (H, W) bool, and where it is valid, None for everywhere."""
-    grey = read_grey(path)
-    if labels:
-        ignored = grey == IGNORE
-        return grey == 1, ~ignored if ignored.any() else None
-    return grey >= 128, None
+    grey, valid = read_grey(path)
+    if labels and (ignored := grey == IGNORE).any():
+        valid = ~ignored if valid is None else valid & ~ignored
+    return grey == 1 if labels else grey >= 128, valid
 
 
 def _read_road(
@@ -190,7 +186,7 @@ def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSetti
     Raises:
         DataError: unreadable, or they differ in size or in place.
     """
-    if _holds_probabilities(pair.truth):
+    if _holds_probabilities(pair.truth) and not image_info(pair.truth).dtype.startswith("float"):
         raise DataError(
             f"{pair.truth}: holds probabilities, but the truth is a mask; give one of 0 and 1, or 0 and 255"
         )
@@ -296,7 +292,7 @@ class FolderEvaluation:
             raise DataError(f"{odd[0].prediction}: lines and masks are mixed; evaluate the files of a kind together")
         self.pairs, self.settings, self.probability = list(pairs), settings, probability
         self.labels = (
-            False if probability else holds_labels([pair.prediction for pair in pairs]),
+            not probability and holds_labels([p.prediction for p in pairs if not _holds_probabilities(p.prediction)]),
             holds_labels([pair.truth for pair in pairs]),
         )
         self._images = None if images_dir is None else _images_of(pairs, images_dir)

@@ -1,14 +1,19 @@
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import convert
 from mmseg_ext.datasets import ImageReading, RoadDataset
 from mmseg_ext.errors import DataError
+from mmseg_ext.geo import write_geotiff
+from mmseg_ext.pretrain.image_folder import ImageFolder
+from mmseg_ext.scoring import pair_predictions
 
 
 def convert_folder_pair(images, masks, dest, **settings):
@@ -173,7 +178,7 @@ def two_colours():
         (five_classes, "a2.png: values 0, 50, 100, 150, 200 are neither 0/1 labels nor a road mask"),
         (two_colours, "a2.png: 3 colours, not black and one other"),
         (lambda: np.zeros((12, 17), np.uint8), "a2.png: the mask is 17x12 px but its image .*a2.png is 16x12 px"),
-        (lambda: ROAD.astype(np.float32), "a2.tif: floating-point pixels"),
+        (lambda: ROAD.astype(np.float32) / 2, "a2.tif: floating-point pixels"),
         (None, "a2.png: no mask named like it"),
         (b"nothing", "a2.png: cannot be read as a mask"),
     ],
@@ -253,3 +258,34 @@ def test_real_deepglobe_sample(shared, tmp_path):
     raw = np.array(Image.open(os.path.join(folder, "104_mask.png")))[:, :, 0]
     out = np.array(Image.open(tmp_path / "dg" / "SegmentationClass" / "104.png"))
     assert np.array_equal(out, raw >= 128)
+
+
+def test_hidden_files_are_no_input(tmp_path, write_pairs):
+    images, masks = write_pairs(tmp_path, {name: (image(ord(name)), ROAD.astype(np.uint8)) for name in ("a", "b")})
+    (tmp_path / "train" / "road").mkdir(parents=True)
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    Image.fromarray(image()).save(tmp_path / "train" / "road" / "a.png")
+    for folder in (tmp_path, images, masks, tmp_path / "train" / "road"):
+        for name in ("._a.png", "._a.tif", ".DS_Store", "Thumbs.db"):
+            Path(folder, name).write_bytes(b"\0")
+    Path(tmp_path, ".masks").mkdir()
+    assert convert("pair", str(tmp_path), str(tmp_path / "made"), val=1).counts == dict(train=1, val=1, test=0)
+    assert [pair.name for pair in pair_predictions(masks, masks)] == ["a", "b"]
+    splits, problems = splits_of_folder(str(tmp_path))
+    assert [pair.stem for pair in splits[0].pairs] == ["a", "b"] and not problems
+    folder = ImageFolder(str(tmp_path), "train")
+    assert folder.classes == ["road"] and len(folder) == 1
+
+
+def test_images_of_another_scale_do_not_share_a_scaling(tmp_path):
+    for sub in ("images", "masks"):
+        (tmp_path / sub).mkdir()
+    for name, offset in (("a", 0.0), ("b", -0.1)):
+        write_geotiff(str(tmp_path / "images" / f"{name}.tif"), image().astype(np.uint16) * 9)
+        with rasterio.open(tmp_path / "images" / f"{name}.tif", "r+") as file:
+            file.scales, file.offsets = (1e-4,) * 3, (offset,) * 3
+        Image.fromarray(ROAD.astype(np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    with pytest.raises(
+        DataError, match=r"b.tif: uint16 of scale 0.0001 and offset -0.1 pixels, but .*a.tif has uint16 of"
+    ):
+        convert("pair", str(tmp_path), str(tmp_path / "made"), val=1)

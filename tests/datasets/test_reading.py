@@ -1,13 +1,20 @@
 """Every kind of image file, against Pillow or the array that was written."""
 
+import warnings
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.datasets.reading import image_info, read_pixels
+from mmseg_ext.checks.pairs import Split, measure_pair
+from mmseg_ext.datasets.loading import check_same_size
+from mmseg_ext.datasets.raw_mask import read_grey
+from mmseg_ext.datasets.reading import image_info, orientation, read_pixels
+from mmseg_ext.datasets.voc import Pair
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import write_geotiff
+from mmseg_ext.geo import RasterSource, write_geotiff
 
 RGB = np.random.default_rng(0).integers(0, 256, (21, 33, 3), dtype=np.uint8)
 ALPHA = np.where(np.arange(33) < 5, 0, 200).astype(np.uint8) * np.ones((21, 1), np.uint8)
@@ -103,3 +110,43 @@ def test_what_is_no_image_is_refused(tmp_path):
         for read in (read_pixels, image_info):
             with pytest.raises(DataError, match=f"{name}: cannot be read as"):
                 read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_the_eight_orientations_of_exif_turn_nothing_and_are_said(turn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    smooth = np.dstack(np.broadcast_arrays(np.arange(33) * 7, np.arange(21)[:, None] * 9, 60)).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    Image.fromarray(smooth).save(tmp_path / "b.jpg", quality=95)
+    path, plain = str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")
+    assert orientation(path) == turn and orientation(plain) == 1
+    as_stored = read_pixels(plain)[0]
+    with RasterSource(path, colours=True) as source:  # as predict reads it
+        assert np.abs(source.read(0, 0, 21, 33)[0].astype(int) - as_stored).max() < 8  # decoders differ a little
+    assert np.array_equal(read_pixels(path)[0], as_stored)
+    split = Split("pairs", (Pair("a", path, None),), str(tmp_path), None)
+    for decode in (False, True):
+        found = [problem.code for problem in measure_pair(split.pairs[0], split, decode).problems]
+        assert found == ["orientation"] * (turn > 1)
+    if turn > 1:
+        with pytest.raises(DataError, match=f"33x21 px with EXIF orientation {turn}, which is not applied; export"):
+            check_same_size((33, 21), (21, 33), "m.png", path)
+
+
+def test_large_images_are_read_and_bombs_are_not(tmp_path):
+    Image.new("1", (16_000, 12_000)).save(tmp_path / "a.png")
+    limit = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_info(str(tmp_path / "a.png")).width == 16_000
+        grey, valid = read_grey(str(tmp_path / "a.png"))
+    assert grey.shape == (12_000, 16_000) and not grey.any() and valid is None
+    assert Image.MAX_IMAGE_PIXELS == limit
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:24] = (40_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(content)
+    for read in (image_info, read_pixels, read_grey):
+        with pytest.raises(DataError, match="bomb.png: 40000 x 40000 px are too many to decode at once; make it"):
+            read(str(tmp_path / "bomb.png"))

@@ -2,10 +2,26 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyproj import Geod
 from rasterio.warp import transform
 
+from mmseg_ext.datasets import ImageReading
 from mmseg_ext.errors import DataError
-from mmseg_ext.geo import PixelFrame, RasterInfo, ground_sampling_distance, metric_crs, metric_of, reprojected
+from mmseg_ext.geo import (
+    PixelFrame,
+    RasterInfo,
+    grid_of,
+    ground_sampling_distance,
+    metric_crs,
+    metric_of,
+    raster_info,
+    reprojected,
+    write_geotiff,
+)
+from mmseg_ext.mapping import MapSettings
+from mmseg_ext.mapping.road_map import chosen_scale
 
 LOCAL = 'LOCAL_CS["mine grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
 LONGITUDE, LATITUDE = -111.3, 36.0
@@ -83,7 +99,7 @@ def test_a_place_that_the_coordinates_cannot_be_is_refused(crs, x, y):
     [
         ("EPSG:32632", (0.4, 0, 500_000, 0, -0.9, 5_000_000), 0.6),  # the mean of both sides: sqrt(0.4 * 0.9)
         ("EPSG:32632", (0.3, 0.4, 0, 0.4, -0.3, 0), 0.5),  # turned: a pixel of 0.5 m
-        ("EPSG:2227", (1, 0, 0, 0, -1, 0), 1200 / 3937),  # US survey feet
+        ("EPSG:2227", (1, 0, 6e6, 0, -1, 2e6), 1200 / 3937),  # US survey feet
         ("EPSG:4326", (1e-5, 0, 10, 0, -2e-5, 60), 1.1132),  # at 60 N a degree of longitude is half as long
     ],
 )
@@ -94,3 +110,51 @@ def test_metres_per_pixel(crs, transform, metres):
 
 def test_no_metres_without_a_georeference():
     assert ground_sampling_distance(RasterInfo("x.png", 10, 10, 1, "uint8")) is None
+
+
+WORLD = {  # where each map is made for, in degrees: (longitudes, latitudes)
+    "EPSG:3857": ((-179, 179), (-80, 80)),
+    "EPSG:3395": ((-179, 179), (-80, 80)),
+    "EPSG:4326": ((-179, 179), (-80, 80)),
+    "EPSG:4807": ((-4, 8), (42, 51)),  # grads from Paris
+    "EPSG:3413": ((-179, 179), (55, 83)),
+    "EPSG:3035": ((-10, 35), (35, 70)),
+    "EPSG:32612": ((-114, -108), (0, 80)),
+    "EPSG:32612+5703": ((-114, -108), (0, 80)),
+    "EPSG:32617": ((-114, -60), (0, 60)),  # also far beyond its zone
+    "EPSG:2223": ((-114, -112), (31, 37)),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_metres_per_pixel_are_those_of_the_ellipsoid_on_every_map(data):
+    crs = data.draw(st.sampled_from(sorted(WORLD)))
+    longitude, latitude = (data.draw(st.floats(*limits)) for limits in WORLD[crs])
+    (x,), (y,) = transform("EPSG:4326", crs, [longitude], [latitude])
+    unit = 1e-5 if crs in ("EPSG:4326", "EPSG:4807") else 1.0
+    step, turn = data.draw(st.floats(0.05, 2)) * unit, data.draw(st.floats(0, 2 * np.pi))
+    a, d = step * np.cos(turn), step * np.sin(turn)
+    info = RasterInfo("x.tif", 10, 10, 1, "uint8", crs=crs, transform=(a, d, x, d, -a, y))
+    right, down = 10 * np.array([a, d]), 10 * np.array([d, -a])
+    corners = np.add([0 * right, right, right + down, down], (x, y))
+    area_m2, _ = Geod(ellps="WGS84").polygon_area_perimeter(*transform(crs, "EPSG:4326", *corners.T))
+    assert ground_sampling_distance(info) == pytest.approx(np.sqrt(abs(area_m2)) / 10, rel=0.006)
+
+
+def test_a_web_map_at_60_north_has_half_the_metres_wherever_they_are_asked_for(tmp_path):
+    (x,), (y,) = transform("EPSG:4326", "EPSG:3857", [25.0], [60.0])
+    path = str(tmp_path / "a.tif")
+    write_geotiff(path, np.ones((64, 64, 3), np.uint8), "EPSG:3857", (0.5, 0, x, 0, -0.5, y))
+    info = raster_info(path)
+    assert ground_sampling_distance(info) == pytest.approx(0.25, rel=3e-3)
+    assert chosen_scale(info, ImageReading(gsd_m=0.5), MapSettings()) == pytest.approx(0.5, rel=3e-3)
+    assert chosen_scale(info, ImageReading(gsd_m=0.25), MapSettings()) == 1
+    assert grid_of(info).gsd_m == pytest.approx(0.25, rel=3e-3)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32612"])
+def test_no_metres_where_the_map_is_not(crs):
+    info = RasterInfo("x.tif", 10, 10, 1, "uint8", crs=crs, transform=(1, 0, 1e12, 0, -1, 1e12))
+    with pytest.raises(DataError, match=f"^x.tif: lies around .* nowhere in {crs}"):
+        ground_sampling_distance(info)

@@ -1,0 +1,70 @@
+"""What the pixels of an image say against its header, from a look at a few of them before the work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .raster import RasterSource
+
+_STRIPS = 5
+_STRIP_PX = 16
+_LARGEST_BLOCK_PX = 2**24  # a strip of which is as dear as all of it
+_ALPHA_LEVELS = 16
+_ALPHA_SHARE = 0.9
+_NEAR = 8  # what JPEG adds to nodata, at most
+_NEAR_PX = 16  # and how far from it: a block
+logger = logging.getLogger(__name__)
+
+
+def glimpses(source: RasterSource, bands: Sequence[int] | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield values and valid pixels, as `RasterSource.read` does, of a few strips from the top to the bottom."""
+    info = source.info
+    if source.block_px > _LARGEST_BLOCK_PX:
+        return
+    height = min(_STRIP_PX, info.height)
+    for row in sorted({round((info.height - height) * step / (_STRIPS - 1)) for step in range(_STRIPS)}):
+        yield source.read(row, 0, height, info.width, bands)
+
+
+def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
+    """Warn of what makes holes, or ground, of the image at ``path``; return whether there was something to say.
+
+    ``bands`` are those that are read, None for all.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    found = []
+    with RasterSource(path, colours=True) as source:
+        info = source.info
+        if info.alpha_band is not None and info.alpha_band not in (bands or ()):
+            values = [part.ravel() for part, _ in glimpses(source, [info.alpha_band])] or [np.zeros(1)]
+            counts = np.sort(np.unique(np.concatenate(values), return_counts=True)[1])
+            if len(counts) > _ALPHA_LEVELS and counts[-2:].sum() < _ALPHA_SHARE * counts.sum():
+                every = ",".join(map(str, range(1, info.bands + 2)))
+                found.append(
+                    f"band {info.alpha_band} is marked as alpha but looks like a picture; where it is 0 the image "
+                    f"counts as nodata. If it is near infrared, read it with --bands {every}, or unmark it with: "
+                    f"gdal_edit.py -colorinterp_{info.alpha_band} undefined {path}"
+                )
+        if source.compression == "JPEG" and (nodata := info.nodata) is not None:
+            if any(_has_rim(values, nodata) for values, _ in glimpses(source, bands)):
+                white = " -white" if nodata > _NEAR else ""
+                found.append(
+                    f"JPEG left values near its nodata {nodata:g} along the border of the image, which count as "
+                    f"ground; mark them with: nearblack{white} -setalpha -of GTiff -o CLEAN.tif {path}"
+                )
+    for words in found:
+        logger.warning("%s: %s", path, words)
+    return bool(found)
+
+
+def _has_rim(values: np.ndarray, nodata: float) -> bool:
+    """Return whether pixels (h, w, B) beside nodata are nearly it."""
+    apart = np.abs(values.astype(float) - nodata).max(axis=2)
+    holes = np.pad((apart == 0).any(axis=0), _NEAR_PX)
+    beside = np.lib.stride_tricks.sliding_window_view(holes, 2 * _NEAR_PX + 1).any(axis=1)
+    return bool(((apart > 0) & (apart <= _NEAR) & beside).any())
