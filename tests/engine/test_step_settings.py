@@ -111,10 +111,11 @@ def test_the_average_is_kept_evaluated_and_saved(tiny_config, tmp_path):
         train(load_config(str(tiny_config), {"custom_hooks": [{**hook, "momentum": 0}]}), str(tmp_path / "x"))
 
 
-def test_recomputed_stages_have_the_same_gradients_and_statistics():
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_recomputed_stages_have_the_same_gradients_and_statistics(norm):
     settings = dict(
         embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2), drop_path_rate=0.3, drop_rate=0.1,
-        gating_unit=dict(type="HDMSCA"),
+        gating_unit=dict(type="HDMSCA"), norm_cfg=dict(type=norm),
     )  # fmt: skip
     x = torch.rand(2, 3, 64, 64)
     results = []
@@ -128,6 +129,7 @@ def test_recomputed_stages_have_the_same_gradients_and_statistics():
     (plain, state), (anew, other) = results
     assert all(torch.allclose(plain[key], anew[key], atol=1e-7) for key in plain)
     assert all(torch.equal(state[key], other[key]) for key in state)
+    assert state["block1.0.norm1.num_batches_tracked"] == 1
 
 
 def test_recomputing_keeps_less():
@@ -148,10 +150,18 @@ def test_recomputing_keeps_less():
     assert kept[1] < 0.5 * kept[0]
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True},
-                                     {"compile": dict(backend="aot_eager")},
-                                     pytest.param({"compile": True}, marks=pytest.mark.slow),  # C++ compiled
-                                     {"model.backbone.recompute_stages": (1, 2)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"channels_last": True},
+        {"compile": dict(backend="aot_eager")},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),  # C++ compiled
+        {"model.backbone.recompute_stages": (1, 2)},
+        {"model.backbone.recompute_stages": (1,), "compile": dict(backend="eager")},
+    ],
+)
 def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options, request):
     if options.get("compile") is True:
         request.getfixturevalue("compiler")
