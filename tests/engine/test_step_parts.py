@@ -15,7 +15,7 @@ from mmseg_ext.engine.distributed import LocalSegmentor, total_loss
 from mmseg_ext.engine.hooks import StepHook, StopOnSignal
 from mmseg_ext.engine.runner import SafeIterRunner
 from mmseg_ext.engine.training import collate_plainly
-from mmseg_ext.errors import Stopped
+from mmseg_ext.errors import ConfigError, Stopped
 
 
 def test_total_loss_is_mmsegmentations():
@@ -32,6 +32,22 @@ def test_total_loss_is_mmsegmentations():
     assert list(logged) == list(expected_log)
     loss.backward()
     assert torch.equal(terms["decode.loss_ce"].grad, torch.full((3,), 1 / 3))
+
+
+def test_the_losses_of_two_processes_are_one_message(monkeypatch):
+    def other(message):
+        assert message.shape == (64,)  # else two processes with different losses would wait for each other
+        message += torch.nn.functional.pad(torch.tensor(others), (0, 64 - len(others)))
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "all_reduce", other)
+    others = [2.0, 1.5, 1.5]  # number of values, then halves of the means
+    assert total_loss({"loss_ce": torch.tensor(1.0)})[1] == {"loss_ce": 2.0, "loss": 2.0}
+    others = [3.0, 1.5, 1.5, 1.5]
+    with pytest.raises(ConfigError, match="process 0 has the losses loss_ce, loss, another has others"):
+        total_loss({"loss_ce": torch.tensor(1.0)})
 
 
 def test_batches_have_no_containers(one_config):
