@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -89,11 +91,24 @@ def crop_size(cfg: Config) -> tuple[int, int]:
     raise ConfigError(f"{cfg.filename}: the training pipeline has no RandomCrop; give --shape")
 
 
-def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, precision: str) -> int:
-    """Return the bytes of one training step: weights, gradients, AdamW's state and what the backward pass keeps.
+@contextlib.contextmanager
+def _gpu_autocast(dtype: torch.dtype | None) -> Iterator[None]:
+    """Autocast as a GPU does; `torch.autocast` turns itself off where there is none."""
+    torch.set_autocast_dtype("cuda", dtype or torch.float16)
+    torch.set_autocast_enabled("cuda", dtype is not None)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.clear_autocast_cache()
 
-    The network runs on tensors without data, and every distinct storage that autograd saves is counted once. The
-    CUDA context, cuDNN's workspaces and the allocator's fragmentation come on top.
+
+def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, precision: str) -> int:
+    """Return the bytes of a training step on a GPU: weights, gradients, AdamW's state, what the backward pass keeps.
+
+    The network runs on tensors without data that claim to be on a GPU, and every distinct storage that autograd saves
+    is counted once. No GPU is needed. The CUDA context, cuDNN's workspaces and the allocator's fragmentation come on
+    top.
 
     Args:
         cfg: config with ``model``.
@@ -114,12 +129,13 @@ def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, p
         return tensor
 
     model = revert_sync_batchnorm(build_network(cfg, initialise=False)).train()
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        own = {fake.from_tensor(t).untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-        images = torch.empty(batch, cfg.model.backbone.get("in_channels", 3), height, width)
-        labels = torch.empty(batch, height, width, dtype=torch.long)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to("cuda")
+        own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        images = torch.empty(batch, cfg.model.backbone.get("in_channels", 3), height, width, device="cuda")
+        labels = torch.empty(batch, height, width, dtype=torch.long, device="cuda")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+            with _gpu_autocast(dtype):
                 logits = model.encode_decode(images, None)
             loss = F.cross_entropy(logits.float(), labels)
         parameters = sum(p.numel() for p in model.parameters())

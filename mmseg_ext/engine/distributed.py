@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmcv.parallel import MODULE_WRAPPERS, DataContainer
 from torch import distributed as dist
 from torch import nn
+from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import ConfigError
 from .test_time_augmentation import class_probabilities
 
+_MESSAGE = 64  # numbers that processes exchange at least
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PATIENCE = datetime.timedelta(hours=24)  # NCCL and gloo give up after 10 and 30 minutes, unless told otherwise
 _T = TypeVar("_T")
@@ -231,14 +234,17 @@ def total_loss(losses: Mapping[str, torch.Tensor | Sequence[torch.Tensor]]) -> t
     }
     loss = reduce(torch.add, [value for name, value in terms.items() if "loss" in name])
     terms["loss"] = loss
-    values = torch.stack([value.detach().float() for value in terms.values()])
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    means = torch.stack([value.detach().float() for value in terms.values()]) / processes
+    # a message of one size, whatever the number of terms, which is its first value
+    message = functional.pad(means, (1, -(len(terms) + 1) % _MESSAGE))
+    message[0] = len(terms)
     if dist.is_initialized():
-        counts = torch.tensor(len(terms), device=loss.device)
-        dist.all_reduce(counts)
-        if counts != len(terms) * dist.get_world_size():
-            raise ConfigError(f"process {dist.get_rank()} has the losses {', '.join(terms)}, another has others")
-        dist.all_reduce(values.div_(dist.get_world_size()))
-    return loss, dict(zip(terms, values.tolist(), strict=True))
+        dist.all_reduce(message)
+    count, *values = message.tolist()
+    if count != len(terms) * processes:
+        raise ConfigError(f"process {dist.get_rank()} has the losses {', '.join(terms)}, another has others")
+    return loss, dict(zip(terms, values, strict=False))
 
 
 class _Steps(nn.Module):
@@ -298,6 +304,19 @@ class DistributedSegmentor(_Steps, nn.parallel.DistributedDataParallel):
         self.device_used, self.autocast_dtype = device, autocast_dtype
 
 
+class UnmaskedSyncBN(nn.SyncBatchNorm):
+    """SyncBN for processes that all have images: the host does not wait for the device to look for empty batches.
+
+    torch leaves that out where it believes that a CUDA graph is being captured.
+    """
+
+    @torch.compiler.disable
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised ``x`` (B, C, H, W)."""
+        with mock.patch.object(torch.cuda, "is_current_stream_capturing", lambda: True):
+            return super().forward(x)
+
+
 def wrap(
     model: nn.Module,
     process: Process,
@@ -312,9 +331,11 @@ def wrap(
     """
     if process.device.type == "cpu" or process.world_size == 1:
         model = revert_sync_batchnorm(model)
-    model = model.to(process.device)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in model.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.__class__ = UnmaskedSyncBN
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    model = model.to(process.device, memory_format=layout)  # type: ignore[call-overload]
     if training and dist.is_initialized():
         options = dict(broadcast_buffers=False, find_unused_parameters=find_unused_parameters)
         return DistributedSegmentor(model, process.device, autocast_dtype, **options)

@@ -131,6 +131,7 @@ class EvalHook(MMSegEvalHook):
     def _do_evaluate(self, runner: SafeIterRunner) -> None:
         if not self._should_evaluate(runner):
             return
+        runner.share_gradients()
         with runner.evaluated_weights():
             share_batch_norm_statistics(runner.network)
             local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)

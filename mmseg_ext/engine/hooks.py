@@ -185,29 +185,36 @@ class StepHook(OptimizerHook):
         if not runner.accumulated:
             runner.optimizer.zero_grad()
         device = next(runner.model.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=self.scaled)
+        runner.scaler = torch.amp.GradScaler(device, enabled=self.scaled)
         state = (runner.meta or {}).get("grad_scaler")
         if state and self.scaled:
-            self.scaler.load_state_dict(state)
+            runner.scaler.load_state_dict(state)
+
+    def _is_last_of_step(self, runner: SafeIterRunner) -> bool:
+        return runner.accumulated + 1 >= self.accumulate or self.is_last_iter(runner)
+
+    def before_train_iter(self, runner: SafeIterRunner) -> None:
+        """Let the processes average their gradients in the last iteration of a step only."""
+        runner.model.require_backward_grad_sync = self._is_last_of_step(runner)
 
     def after_train_iter(self, runner: SafeIterRunner) -> None:
         """Add this iteration's gradients, and step when there are enough."""
-        self.scaler.scale(runner.outputs["loss"] / self.accumulate).backward()
-        runner.accumulated += 1
-        if runner.accumulated < self.accumulate and not self.is_last_iter(runner):
+        runner.scaler.scale(runner.outputs["loss"] / self.accumulate).backward()
+        if not self._is_last_of_step(runner):
+            runner.accumulated += 1
             return
         grad_norm = None
         if self.grad_clip is not None:
-            self.scaler.unscale_(runner.optimizer)
+            runner.scaler.unscale_(runner.optimizer)
             grad_norm = self.clip_grads(runner.model.parameters())
-        self.scaler.step(runner.optimizer)
-        self.scaler.update()
+        runner.scaler.step(runner.optimizer)
+        runner.scaler.update()
         if grad_norm is not None:  # read after the step is under way: it waits for the device
-            runner.log_buffer.update({"grad_norm": float(grad_norm)}, runner.outputs["num_samples"])
+            norm = float(grad_norm)
+            if math.isfinite(norm) or not self.scaled:  # a scaler looks for the largest scale, and skips what overflows
+                runner.log_buffer.update({"grad_norm": norm}, runner.outputs["num_samples"])
         runner.optimizer.zero_grad()
         runner.accumulated = 0
-        if self.scaled and runner.meta is not None:
-            runner.meta["grad_scaler"] = self.scaler.state_dict()
 
 
 @HOOKS.register_module()
@@ -238,11 +245,15 @@ class WeightAverageHook(Hook):
         self._averages = [average for average, value in pairs if value.is_floating_point()]
         self._weights = [value for _, value in pairs if value.is_floating_point()]
         self._counts = [(average, value) for average, value in pairs if not value.is_floating_point()]
+        self._scale = runner.scaler.get_scale()
 
     @torch.no_grad()
     def after_train_iter(self, runner: SafeIterRunner) -> None:
-        """Move the average towards the weights, after a step of the optimizer."""
-        if runner.accumulated:
+        """Move the average towards the weights, after a step of the optimizer that was not skipped."""
+        if runner.accumulated or runner.skipped_in_a_row:
+            return
+        before, self._scale = self._scale, runner.scaler.get_scale()
+        if self._scale < before:  # the gradients overflowed
             return
         torch._foreach_lerp_(self._averages, self._weights, self.momentum)
         for average, value in self._counts:
@@ -252,8 +263,10 @@ class WeightAverageHook(Hook):
 class SafeCheckpointHook(CheckpointHook):
     """``CheckpointHook`` that keeps the newest ``max_keep_ckpts`` ``iter_N.pth``, those of stopped runs included."""
 
-    @master_only
-    def _save_checkpoint(self, runner: BaseRunner) -> None:
+    def _save_checkpoint(self, runner: SafeIterRunner) -> None:
+        runner.share_gradients()
+        if runner.rank:
+            return
         runner.save_checkpoint(self.out_dir, save_optimizer=self.save_optimizer, **self.args)
         if self.max_keep_ckpts > 0:
             found = checkpoints_by_iteration(self.out_dir)
@@ -366,8 +379,9 @@ class ProgressBar(Hook):
 class StopOnSignal(Hook):
     """After SIGINT or SIGTERM, finishes the iteration, writes a checkpoint and leaves with `Stopped`.
 
-    All processes agree after every iteration, so that a signal to one of them stops all at the same one. A second
-    signal ends the process at once.
+    All processes agree after every iteration, so that a signal to one of them stops all at the same one. Several
+    finish the step of the optimizer, within which each has gradients of its own. A second signal ends the process at
+    once.
     """
 
     def __init__(self) -> None:
@@ -400,7 +414,7 @@ class StopOnSignal(Hook):
     def after_train_iter(self, runner: IterBasedRunner) -> None:
         """Write the checkpoint and leave, if a signal came."""
         number = self._agreed()
-        if not number:
+        if not number or (runner.accumulated and dist.is_initialized()):
             return
         if runner.rank == 0:
             done = runner.iter + 1

@@ -12,6 +12,7 @@ import torch
 from mmcv.parallel import is_module_wrapper
 from mmcv.runner import RUNNERS, IterBasedRunner, build_optimizer
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim import Optimizer
 
 from ..errors import CheckpointError
@@ -121,6 +122,7 @@ class SafeIterRunner(IterBasedRunner):
         accumulated: iterations whose gradients wait for the next step of the optimizer.
         skipped_in_a_row: last iterations whose steps were skipped because of non-finite losses.
         average: moving average of the weights by key, None where none is kept.
+        scaler: of the loss, for fp16; else it changes nothing.
     """
 
     seed = 0
@@ -129,6 +131,7 @@ class SafeIterRunner(IterBasedRunner):
     accumulated = 0
     skipped_in_a_row = 0
     average: dict[str, Tensor] | None = None
+    scaler = torch.amp.GradScaler(enabled=False)
     _logged_before: list[dict] | None = None
 
     def run(self, *args: object, **kwargs: object) -> None:
@@ -159,6 +162,17 @@ class SafeIterRunner(IterBasedRunner):
         """Return the hooks' names in the order of their priority, in one line."""
         return ", ".join(type(hook).__name__ for hook in self._hooks)
 
+    def share_gradients(self) -> None:
+        """Average the gradients of half a step over all processes: a checkpoint holds one for all of them.
+
+        To be called in all processes before one writes a checkpoint within a step.
+        """
+        if self.accumulated and dist.is_initialized():
+            for parameter in filter(lambda own: own.requires_grad, self.network.parameters()):
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad.div_(dist.get_world_size()))
+
     def save_checkpoint(
         self,
         out_dir: str,
@@ -174,8 +188,11 @@ class SafeIterRunner(IterBasedRunner):
                 "iteration %d: no checkpoint, since the last %d step(s) were skipped", done, self.skipped_in_a_row
             )
             return
+        meta = {**(meta or {}), **(self.meta or {})}
+        if self.scaler.is_enabled():
+            meta["grad_scaler"] = self.scaler.state_dict()
         content = dict(
-            meta={**(meta or {}), **(self.meta or {}), "epoch": self.epoch, "iter": done, "draws": self.draws},
+            meta={**meta, "epoch": self.epoch, "iter": done, "draws": self.draws},
             state_dict=_to_cpu(self.network.state_dict()),
             log_buffer=[{k: [*map(float, v)] for k, v in history.items()} for history in self._log_histories()],
         )

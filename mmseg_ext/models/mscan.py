@@ -199,7 +199,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-        norm.num_batches_tracked = None
+        norm.num_batches_tracked = norm.num_batches_tracked.clone()  # SyncBN does not run without one
     try:
         yield
     finally:
@@ -207,8 +207,12 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
+@torch.compiler.disable  # Dynamo cannot trace the context
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """Return ``module(x)`` and keep only ``x`` for the backward pass, with the same gradients and statistics."""
+    """Return ``module(x)`` and keep only ``x`` for the backward pass, with the same gradients and statistics.
+
+    Within a compiled network it runs as it is, uncompiled.
+    """
     return checkpoint(
         module, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(module))
     )

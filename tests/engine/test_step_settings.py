@@ -111,10 +111,11 @@ def test_the_average_is_kept_evaluated_and_saved(tiny_config, tmp_path):
         train(load_config(str(tiny_config), {"custom_hooks": [{**hook, "momentum": 0}]}), str(tmp_path / "x"))
 
 
-def test_recomputed_stages_have_the_same_gradients_and_statistics():
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_recomputed_stages_have_the_same_gradients_and_statistics(norm):
     settings = dict(
         embed_dims=(8, 16, 24, 32), depths=(1, 2, 1, 1), mlp_ratios=(2, 2, 2, 2), drop_path_rate=0.3, drop_rate=0.1,
-        gating_unit=dict(type="HDMSCA"),
+        gating_unit=dict(type="HDMSCA"), norm_cfg=dict(type=norm),
     )  # fmt: skip
     x = torch.rand(2, 3, 64, 64)
     results = []
@@ -128,6 +129,7 @@ def test_recomputed_stages_have_the_same_gradients_and_statistics():
     (plain, state), (anew, other) = results
     assert all(torch.allclose(plain[key], anew[key], atol=1e-7) for key in plain)
     assert all(torch.equal(state[key], other[key]) for key in state)
+    assert state["block1.0.norm1.num_batches_tracked"] == 1
 
 
 def test_recomputing_keeps_less():
@@ -148,10 +150,18 @@ def test_recomputing_keeps_less():
     assert kept[1] < 0.5 * kept[0]
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True},
-                                     {"compile": dict(backend="aot_eager")},
-                                     pytest.param({"compile": True}, marks=pytest.mark.slow),  # C++ compiled
-                                     {"model.backbone.recompute_stages": (1, 2)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"channels_last": True},
+        {"compile": dict(backend="aot_eager")},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),  # C++ compiled
+        {"model.backbone.recompute_stages": (1, 2)},
+        {"model.backbone.recompute_stages": (1,), "compile": dict(backend="eager")},
+    ],
+)
 def test_settings_agree_with_the_plain_run(tiny_config, tmp_path, options, request):
     if options.get("compile") is True:
         request.getfixturevalue("compiler")
@@ -198,3 +208,64 @@ def test_two_nodes_of_two_processes_step_like_one_process(tiny_config, tmp_path,
     four = read_checkpoint(str(tmp_path / "four" / "latest.pth"))
     assert one["meta"]["draws"] == four["meta"]["draws"] == 8
     assert_same_way(weights(one), weights(four), start)
+
+
+TWO_PROCESSES = """
+import os, sys
+from pathlib import Path
+from mmcv import Config
+from mmcv.runner import HOOKS, Hook
+from torch import distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from mmseg_ext.engine import train
+
+@HOOKS.register_module()
+class Exchanges(Hook):
+    def before_run(self, runner):
+        self.at = []
+        def exchange(state, bucket):
+            self.at.append(runner.iter + 1)
+            return allreduce_hook(None, bucket)
+        runner.model.register_comm_hook(None, exchange)
+
+    def after_run(self, runner):
+        sys.stdout.write(f"{sorted(set(self.at))} ")
+
+config, folder, rank, port = sys.argv[1:]
+os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                  MASTER_PORT=port)
+cfg = Config.fromfile(config)
+train(cfg, folder, validate=False)
+if rank == "0":
+    Path(folder, "iter_8.pth").rename(folder + ".pth")
+    for name in ("iter_6.pth", "latest.pth"):
+        Path(folder, name).unlink()
+dist.barrier()
+train(cfg, folder, validate=False, auto_resume=True)
+"""
+
+
+def test_two_processes_exchange_gradients_once_a_step_and_resume_within_one(tiny_config, tmp_path, root):
+    start = first_weights(tiny_config, tmp_path)
+    options = {"optimizer_config.accumulate": 4, "checkpoint_config.interval": 3, "runner.max_iters": 8}
+    one = run(tiny_config, tmp_path / "one", **options, **{"data.samples_per_gpu": 2})
+    cfg = plain_config(tiny_config, **options, **{"data.samples_per_gpu": 1})
+    cfg.custom_hooks = [dict(type="Exchanges")]
+    cfg.dump(str(tmp_path / "two.py"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path / "two.py"), str(tmp_path / "two")]
+    pair = [
+        subprocess.Popen(
+            [*command, rank, str(port)], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=600) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert [said.endswith("[4, 8] [4, 8] ") for said, _ in outputs] == [True, True], outputs
+    two, resumed = (weights(read_checkpoint(str(tmp_path / name))) for name in ("two.pth", "two/iter_8.pth"))
+    assert_same_way(weights(one), two, start)
+    assert torch.equal(two, resumed)
