@@ -19,7 +19,7 @@ def main() -> None:
     text = "auto: the fastest that the hardware supports"
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16", "auto"], help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, data order and augmentation (default: 0)")
-    parser.add_argument("--deterministic", action="store_true", help="ask cuDNN for reproducible algorithms")
+    parser.add_argument("--deterministic", action="store_true", help="ask for reproducible algorithms on a GPU")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     add_config_options(parser)
     args = parser.parse_args()

@@ -17,9 +17,10 @@ from mmseg.models import build_segmentor
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..errors import ConfigError, lazy_import
+from ..errors import ConfigError, TrainingError, lazy_import
 from .config import step_arguments
 from .distributed import DTYPES, choose_precision
+from .runner import SafeIterRunner
 from .weights import build_network
 
 MMSEG_BACKBONES = ("MSCAN", "MixVisionTransformer")
@@ -142,3 +143,40 @@ def estimate_training_memory(cfg: Config, batch: int, height: int, width: int, p
         saved = sum(size for key, (_, size) in kept.items() if key not in own)
         del loss
     return saved + parameters * _ADAMW_BYTES
+
+
+@contextlib.contextmanager
+def memory_advice(cfg: Config, runner: SafeIterRunner) -> Iterator[None]:
+    """Say in one line what a training needs, as it is and with less, where a GPU's memory runs out.
+
+    Raises:
+        TrainingError: the memory ran out; the message has estimates for ``cfg``.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = f"iteration {runner.iter + 1}: {'. '.join(str(error).split('. ')[:3])}"
+        if not runner.network.training:
+            raise TrainingError(
+                f"{said}; an image was evaluated as a whole; evaluate it in parts: --cfg-options "
+                "model.test_cfg.mode=slide model.test_cfg.crop_size=[1024,1024] model.test_cfg.stride=[768,768]"
+            ) from None
+        batch, _, height, width = runner.data_batch["img"].shape
+        precision = next(name for name, dtype in DTYPES.items() if dtype == runner.model.autocast_dtype)
+        steps = 2 * (cfg.get("optimizer_config") or {}).get("accumulate", 1)
+        ways: list[tuple[str, dict, int, str]] = [("as it is", {}, batch, precision)]
+        if precision == "fp32":
+            ways += [("--precision auto", {}, batch, "fp16")]
+        if batch > 1:
+            options = f"data.samples_per_gpu={batch // 2} optimizer_config.accumulate={steps}"
+            ways += [(f"--cfg-options {options}", {}, batch // 2, precision)]
+        if cfg.model.backbone.type == "MSCAN" and not cfg.model.backbone.get("recompute_stages"):
+            recomputed = {"model.backbone.recompute_stages": [1, 2]}
+            ways += [("--cfg-options model.backbone.recompute_stages=[1,2]", recomputed, batch, precision)]
+        needs = []
+        for words, settings, images, kind in ways:
+            changed = copy.deepcopy(cfg)
+            changed.merge_from_dict(settings)
+            gib = estimate_training_memory(changed, images, height, width, kind) / 2**30
+            needs.append(f"{words} {gib:.1f}")
+        raise TrainingError(f"{said}; GiB that a step needs, and 1 to 2 around it: {'; '.join(needs)}") from None

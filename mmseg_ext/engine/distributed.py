@@ -26,6 +26,7 @@ from torch.utils.data import Dataset, Sampler
 from ..errors import ConfigError
 from .test_time_augmentation import class_probabilities
 
+_DRIVERS = {"11": "450", "12": "525", "13": "580"}  # by CUDA version; NVIDIA's table of minor version compatibility
 _MESSAGE = 64  # numbers that processes exchange at least
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PATIENCE = datetime.timedelta(hours=24)  # NCCL and gloo give up after 10 and 30 minutes, unless told otherwise
@@ -124,7 +125,8 @@ def start_process(gpu_id: int = 0) -> Process:
     where there is none.
 
     Raises:
-        ConfigError: more processes on this machine than GPUs, where there is at least one.
+        ConfigError: more processes on this machine than GPUs, where there is at least one, or a GPU that cannot be
+            used, such as one whose driver is too old.
     """
     gpus = torch.cuda.device_count()
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -138,7 +140,7 @@ def start_process(gpu_id: int = 0) -> Process:
         check_gpu_count(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         device = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        _start_gpu(device)
     global _hosts
     if "RANK" in os.environ and not dist.is_initialized():
         if gpus:
@@ -149,6 +151,20 @@ def start_process(gpu_id: int = 0) -> Process:
     if dist.is_initialized() and _hosts is None:
         _hosts = dist.new_group(backend="gloo", timeout=_PATIENCE)
     return Process(rank, world_size, device)
+
+
+def _start_gpu(device: torch.device) -> None:
+    """Make ``device`` the GPU of this process, or say why it cannot be used and which driver torch needs."""
+    try:
+        torch.cuda.set_device(device)
+        torch.cuda.init()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        driver = _DRIVERS.get((torch.version.cuda or "").split(".")[0], "of its release notes")
+        raise ConfigError(
+            f"GPU {device.index} cannot be used: {reason}; torch {torch.__version__} needs NVIDIA driver {driver} or "
+            "newer (nvidia-smi shows yours); to run on the CPU: CUDA_VISIBLE_DEVICES= before the command"
+        ) from None
 
 
 def _leave() -> None:
@@ -205,6 +221,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted == "bf16" and device.type == "cuda" and not native_bf16:
         raise ConfigError(f"precision='bf16': {torch.cuda.get_device_name(device)} has no native bf16; choose fp16")
     return wanted
+
+
+def agreed_precision(wanted: str, process: Process) -> str:
+    """Return `choose_precision` for all processes: fp16 where the GPU of any of them has no native bf16.
+
+    Raises:
+        ConfigError: see `choose_precision`.
+    """
+    chosen = gather_by_index({process.rank: choose_precision(wanted, process.device)})
+    return "fp16" if "fp16" in chosen else chosen[0]
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -32,7 +32,7 @@ from .distributed import (
     DistributedSegmentor,
     LocalSegmentor,
     Process,
-    choose_precision,
+    agreed_precision,
     gather_by_index,
     on_first_process,
     share_batch_norm_statistics,
@@ -132,10 +132,13 @@ class EvalHook(MMSegEvalHook):
         if not self._should_evaluate(runner):
             return
         runner.share_gradients()
+        tuned = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False  # images of any size: each would be tuned anew
         with runner.evaluated_weights():
             share_batch_norm_statistics(runner.network)
             local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
             results = evaluate_dataset(local, self.dataloader, self.on_prediction)
+        torch.backends.cudnn.benchmark = tuned
         runner.model.train()
         if runner.rank == 0:
             runner.log_buffer.output["eval_iter_num"] = runner.iter + 1
@@ -229,7 +232,7 @@ def evaluate_checkpoint(
         if metric not in METRICS:
             raise ConfigError(f"--eval {metric}: unknown metric; choose from {', '.join(METRICS)}")
     process = start_process(gpu_id)
-    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
+    precision = agreed_precision(cfg.get("precision", "fp32"), process)
     with config_mistakes(cfg):
         dataset = build_dataset(cfg.data.test, dict(test_mode=True))
     check_classes(cfg, dataset)

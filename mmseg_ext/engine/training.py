@@ -33,6 +33,7 @@ from ..checks import check_datasets
 from ..datasets import RoadDataset
 from ..errors import ConfigError
 from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
+from .complexity import memory_advice
 from .config import batch_settings, config_mistakes
 from .distributed import (
     DTYPES,
@@ -41,7 +42,7 @@ from .distributed import (
     LocalSegmentor,
     Process,
     SeededDraws,
-    choose_precision,
+    agreed_precision,
     on_first_process,
     seed_everything,
     start_process,
@@ -71,7 +72,7 @@ def train(
         cfg: what `load_config` returned. ``resume_from`` continues a run, ``load_from`` starts from weights.
         work_dir: where checkpoints and logs go; ``work_dirs/<config name>`` when None.
         seed: seed of weights, data order, augmentation and NMF bases.
-        deterministic: ask cuDNN for reproducible algorithms.
+        deterministic: ask torch, cuDNN and cuBLAS for reproducible algorithms on a GPU; what has none warns.
         validate: evaluate at the config's interval and keep the best checkpoint.
         auto_resume: continue from the newest complete checkpoint of ``work_dir``, if there is one.
         gpu_id: the GPU of a single process.
@@ -79,6 +80,8 @@ def train(
     Raises:
         UserError: data, config, weights or machine do not fit; the message says what to do.
     """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when a GPU is first used
     process = start_process(gpu_id)
     atexit.register(_end_workers)
     name = os.path.splitext(os.path.basename(cfg.filename))[0]
@@ -89,7 +92,7 @@ def train(
         if runner.iter >= runner.max_iters:
             runner.logger.info("%s: all %d iterations are done already", work_dir, runner.max_iters)
         else:
-            with disk_full_error(work_dir):
+            with disk_full_error(work_dir), memory_advice(cfg, runner):
                 runner.run([loader], [("train", 1)])
     return work_dir
 
@@ -108,10 +111,10 @@ def _prepare(
     for switch in ("channels_last", "find_unused_parameters"):
         if not isinstance(cfg.get(switch, False), bool):
             raise ConfigError(f"{switch}={cfg[switch]!r} is neither True nor False")
-    precision = choose_precision(cfg.get("precision", "fp32"), process.device)
+    precision = agreed_precision(cfg.get("precision", "fp32"), process)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
-    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
     dataset = build_dataset(cfg.data.train)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None

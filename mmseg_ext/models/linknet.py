@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer, normal_init
 from mmcv.runner import BaseModule
@@ -114,11 +115,16 @@ class NonLocalBlock(nn.Module):
         self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the attended features of ``x`` (B, C, H, W), H and W at least 2; the shape stays."""
+        """Return the attended features of ``x`` (B, C, H, W), H and W at least 2; the shape stays.
+
+        The attention, which has no scale, is computed in float32 under any autocast: float16 has no such numbers.
+        """
         query = self.theta(x).flatten(2).transpose(1, 2)
         key = self.phi(x).flatten(2)
         value = self.g(x).flatten(2).transpose(1, 2)
-        attended = F.softmax(query @ key, dim=-1) @ value
+        with torch.autocast(x.device.type, enabled=False):
+            attention = F.softmax(query.float() @ key.float(), dim=-1)
+        attended = attention.to(value.dtype) @ value
         return x + self.W(attended.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
 
 

@@ -199,6 +199,7 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
+        assert norm.num_batches_tracked is not None
         norm.num_batches_tracked = norm.num_batches_tracked.clone()  # SyncBN does not run without one
     try:
         yield

@@ -33,7 +33,7 @@ from ..engine.checkpoint import write_checkpoint
 from ..engine.distributed import (
     DTYPES,
     Process,
-    choose_precision,
+    agreed_precision,
     on_first_process,
     seed_everything,
     share_batch_norm_statistics,
@@ -96,7 +96,7 @@ def evaluate_classifier(
     check_name(name)
     settings = settings or PretrainSettings()
     process = start_process(gpu_id)
-    autocast = _autocast(choose_precision(settings.precision, process.device), process)
+    autocast = _autocast(agreed_precision(settings.precision, process), process)
     dataset = ImageFolder(data, "val")
     model = create_classifier(name, len(dataset.classes), model_options)
     load_classifier(model, name, checkpoint)
@@ -125,7 +125,7 @@ class _Training:
         self.settings, self.process = settings, process
         facts = dict(model_options=model_options or {}, classes=train.classes, settings=asdict(settings))
         self.meta = dict(mmseg_ext_version=__version__, architecture=name, **facts)
-        precision = choose_precision(settings.precision, process.device)
+        precision = agreed_precision(settings.precision, process)
         self.autocast = _autocast(precision, process)
         self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
 

@@ -1,8 +1,10 @@
 import itertools
 
+import timing
 import pytest
+import torch
 import training
-from training import PARTS, build_training, training_profile, training_speeds
+from training import PARTS, build_training, training_profile, training_speeds, with_setting
 
 from mmseg_ext.engine import load_config
 from mmseg_ext.engine.hooks import StepHook
@@ -20,20 +22,44 @@ def test_settings_take_turns(one_config, monkeypatch):
     step = training.Training.step
     monkeypatch.setattr(training.Training, "step", lambda self: steps.append(self.runner) or step(self))
     ticking(monkeypatch)
-    settings = ("fp32", "fp32+loop", "bf16+channels_last")
+    settings = ("fp32", "fp32+loop", "half+channels_last")
     speeds = training_speeds(load_config(str(one_config)), settings, crop_px=64, batch=3, rounds=2)
     assert list(speeds) == list(settings)
     assert [gib for _, _, gib in speeds.values()] == [None] * 3
     assert [found[:2] for found in speeds.values()] == [pytest.approx((3000, 1))] * 3
-    fused, loop, _ = steps[:3]
-    assert steps == steps[:3] * 4 and [runner.iter for runner in steps[:3]] == [4, 4, 4]
+    fused, loop, half = runners = steps[:6:2]
+    assert steps == [fused, fused, loop, loop, half, half, *runners * 2]
+    assert [runner.iter for runner in runners] == [4, 4, 4]
+    assert half.model.autocast_dtype == torch.bfloat16
     assert fused.optimizer.defaults["fused"] and not loop.optimizer.defaults["fused"]
     assert loop.optimizer.defaults["foreach"] is False
 
 
+def test_the_memory_of_a_setting_is_its_own(one_config, monkeypatch):
+    allocated = [0]
+    build = training.build_training
+
+    def building(*args):
+        allocated[0] += 2**30  # its weights stay
+        return build(*args)
+
+    monkeypatch.setattr(training, "build_training", building)
+    monkeypatch.setattr(training.torch.cuda, "memory_allocated", lambda: allocated[0])
+    monkeypatch.setattr(training, "peak_bytes", lambda: allocated[0] + 2**29)
+    speeds = training_speeds(load_config(str(one_config)), ("fp32", "fp32+loop"), crop_px=64, batch=1, rounds=1)
+    assert [gib for _, _, gib in speeds.values()] == [1.5, 1.5]
+
+
+def test_cards_that_emulate_bf16_are_measured_in_fp16(one_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    assert timing.half_precision(torch.device("cuda", 0)) == "fp16"
+    monkeypatch.setattr(training, "half_precision", lambda device: "fp16")
+    assert with_setting(load_config(str(one_config)), "half+compile").precision == "fp16"
+
+
 def test_an_unknown_setting_is_said(one_config):
     for setting in ("fp64", "fp32+fast"):
-        with pytest.raises(ConfigError, match=r"give fp32, bf16, fp16, and after it any of \+channels_last"):
+        with pytest.raises(ConfigError, match=r"give fp32, bf16, fp16 or half, and after it any of \+channels_last"):
             training_speeds(load_config(str(one_config)), (setting,), crop_px=64, batch=2, rounds=1)
 
 

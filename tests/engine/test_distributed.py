@@ -14,15 +14,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.parallel import DataContainer
+from torch import distributed as dist
 
 from mmseg_ext.engine import distributed
 from mmseg_ext.engine.distributed import (
     InfiniteSampler,
     LocalSegmentor,
+    Process,
     SeededDraws,
+    agreed_precision,
     choose_precision,
     gather_by_index,
     seed_everything,
+    start_process,
     to_device,
 )
 from mmseg_ext.engine.launch import launch, torchrun_arguments
@@ -76,6 +80,39 @@ def test_precision_by_gpu_generation(monkeypatch, capability, auto):
     if auto == "fp16":
         with pytest.raises(ConfigError, match="Quadro RTX 5000 has no native bf16"):
             choose_precision("bf16", gpu)
+
+
+def test_unlike_gpus_compute_in_one_precision(monkeypatch):
+    capability = {0: (8, 6), 1: (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[device.index])
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+
+    def gather(parts, own, *_, **__):
+        parts[:] = [{rank: choose_precision("auto", torch.device("cuda", rank))} for rank in (0, 1)]
+        assert own in parts
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    gpus = [Process(rank, 2, torch.device("cuda", rank)) for rank in (0, 1)]
+    assert [agreed_precision("auto", gpu) for gpu in gpus] == ["fp16", "fp16"]
+    capability[1] = (8, 6)
+    assert [agreed_precision("auto", gpu) for gpu in gpus] == ["bf16", "bf16"]
+
+
+@pytest.mark.parametrize(("cuda", "driver"), [("13.0", "580"), ("12.8", "525"), ("99.1", "of its release notes")])
+def test_an_old_driver_is_named_with_the_one_that_torch_needs(monkeypatch, cuda, driver):
+    def too_old(device):
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update.\nmore")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", too_old)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with pytest.raises(ConfigError) as said:
+        start_process(1)
+    assert str(said.value).startswith(
+        "GPU 1 cannot be used: The NVIDIA driver on your system is too old (found version 11040); "
+        f"torch {torch.__version__} needs NVIDIA driver {driver} or newer"
+    )
 
 
 def test_batches_lose_mmcvs_containers():

@@ -10,8 +10,10 @@ import time
 import pytest
 import torch
 
-from mmseg_ext.engine import evaluate_checkpoint, load_config, train
+from mmseg_ext.engine import complexity, evaluate_checkpoint, evaluation, load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
+from mmseg_ext.engine.runner import SafeIterRunner
+from mmseg_ext.errors import TrainingError
 
 
 def logged(work_dir):
@@ -48,6 +50,48 @@ def test_train_evaluate_and_resume(tiny_config, tmp_path, monkeypatch, capsys):
     train(load_config(str(tiny_config), {"runner.max_iters": 6}), auto_resume=True)
     assert [line["iter"] for line in logged(run) if line.get("mode") == "train"] == [5, 6]
     assert read_checkpoint(str(run / "latest.pth"))["meta"]["iter"] == 6
+
+
+def test_reproducible_algorithms_are_asked_for_and_change_nothing_on_a_cpu(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    asked, tuned, states = [], [], []
+    evaluate = evaluation.evaluate_dataset
+
+    def evaluating(*args):
+        tuned.append(torch.backends.cudnn.benchmark)
+        return evaluate(*args)
+
+    monkeypatch.setattr(evaluation, "evaluate_dataset", evaluating)
+    for name, deterministic in (("a", True), ("b", False)):
+        run = train(load_config(str(tiny_config)), str(tmp_path / name), deterministic=deterministic)
+        asked.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        states.append(read_checkpoint(os.path.join(run, "latest.pth"))["state_dict"])
+    assert asked == [(True, False), (False, True)]
+    assert tuned == [False] * 4  # images of an evaluation have any size
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_full_gpu_is_said_with_what_helps(tiny_config, tmp_path, monkeypatch):
+    def full(runner, loader, **_):
+        runner.data_batch = next(loader)
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.58 GiB of which 1 GiB is "
+            "free. Including"
+        )
+
+    monkeypatch.setattr(SafeIterRunner, "train", full)
+    monkeypatch.setattr(complexity, "estimate_training_memory", lambda cfg, batch, height, width, precision: 2**30 * (
+        batch * height / 64 / (1 + (precision != "fp32")) - len(cfg.model.backbone.get("recompute_stages", ())) / 2
+    ))  # fmt: skip
+    with pytest.raises(TrainingError) as said:
+        train(load_config(str(tiny_config)), str(tmp_path / "run"), validate=False)
+    assert str(said.value) == (
+        "iteration 1: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.58 GiB of which "
+        "1 GiB is free; GiB that a step needs, and 1 to 2 around it: as it is 2.0; --precision auto 1.0; --cfg-options "
+        "data.samples_per_gpu=1 optimizer_config.accumulate=2 1.0; --cfg-options model.backbone.recompute_stages=[1,2] "
+        "1.0"
+    )
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tiny_config, tmp_path):

@@ -85,3 +85,17 @@ def test_a_new_network_of_every_kind_starts_where_it_should():
         network.init_weights()
         (feature,) = network(torch.randn(2, 3, 128, 128))
         assert 0.05 < feature.std().item() < 20
+
+
+def test_attention_in_half_precision_has_scores_beyond_its_numbers():
+    torch.manual_seed(0)
+    block = NonLocalBlock(128, dict(type="BN")).eval()
+    torch.nn.init.ones_(block.W[1].weight)
+    x = 100 * torch.randn(1, 128, 8, 8)
+    with torch.no_grad():
+        wanted = block(x)
+        scores = block.theta(x).flatten(2).transpose(1, 2) @ block.phi(x).flatten(2)
+        assert scores.abs().max() > torch.finfo(torch.float16).max
+        with torch.autocast("cpu", dtype=torch.float16):
+            found = block(x)
+    assert (found - wanted).abs().max() < 0.01 * (wanted - x).abs().max()

@@ -80,8 +80,7 @@ def machine_line(threads: int | None = None) -> str:
     gpu = torch.cuda.is_available()
     load = os.getloadavg()[0]
     device = torch.device("cuda" if gpu else "cpu")
-    half = "fp16" if choose_precision("auto", device) == "fp16" else "bf16"  # older GPUs only emulate bf16
-    limits = _limits(device.type, half)
+    limits, half = _limits(device), half_precision(device)
     versions = []
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -96,15 +95,20 @@ def machine_line(threads: int | None = None) -> str:
     )
 
 
-def _limits(device: str, half: str) -> dict[str, float]:
+def half_precision(device: torch.device) -> str:
+    """Return bf16, or fp16 on a GPU that would only emulate bf16."""
+    return "fp16" if choose_precision("auto", device) == "fp16" else "bf16"
+
+
+def _limits(device: torch.device) -> dict[str, float]:
     """Return matrix products in 10^9 operations a second, copies in 10^9 bytes a second."""
-    size = 2048 if device == "cpu" else 8192
+    size, half = 2048 if device.type == "cpu" else 8192, half_precision(device)
     matrices = dict(fp32=torch.ones(size, size, device=device))
     matrices[half] = matrices["fp32"].to(DTYPES[half])
     block, target = torch.ones(2, 2**26, device=device)
     works = {name: timed(partial(torch.mm, matrix, matrix)) for name, matrix in matrices.items()}
     seconds = in_turns({**works, "copy": timed(partial(target.copy_, block))}, rounds=5)
-    amounts = {**dict.fromkeys(matrices, 2 * size**3), "copy": 2 * block.nbytes}
+    amounts = {"fp32": 2 * size**3, half: 2 * size**3, "copy": 2 * block.nbytes}
     return {name: amount / median(seconds[name]) / 1e9 for name, amount in amounts.items()}
 
 

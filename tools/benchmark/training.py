@@ -18,12 +18,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from statistics import median
 from typing import Any
 
 import torch
-from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
+from timing import forget_peak, half_precision, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
@@ -36,7 +36,7 @@ from mmseg_ext.engine.training import register_custom_hooks, register_step_hooks
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report import markdown_table
 
-SETTINGS = ("fp32", "bf16", "bf16+channels_last", "bf16+channels_last+compile")
+SETTINGS = ("fp32", "half", "half+channels_last", "half+channels_last+compile")
 EXTRAS = {
     "channels_last": {"channels_last": True},
     "compile": {"compile": True},
@@ -120,12 +120,18 @@ def build_training(cfg: Config, crop_px: int | None = None, batch: int | None = 
 def with_setting(cfg: Config, setting: str) -> Config:
     """Return ``cfg`` with ``fp32``, ``bf16`` or ``fp16``, and after it any of the `EXTRAS`, as ``bf16+compile``.
 
+    ``half`` is bf16, or fp16 on a GPU that would only emulate bf16.
+
     Raises:
         ConfigError: an unknown setting.
     """
     precision, *extras = setting.split("+")
+    if precision == "half":
+        precision = half_precision(start_process().device)
     if precision not in DTYPES or not EXTRAS.keys() >= set(extras):
-        raise ConfigError(f"setting {setting}: give {', '.join(DTYPES)}, and after it any of +{', +'.join(EXTRAS)}")
+        raise ConfigError(
+            f"setting {setting}: give {', '.join(DTYPES)} or half, and after it any of +{', +'.join(EXTRAS)}"
+        )
     options: dict[str, Any] = dict(precision=precision, channels_last=False, compile=False)
     for extra in extras:
         options |= EXTRAS[extra]
@@ -139,19 +145,23 @@ def training_speeds(
 ) -> dict[str, tuple[float, float, float | None]]:
     """Return images a second, how many times as fast as the first, and GiB on a GPU, of each setting; medians.
 
-    Each takes ``rounds`` steps of ``batch`` images of random numbers, after two that warm up; see `with_setting`.
+    Each takes ``rounds`` steps of ``batch`` images of random numbers, after two that warm up; see `with_setting`. The
+    memory is that of the second one, without what the settings before hold.
     """
-
-    def step(training: Training) -> tuple[float, float]:
-        forget_peak()
-        return timed(training.step)(), (peak_bytes() or 0) / 2**30
-
-    works = {setting: partial(step, build_training(with_setting(cfg, setting), crop_px, batch)) for setting in settings}
-    turns = {setting: list(zip(*found, strict=True)) for setting, found in in_turns(works, rounds, WARM_UP).items()}
-    first = turns[settings[0]][0]
+    works, gib = {}, {}
+    for setting in settings:
+        held = torch.cuda.memory_allocated()
+        training = build_training(with_setting(cfg, setting), crop_px, batch)
+        for _ in range(WARM_UP):
+            forget_peak()
+            training.step()
+        peak = peak_bytes()
+        gib[setting] = None if peak is None else (peak - held) / 2**30
+        works[setting] = timed(training.step)
+    turns = in_turns(works, rounds, warm_up=0)
+    first = turns[settings[0]]
     return {
-        setting: (batch / median(seconds), ratio(first, seconds), max(peaks) or None)
-        for setting, (seconds, peaks) in turns.items()
+        setting: (batch / median(seconds), ratio(first, seconds), gib[setting]) for setting, seconds in turns.items()
     }
 
 
