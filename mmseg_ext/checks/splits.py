@@ -12,6 +12,7 @@ import numpy as np
 
 from ..datasets import LoadRoadImage, RoadDataset, reading_of, voc
 from ..datasets.augmentation import normalize_setting
+from ..datasets.pipelines import nested_steps, with_step_args
 from ..datasets.raw_mask import (
     find_folders,
     first_values,
@@ -21,7 +22,6 @@ from ..datasets.raw_mask import (
     read_stored,
     shows_scene,
 )
-from ..datasets.road_dataset import nested_steps
 from ..errors import ConfigError, DataError
 from .findings import Problem
 from .pairs import PairFacts, Split, mean_and_std
@@ -153,8 +153,7 @@ def _unlistable(splits: Sequence[Split]) -> list[Problem]:
 
 def _steps(settings: Mapping[str, Any]) -> Iterator[dict]:
     """Yield every step of a split's pipeline, also the nested ones, with ``step_args`` over it."""
-    for step in nested_steps(settings.get("pipeline", [])):
-        yield {**step, **settings.get("step_args", {}).get(step["type"], {})}
+    yield from nested_steps(with_step_args(settings.get("pipeline", []), settings.get("step_args", {})))
 
 
 def _image_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

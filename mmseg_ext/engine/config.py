@@ -19,6 +19,8 @@ from mmcv import Config, DictAction
 from mmseg.models import build_segmentor
 from torch import Size, Tensor, nn
 
+from ..datasets.pipelines import nested_steps, with_step_args
+from ..datasets.voc import SPLITS
 from ..errors import CheckpointError, ConfigError
 from ..files import DISTRIBUTION_ROOT
 from .checkpoint import read_checkpoint
@@ -184,7 +186,15 @@ def _with_options(cfg: Config, options: dict) -> Config:
         cfg.merge_from_dict(options)
     except Exception as error:
         raise ConfigError(f"{cfg.filename}: an option of --cfg-options does not fit ({_in_one_line(error)})") from None
+    for split in SPLITS:
+        fill_in_step_args(cfg.data.get(split))
     return cfg
+
+
+def fill_in_step_args(split: Any) -> None:
+    """Put the ``step_args`` of a split into its pipeline, which is then right for MMSegmentation's own code too."""
+    if isinstance(split, dict) and "pipeline" in split:
+        split["pipeline"] = with_step_args(split["pipeline"], split.pop("step_args", None) or {})
 
 
 def _make_room(cfg: Config, parents: list[str]) -> None:
@@ -204,21 +214,19 @@ def batch_settings(cfg: Config) -> dict:
 
 
 def step_arguments(split: Config, step_type: str) -> dict:
-    """Return the arguments of the first pipeline step of ``step_type``, with the split's ``step_args`` over them.
+    """Return the arguments of the first pipeline step of ``step_type``.
 
     Args:
-        split: ``cfg.data.train``, ``val`` or ``test``.
+        split: ``cfg.data.train``, ``val`` or ``test``; its ``step_args`` are filled into the pipeline.
         step_type: type of the step, also inside ``MultiScaleFlipAug``.
 
     Raises:
         KeyError: the pipeline has no such step.
     """
-    steps = list(split.pipeline)
-    while steps:
-        step = steps.pop(0)
+    fill_in_step_args(split)
+    for step in nested_steps(split.pipeline):
         if step["type"] == step_type:
-            return {**step, **split.get("step_args", {}).get(step_type, {})}
-        steps = [*step.get("transforms", []), *steps]
+            return step
     raise KeyError(step_type)
 
 

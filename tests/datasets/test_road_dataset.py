@@ -94,16 +94,16 @@ def test_step_args_reach_every_step_of_their_type():
             transforms=[dict(type="Resize", keep_ratio=True), dict(type="Normalize", mean=[0.0] * 3, std=[1.0] * 3)],
         ),
     ]
-    from mmseg_ext.datasets.road_dataset import _with_step_args
+    from mmseg_ext.datasets.pipelines import with_step_args
 
-    merged = _with_step_args(
+    merged = with_step_args(
         pipeline, dict(Normalize=dict(mean=[1.0, 2.0, 3.0]), MultiScaleFlipAug=dict(img_scale=(5, 5)))
     )
     assert merged[1]["img_scale"] == (5, 5)
     assert merged[1]["transforms"][1] == dict(type="Normalize", mean=[1.0, 2.0, 3.0], std=[1.0] * 3)
     assert pipeline[1]["img_scale"] == (9, 9)
     with pytest.raises(ConfigError, match="step_args names Normalise, but the pipeline has only"):
-        _with_step_args(pipeline, dict(Normalise=dict()))
+        with_step_args(pipeline, dict(Normalise=dict()))
 
 
 def test_the_papers_pipeline_gives_the_papers_tensors(voc, root):

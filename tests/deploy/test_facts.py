@@ -10,6 +10,7 @@ from mmseg_ext.datasets.reading import ImageReading
 from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
+from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import ConfigError
 
 
@@ -63,6 +64,6 @@ def test_what_contradicts_the_network(one_config, network):
     with pytest.raises(ConfigError, match="data.test has no Normalize"):
         NetworkFacts.of(cfg, {}, network)
     cfg = load_config(str(one_config))
-    cfg.data.test.step_args.Normalize.std = [1.0]
+    step_arguments(cfg.data.test, "Normalize")["std"] = [1.0]
     with pytest.raises(ConfigError, match="3 means but 1 standard deviations"):
         NetworkFacts.of(cfg, {}, network)
