@@ -39,8 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--buffer", type=float, metavar="PX", help=text)
     parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: what dataset.json says)")
-    text = "road scores count pixels of at least this probability as road (default: 0.5)"
-    parser.add_argument("--threshold", type=float, default=0.5, help=text)
+    text = "road scores count pixels of at least this probability as road (default: the network's own, else 0.5)"
+    parser.add_argument("--threshold", type=float, help=text)
     parser.add_argument("--mask-dir", metavar="DIR", help="write every predicted label map as PNG into this folder")
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")

@@ -248,6 +248,8 @@ def evaluate_checkpoint(
         from .road_scorer import RoadScorer  # needs the extra 'roads'
 
         scorer = RoadScorer()
+    if scorer is not None:
+        scorer.take_threshold_of(model.module.decode_head)
 
     def visit(found: Prediction) -> None:
         if scorer is not None:

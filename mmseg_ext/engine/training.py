@@ -51,7 +51,7 @@ from .distributed import (
 from .evaluation import EvalHook, evaluation_loader
 from .hooks import SIGNALS, NonFiniteGuard, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
 from .runner import SafeIterRunner, training_optimizer
-from .weights import MIN_SHARE, build_network, check_classes, load_start_weights
+from .weights import MIN_SHARE, build_network, check_classes, check_losses, load_start_weights
 
 WORK_DIRS = "work_dirs"
 
@@ -116,6 +116,7 @@ def _prepare(
     dataset = build_dataset(cfg.data.train)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
     check_classes(cfg, dataset)
+    check_losses(cfg)
 
     def check_and_prepare() -> None:
         check_datasets(train=dataset, val=val_dataset)
