@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..checks import examine, splits_of_folder
-from ..datasets import ImageReading, read_metadata
+from ..datasets import ImageReading, read_metadata, reading_of
 from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import holds_indices, labels_of, read_grey, repaired_labels
@@ -453,6 +453,8 @@ def _convert(
     raw: RawDataSet, source: str, dest: str, settings: ConversionSettings, read_labels: _ReadLabels | None
 ) -> Conversion:
     """Convert the scenes of ``raw``; without ``read_labels`` all masks together tell what their values mean."""
+    own = reading_of(source)  # a data set that was made before knows its metres and bands
+    settings = replace(settings, gsd=settings.gsd or own.gsd_m, bands=settings.bands or own.bands)
     scenes = raw.find_scenes(source, settings)
     for scene in scenes:
         if not is_utf8(scene.name):

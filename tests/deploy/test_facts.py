@@ -47,6 +47,15 @@ def test_facts_come_from_config_checkpoint_and_network(cfg, network):
     assert normalized == pytest.approx([(58 - 150) / 27, (58 - 138) / 24, (58 - 112) / 24])
 
 
+def test_the_metres_are_those_that_the_network_saw(one_config, network):
+    meta = dict(image=dict(gsd_m=0.1))
+    cfg = load_config(str(one_config))
+    cfg.data.train.pipeline[2] = dict(type="RandomAffineCrop", crop_size=(64, 64), gsd_m=0.4)
+    assert NetworkFacts.of(cfg, meta, network).reading.gsd_m == 0.4
+    cfg.data.test.pipeline.insert(1, dict(type="ScaleToGSD", gsd_m=0.5))
+    assert NetworkFacts.of(cfg, meta, network).reading.gsd_m == 0.5
+
+
 def test_a_single_output_has_a_threshold(one_config):
     cfg = load_config(str(one_config), {"model.decode_head.out_channels": 1, "model.decode_head.threshold": 0.4})
     cfg.model.decode_head.loss_decode = dict(type="CrossEntropyLoss", use_sigmoid=True)
