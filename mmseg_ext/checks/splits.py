@@ -113,7 +113,7 @@ def split_of_dataset(name: str, dataset: RoadDataset) -> Split:
 
 
 def _problems(flaws: Iterable[voc.Flaw]) -> list[Problem]:
-    return [Problem(flaw.code, flaw.path, flaw.words) for flaw in flaws]
+    return [Problem(flaw.code, flaw.path, flaw.words, "warning" if flaw.is_harmless else "") for flaw in flaws]
 
 
 def count_unlisted(splits: Sequence[Split]) -> int:
