@@ -143,11 +143,13 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
 
 class _ConfigOptions(DictAction):
-    """mmcv's action, with one line for what it cannot read."""
+    """mmcv's action, with one line for what it cannot read; given twice, both count."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, parser: Any, namespace: argparse.Namespace, *args: Any, **kwargs: Any) -> None:
+        before = getattr(namespace, self.dest) or {}
         try:
-            super().__call__(*args, **kwargs)
+            super().__call__(parser, namespace, *args, **kwargs)
+            setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
         except (RecursionError, ValueError, AssertionError):
             values = next((value for value in (*args, *kwargs.values()) if isinstance(value, list)), [])
             raise ConfigError(
@@ -157,8 +159,10 @@ class _ConfigOptions(DictAction):
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool."""
-    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help="config overrides, key.sub=value ...")
+    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool, and its older name ``--options``."""
+    text = "config overrides, key.sub=value ..."
+    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help=text)
+    parser.add_argument("--options", dest="cfg_options", nargs="+", action=_ConfigOptions, help=argparse.SUPPRESS)
 
 
 def _with_options(cfg: Config, options: dict) -> Config:
