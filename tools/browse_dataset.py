@@ -5,6 +5,8 @@ import argparse
 import os
 import sys
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import cv2
 import numpy as np
 from mmcv import Config

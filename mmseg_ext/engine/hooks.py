@@ -38,7 +38,7 @@ from .distributed import to_device
 from .evaluation import EvalHook, Prediction, image_name
 from .runner import SafeIterRunner
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S = 25
 _LARGEST = 3
 
@@ -367,7 +367,9 @@ class ProgressBar(Hook):
 
 @HOOKS.register_module()
 class StopOnSignal(Hook):
-    """After SIGINT or SIGTERM, finishes the iteration, writes a checkpoint and leaves with `Stopped`.
+    """After SIGINT, SIGTERM or SIGHUP, finishes the iteration, writes a checkpoint and leaves with `Stopped`.
+
+    SIGHUP, which a closed terminal sends, is left alone where it is ignored already, as under ``nohup``.
 
     All processes agree after every iteration, so that a signal to one of them stops all at the same one. A second
     signal ends the process at once.
@@ -384,7 +386,8 @@ class StopOnSignal(Hook):
         if dist.is_initialized() and dist.get_backend() != "gloo":
             self._group = dist.new_group(backend="gloo")  # the question must not wait for the GPUs
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._on_signal)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received:

@@ -22,6 +22,8 @@ from functools import partial, wraps
 from statistics import median
 from typing import Any
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import torch
 from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
