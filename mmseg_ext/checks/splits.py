@@ -12,7 +12,7 @@ import numpy as np
 
 from ..datasets import LoadRoadImage, RoadDataset, reading_of, voc
 from ..datasets.augmentation import normalize_setting
-from ..datasets.pipelines import nested_steps, with_step_args
+from ..datasets.pipelines import nested_steps, refuse_reduced_labels, with_step_args
 from ..datasets.raw_mask import (
     find_folders,
     first_values,
@@ -41,7 +41,7 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
     """Return the splits of a config's ``data`` and what is wrong with its folders and lists.
 
     Raises:
-        ConfigError: a split is not a `RoadDataset`, or has no split file.
+        ConfigError: a split is not a `RoadDataset`, has no split file, or reduces zero labels.
         DataError: a ``dataset.json`` cannot be understood.
     """
     splits, problems = [], []
@@ -53,6 +53,7 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
             raise ConfigError(f"data.{name} is of type {settings['type']}; only RoadDataset can be examined")
         if not settings.get("split"):
             raise ConfigError(f"data.{name} names no split file; set split={voc.split_file('', name)!r}")
+        refuse_reduced_labels(settings)
         root = settings.get("data_root") or ""
         masks = settings.get("ann_dir", voc.MASKS)
         found, wrong = _listed_split(

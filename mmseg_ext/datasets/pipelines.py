@@ -63,6 +63,15 @@ def nested_steps(pipeline: Iterable[dict]) -> Iterator[dict]:
         yield from nested_steps(step.get("transforms", []))
 
 
+def refuse_reduced_labels(settings: Mapping[str, Any]) -> None:
+    """Refuse ``reduce_zero_label=True`` in a split's settings or in a step of its ``pipeline``, by a ConfigError."""
+    if any(part.get("reduce_zero_label") for part in [settings, *nested_steps(settings.get("pipeline", []))]):
+        raise ConfigError(
+            "reduce_zero_label=True: is for data sets such as ADE20K, whose label 0 is no class; here 0 is background, "
+            "and road would be told from nothing; leave reduce_zero_label out"
+        )
+
+
 def with_step_args(pipeline: Sequence[dict], step_args: Mapping[str, Mapping[str, Any]]) -> list[dict]:
     """Return a copy of ``pipeline`` with ``step_args[type]`` merged into every step of that type.
 

@@ -13,7 +13,7 @@ from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
 from .loading import LoadRoadImage, LoadRoadMask, check_same_size
-from .pipelines import with_step_args
+from .pipelines import refuse_reduced_labels, with_step_args
 from .reading import ImageReading, reading_of, rgb_of
 from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse, road_labels
 
@@ -56,10 +56,11 @@ class RoadDataset(CustomDataset):
         palette: one RGB colour (0-255) per class.
         test_mode: MMSegmentation's switch: True leaves the masks out of the pipeline.
         ignore_index: label that counts neither in the loss nor in the metrics.
+        reduce_zero_label: MMSegmentation's switch, for which there is no use here; True is refused.
 
     Raises:
         DataError: a folder, the split file, an image or a mask is missing, or the split is empty.
-        ConfigError: ``step_args`` names a step that the pipeline does not have.
+        ConfigError: ``step_args`` names a step that the pipeline does not have, or zero labels are to be reduced.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class RoadDataset(CustomDataset):
         palette: Sequence[Sequence[int]] = ROAD_PALETTE,
         test_mode: bool = False,
         ignore_index: int = IGNORE,
+        reduce_zero_label: bool = False,
     ) -> None:
+        refuse_reduced_labels(dict(reduce_zero_label=reduce_zero_label, pipeline=pipeline))
         if len(palette) != len(classes):
             raise ConfigError(
                 f"{len(classes)} classes but {len(palette)} colours in the palette; give one for each class"

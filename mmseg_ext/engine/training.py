@@ -50,6 +50,7 @@ from .distributed import (
 )
 from .evaluation import EvalHook, evaluation_loader
 from .hooks import SIGNALS, NonFiniteGuard, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
+from .loggers import check_loggers
 from .runner import SafeIterRunner, training_optimizer
 from .weights import MIN_SHARE, build_network, check_classes, check_losses, load_start_weights
 
@@ -108,6 +109,7 @@ def _prepare(
     for switch in ("channels_last", "find_unused_parameters"):
         if not isinstance(cfg.get(switch, False), bool):
             raise ConfigError(f"{switch}={cfg[switch]!r} is neither True nor False")
+    check_loggers(cfg)
     precision = choose_precision(cfg.get("precision", "fp32"), process.device)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
