@@ -43,8 +43,9 @@ CONFIG_ROOT = DISTRIBUTION_ROOT / "myconfigs"
 # what a config may set and the base configs do not
 _FURTHER_SETTINGS = (
     *("precision", "channels_last", "compile", "lr_of_batch", "non_finite", "sample_predictions", "custom_hooks"),
-    *("load_from", "resume_from", "work_dir", "min_loaded_share", "find_unused_parameters", "cudnn_benchmark"),
-    *("log_level", "test_rotations", "seed", "dist_params", "workflow", "log_config", "evaluation", "optimizer_config"),
+    *("load_from", "resume_from", "work_dir", "early_stopping", "min_loaded_share", "find_unused_parameters"),
+    *("cudnn_benchmark", "log_level", "test_rotations", "seed", "dist_params", "workflow", "log_config"),
+    *("evaluation", "optimizer_config"),
 )
 _NUMBERS = {"inf": math.inf, "nan": math.nan}
 

@@ -34,7 +34,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..errors import ConfigError, Stopped, TrainingError
 from ..report import panel
 from .checkpoint import NON_FINITE_ADVICE, checkpoints_by_iteration, non_finite_tensor
-from .distributed import to_device
+from .distributed import gather_by_index, to_device
 from .evaluation import EvalHook, Prediction, image_name
 from .runner import SafeIterRunner
 
@@ -262,6 +262,57 @@ class SafeCheckpointHook(CheckpointHook):
             found = checkpoints_by_iteration(self.out_dir)
             for path in [found[done] for done in found if done <= runner.iter + 1][: -self.max_keep_ckpts]:
                 path.unlink(missing_ok=True)
+
+
+class EarlyStopping(Hook):
+    """Ends a run whose validation score does not improve; runs after the evaluation and before the checkpoint hook.
+
+    The state is part of a checkpoint, so that a resumed run counts on, and one that was ended stays so.
+
+    Args:
+        metric: the score that counts, as the log names it; of a ``loss`` less is better.
+        patience: evaluations in a row without improvement after which the run ends.
+        min_delta: what counts as an improvement is more than this.
+
+    Raises:
+        ConfigError: ``patience`` is below 1, or the evaluation has no such score.
+    """
+
+    def __init__(self, metric: str = "mIoU", patience: int = 5, min_delta: float = 0.0) -> None:
+        if not isinstance(patience, int) or patience < 1:
+            raise ConfigError(f"early_stopping.patience={patience!r}: give a number of evaluations, 1 or more")
+        self.metric, self.patience, self.min_delta = metric, patience, min_delta
+
+    def before_run(self, runner: SafeIterRunner) -> None:
+        """Find the evaluation; a run that was ended already takes no further step."""
+        self._evaluation = next(hook for hook in runner.hooks if isinstance(hook, EvalHook))
+        if self._state(runner)["waited"] >= self.patience:
+            self._end(runner, runner.iter)
+
+    def after_train_iter(self, runner: SafeIterRunner) -> None:
+        """Count the evaluations without improvement, the same in all processes."""
+        if self._evaluation.evaluated_iter != runner.iter:
+            return
+        (score,) = gather_by_index({0: self._evaluation.scores.get(self.metric)} if runner.rank == 0 else {})
+        if score is None:
+            names = ", ".join(self._evaluation.scores)
+            raise ConfigError(f"early_stopping.metric={self.metric!r}: the evaluation has {names}; choose one")
+        state, sign = self._state(runner), -1 if "loss" in self.metric else 1
+        if state["best"] is None or sign * (score - state["best"]) > self.min_delta:
+            state.update(best=score, waited=0)
+        else:
+            state["waited"] += 1
+        if state["waited"] >= self.patience:
+            self._end(runner, runner.iter + 1)
+
+    def _state(self, runner: SafeIterRunner) -> dict:
+        return runner.meta["hook_msgs"].setdefault("early_stopping", dict(best=None, waited=0))
+
+    def _end(self, runner: SafeIterRunner, iteration: int) -> None:
+        runner._max_iters = iteration
+        best = self._state(runner)["best"]
+        text = "stopped early at iteration %d: no %s better than %.4f in %d evaluations"
+        runner.logger.info(text, iteration, self.metric, best, self._state(runner)["waited"])
 
 
 @HOOKS.register_module()

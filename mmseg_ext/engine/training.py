@@ -49,7 +49,15 @@ from .distributed import (
     wrap,
 )
 from .evaluation import EvalHook, evaluation_loader
-from .hooks import SIGNALS, NonFiniteGuard, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
+from .hooks import (
+    SIGNALS,
+    EarlyStopping,
+    NonFiniteGuard,
+    PredictionSamplesHook,
+    ProgressBar,
+    SafeCheckpointHook,
+    StopOnSignal,
+)
 from .loggers import check_loggers
 from .runner import SafeIterRunner, training_optimizer
 from .weights import MIN_SHARE, build_network, check_classes, check_losses, load_start_weights
@@ -159,6 +167,10 @@ def _prepare(
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
         runner.register_hook(EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False}), priority="LOW")
         runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
+    if cfg.get("early_stopping"):
+        if val_dataset is None:
+            raise ConfigError("early_stopping needs the evaluation during the training; leave out --no-validate")
+        runner.register_hook(EarlyStopping(**cfg.early_stopping), priority=80)  # before the last checkpoint
     runner.register_hook(ProgressBar())
     # after the evaluation, whose best score a checkpoint knows, and after the loggers, whose lines of this iteration a
     # resumed run will not write again
