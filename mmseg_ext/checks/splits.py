@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,11 +22,14 @@ from ..datasets.raw_mask import (
     read_stored,
     shows_scene,
 )
+from ..datasets.several import part_settings
 from ..errors import ConfigError, DataError
 from .findings import Problem
 from .pairs import PairFacts, Split, mean_and_std
 
 Examined = Sequence[tuple[Split, Sequence[PairFacts]]]
+
+_Part = TypeVar("_Part")
 
 _MAX_LEVELS = 16
 _ALL_ROAD = 0.95
@@ -45,14 +48,12 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
         DataError: a ``dataset.json`` cannot be understood.
     """
     splits, problems = [], []
-    for name in voc.SPLITS:
-        settings = data.get(name)
-        if settings is None:
-            continue
+    parts = [(s, part) for s in voc.SPLITS if data.get(s) for part in numbered(s, list(part_settings(data[s])))]
+    for split, (name, settings) in parts:
         if settings.get("type", "RoadDataset") != "RoadDataset":
-            raise ConfigError(f"data.{name} is of type {settings['type']}; only RoadDataset can be examined")
+            raise ConfigError(f"data.{split} is of type {settings['type']}; only RoadDataset can be examined")
         if not settings.get("split"):
-            raise ConfigError(f"data.{name} names no split file; set split={voc.split_file('', name)!r}")
+            raise ConfigError(f"data.{split} names no split file; set split={voc.split_file('', split)!r}")
         refuse_reduced_labels(settings)
         root = settings.get("data_root") or ""
         masks = settings.get("ann_dir", voc.MASKS)
@@ -69,6 +70,11 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
         splits.append(found)
         problems += wrong
     return splits, problems + _unlistable(splits)
+
+
+def numbered(name: str, parts: Sequence[_Part]) -> list[tuple[str, _Part]]:
+    """Return the data sets of the split ``name`` with names of their own, where there are several."""
+    return [(name if len(parts) == 1 else f"{name} {number}", part) for number, part in enumerate(parts, 1)]
 
 
 def splits_of_folder(folder: str) -> tuple[list[Split], list[Problem]]:

@@ -20,6 +20,7 @@ from mmseg.models import build_segmentor
 from torch import Size, Tensor, nn
 
 from ..datasets.pipelines import nested_steps, with_step_args
+from ..datasets.several import part_settings, refuse_several
 from ..datasets.voc import SPLITS
 from ..errors import CheckpointError, ConfigError
 from ..files import DISTRIBUTION_ROOT
@@ -192,12 +193,18 @@ def _with_options(cfg: Config, options: dict) -> Config:
     except Exception as error:
         raise ConfigError(f"{cfg.filename}: an option of --cfg-options does not fit ({_in_one_line(error)})") from None
     for split in SPLITS:
-        fill_in_step_args(cfg.data.get(split))
+        if cfg.data.get(split) is not None:
+            fill_in_step_args(cfg.data[split])
+            if split != "train":
+                refuse_several(cfg.data[split], split)
     return cfg
 
 
 def fill_in_step_args(split: Any) -> None:
     """Put the ``step_args`` of a split into its pipeline, which is then right for MMSegmentation's own code too."""
+    for part in split if isinstance(split, (list, tuple)) else [split.get("dataset"), *split.get("datasets", [])]:
+        if part is not None:
+            fill_in_step_args(part)
     if isinstance(split, dict) and "pipeline" in split:
         split["pipeline"] = with_step_args(split["pipeline"], split.pop("step_args", None) or {})
 
@@ -222,14 +229,15 @@ def step_arguments(split: Config, step_type: str) -> dict:
     """Return the arguments of the first pipeline step of ``step_type``.
 
     Args:
-        split: ``cfg.data.train``, ``val`` or ``test``; its ``step_args`` are filled into the pipeline.
+        split: ``cfg.data.train``, ``val`` or ``test``; its ``step_args`` are filled into the pipeline. Of several data
+            sets the first counts.
         step_type: type of the step, also inside ``MultiScaleFlipAug``.
 
     Raises:
         KeyError: the pipeline has no such step.
     """
     fill_in_step_args(split)
-    for step in nested_steps(split.pipeline):
+    for step in nested_steps(next(part_settings(split))["pipeline"]):
         if step["type"] == step_type:
             return step
     raise KeyError(step_type)

@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..checks import check_datasets
-from ..datasets import RoadDataset
+from ..datasets import ImageReading
+from ..datasets.several import build_training_set, common_reading
 from ..errors import ConfigError
 from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
 from .config import batch_settings, config_mistakes
@@ -123,7 +124,8 @@ def _prepare(
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
     torch.backends.cudnn.deterministic = deterministic
 
-    dataset = build_dataset(cfg.data.train)
+    dataset = build_training_set(cfg.data.train)
+    reading = common_reading(dataset)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
     check_classes(cfg, dataset)
     check_losses(cfg)
@@ -157,7 +159,7 @@ def _prepare(
             optimizer=training_optimizer(model, _optimizer_settings(cfg, process, logger)),
             work_dir=work_dir,
             logger=logger,
-            meta=_checkpoint_meta(cfg, dataset, seed),
+            meta=_checkpoint_meta(cfg, dataset, reading, seed),
         ),
     )
     runner.timestamp, runner.seed = timestamp, seed
@@ -216,7 +218,7 @@ def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -
     return settings
 
 
-def _checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
+def _checkpoint_meta(cfg: Config, dataset: CustomDataset, reading: ImageReading | None, seed: int) -> dict:
     """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
     return dict(
         mmseg_ext_version=__version__,
@@ -228,7 +230,7 @@ def _checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
         CLASSES=list(dataset.CLASSES),
         PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
         hook_msgs={},
-        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
+        image=None if reading is None else reading.as_dict(),
     )
 
 

@@ -444,8 +444,8 @@ def test_a_config_tests_on_its_validation_images_and_normalises(voc):
     assert [statistics.names for statistics in diagnosis.statistics] == [("train",), ("val", "test")]
     diagnosis = examine("config", *splits_of_config(config_of(voc, (0.0,) * 3, (255.0,) * 3)))
     assert found(diagnosis) == {"normalize": ("warning", ["train.txt"])}
-    with pytest.raises(ConfigError, match="data.val is of type RepeatDataset"):
-        splits_of_config(dict(config_of(voc), val=dict(type="RepeatDataset")))
+    with pytest.raises(ConfigError, match="data.val is of type CityscapesDataset"):
+        splits_of_config(dict(config_of(voc), val=dict(type="CityscapesDataset")))
     with pytest.raises(ConfigError, match="data.val names no split file"):
         splits_of_config(dict(config_of(voc), val=dict(data_root=str(voc))))
 
