@@ -22,6 +22,7 @@ from ..datasets.raw_mask import (
     read_stored,
     shows_scene,
 )
+from ..datasets.raw_splits import split_folders
 from ..datasets.several import part_settings
 from ..errors import ConfigError, DataError
 from .findings import Problem
@@ -86,7 +87,7 @@ def splits_of_folder(folder: str) -> tuple[list[Split], list[Problem]]:
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder or config")
     if not os.path.isdir(os.path.join(folder, voc.LISTS)):
-        return _raw_split(*find_folders(folder))
+        return _raw_splits(split_folders(folder) or {"pairs": find_folders(folder)})
     splits, problems = [], []
     for name in voc.SPLITS:
         path = voc.split_file(folder, name)
@@ -141,15 +142,18 @@ def _listed_split(
     return split, _problems(flaws)
 
 
-def _raw_split(images_dir: str, masks_dir: str) -> tuple[list[Split], list[Problem]]:
-    matching = match_files(images_dir, masks_dir)
-    problems = [Problem("no-mask", path, f"no file named like it in {masks_dir}") for path in matching.lone_images]
-    for stem, path, other in matching.clashes:
-        problems.append(Problem("two-files", other, f"stands for {stem}, as {os.path.basename(path)} does"))
-    pairs = [pair for pair in matching.pairs if all(voc.is_utf8(os.path.basename(path or "")) for path in pair[1:])]
-    problems += [Problem("name-spaces", pair.image) for pair in pairs if pair.stem != pair.stem.strip()]
-    split = Split("pairs", tuple(pairs), images_dir, masks_dir, raw=True)
-    return [split], problems + _unlistable([split])
+def _raw_splits(folders: Mapping[str, tuple[str, str]]) -> tuple[list[Split], list[Problem]]:
+    splits: list[Split] = []
+    problems: list[Problem] = []
+    for name, (images_dir, masks_dir) in folders.items():
+        matching = match_files(images_dir, masks_dir)
+        problems += [Problem("no-mask", path, f"no file named like it in {masks_dir}") for path in matching.lone_images]
+        for stem, path, other in matching.clashes:
+            problems.append(Problem("two-files", other, f"stands for {stem}, as {os.path.basename(path)} does"))
+        pairs = [pair for pair in matching.pairs if all(voc.is_utf8(os.path.basename(path or "")) for path in pair[1:])]
+        problems += [Problem("name-spaces", pair.image) for pair in pairs if pair.stem != pair.stem.strip()]
+        splits.append(Split(name, tuple(pairs), images_dir, masks_dir, raw=True))
+    return splits, problems + _unlistable(splits)
 
 
 def _unlistable(splits: Sequence[Split]) -> list[Problem]:
