@@ -6,6 +6,11 @@ import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 
+from .errors import stop_quietly_while_importing
+from .files import DISTRIBUTION_ROOT
+
+stop_quietly_while_importing(DISTRIBUTION_ROOT / "tools")
+
 __version__ = "0.1.0"
 
 _NEEDED = {"mmcv": "1.7.", "mmsegmentation": "0.30."}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import re
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 LOST_PEER = 3
@@ -98,6 +101,25 @@ def require(names: Sequence[str], extra: str, purpose: str) -> None:
             )
 
 
+def _leave_at_once(number: int, frame: FrameType | None) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        os.write(2, b"stopped\n")
+    os._exit(128 + number)
+
+
+def stop_quietly_while_importing(tools: Path) -> None:
+    """Let Ctrl-C end this process without a traceback while a tool imports what it needs; `run_tool` ends that.
+
+    Has no effect where the program is none of our ``tools``, the folder, or handles or ignores the signal itself.
+    """
+    script = Path(sys.argv[0] if sys.argv else "")
+    # python -m mmseg_ext...: only the parents of the module are imported while the name of the script is -m
+    ours = script.name in ("-m", "dsegnext") or tools in script.resolve().parents
+    if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, _leave_at_once)
+
+
 def _say(line: str) -> None:
     """Write the cause of a failure: to the launcher, which says it once and last, or to the terminal."""
     launcher = os.environ.get("TORCHELASTIC_ERROR_FILE")
@@ -120,6 +142,8 @@ def run_tool(main: Callable[[], None], stopped: str = "stopped") -> None:
     """
     code = 0
     try:
+        if signal.getsignal(signal.SIGINT) is _leave_at_once:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
     except UserError as error:
         # an error from a data loader's worker arrives with the worker's traceback around it
@@ -128,7 +152,8 @@ def run_tool(main: Callable[[], None], stopped: str = "stopped") -> None:
         code = 2
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":
-            sys.stderr.write(f"{stopped}\n")
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                sys.stderr.write(f"{stopped}\n")
         code = 128 + getattr(stop, "number", 2)
     except Exception as error:
         if "RANK" not in os.environ:
@@ -139,6 +164,7 @@ def run_tool(main: Callable[[], None], stopped: str = "stopped") -> None:
             first = (str(error).strip().splitlines() or [""])[0]
             _say(f"{type(error).__name__}: {first} (in process {os.environ['RANK']}; its traceback is above)")
     if code:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(code)

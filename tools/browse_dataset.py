@@ -5,6 +5,8 @@ import argparse
 import os
 import sys
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import cv2
 import numpy as np
 from mmcv import Config
@@ -12,6 +14,7 @@ from mmcv.parallel import DataContainer
 from mmseg.datasets import build_dataset
 
 from mmseg_ext.datasets import RoadDataset
+from mmseg_ext.datasets.several import build_training_set, parts_of
 from mmseg_ext.engine import add_config_options, load_config
 from mmseg_ext.engine.config import config_mistakes
 from mmseg_ext.engine.distributed import seed_everything
@@ -85,8 +88,11 @@ def write_sheet(cfg: Config, path: str, split: str, count: int, seed: int) -> No
     if count < 1:
         raise ConfigError(f"--count {count}: give the number of images, 1 or more")
     with config_mistakes(cfg):
-        dataset = build_dataset(cfg.data[split], dict(test_mode=split != "train"))
-    title, sections = f"{os.path.basename(cfg.filename)}, {split}", sample_sections(dataset, count, seed)
+        settings = cfg.data[split]
+        whole = build_training_set(settings) if split == "train" else build_dataset(settings, dict(test_mode=True))
+    dataset, *others = parts_of(whole)
+    title = f"{os.path.basename(cfg.filename)}, {split}"
+    sections = [section for part in (dataset, *others) for section in sample_sections(part, count, seed)]
     labels = dict(classes=dataset.CLASSES, ignore_index=dataset.ignore_index)
     write_contact_sheet(path, title, sections, dataset.PALETTE, **labels)
 

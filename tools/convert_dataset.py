@@ -51,6 +51,12 @@ def parse_args() -> argparse.Namespace:
     add("--scene", help="regular expression; its group names the scene, which stays in one split")
     add("--images", help="pair, epfl: folder of the images in SOURCE, where its name is unusual")
     add("--masks", help="pair, epfl: folder of the masks in SOURCE")
+    add("--pairs", metavar="LIST", help="pair: file with an image, its mask and perhaps its split on each line")
+    text = "pair: classes of colour masks, NAME=RED,GREEN,BLUE each, or one .json or .csv file with them"
+    add("--colours", nargs="+", metavar="CLASS", help=text)
+    add("--annotations", metavar="PATH", help="pair: folder of LabelMe files, or a COCO file, instead of masks")
+    add("--classes", nargs="+", help="names of the drawn classes, from label 1 (default: in the alphabet's order)")
+    add("--line-width", type=float, metavar="PX", help="full width of drawn lines in pixels")
     add("--num-classes", type=int, help="above 2: the masks hold class indices")
     add_numbers(parser, "--bands", "3,2,1", "bands to read, numbered from 1, red first")
     text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
@@ -70,7 +76,8 @@ def main() -> None:
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
     name, source, dest = (settings.pop(key) for key in ("name", "source", "dest"))
     made = convert(name, source, dest, **settings)
-    what = "road" if (settings["num_classes"] or 2) == 2 else "not background"
+    several = settings["colours"] or len(settings["classes"] or ()) > 1 or (settings["num_classes"] or 2) > 2
+    what = "not background" if several else "road"
     sys.stdout.write(f"{dest}: {made.text(what)}\n")
 
 

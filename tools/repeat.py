@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from mmseg_ext.engine import load_config
+from mmseg_ext.engine.hooks import SIGNALS
 from mmseg_ext.engine.training import WORK_DIRS
 from mmseg_ext.errors import ConfigError, Stopped, TrainingError, run_tool
 from mmseg_ext.files import write_text
@@ -38,10 +39,11 @@ def run(what: str, command: Sequence[str]) -> None:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if number == signal.SIGTERM:  # Ctrl-C reaches the whole terminal, SIGTERM this process alone
+        if number == signal.SIGTERM:  # Ctrl-C and a closed terminal reach all its processes, SIGTERM this one alone
             process.send_signal(number)
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]  # nohup ignores it
+    previous = {number: signal.signal(number, on_signal) for number in heard}
     try:
         code = process.wait()
     finally:

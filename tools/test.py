@@ -13,7 +13,8 @@ from mmseg_ext.deploy.facts import image_bands
 from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.engine.config import step_arguments
-from mmseg_ext.errors import run_tool
+from mmseg_ext.engine.mmseg_options import TESTING, add_mmsegmentation_options
+from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.report import save_metrics
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--buffer", type=float, metavar="PX", help=text)
     parser.add_argument("--tolerance-m", type=float, metavar="M", help="in metres instead; needs metres per pixel")
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: what dataset.json says)")
-    text = "road scores count pixels of at least this probability as road (default: 0.5)"
-    parser.add_argument("--threshold", type=float, default=0.5, help=text)
+    text = "road scores count pixels of at least this probability as road (default: the network's own, else 0.5)"
+    parser.add_argument("--threshold", type=float, help=text)
     parser.add_argument("--mask-dir", metavar="DIR", help="write every predicted label map as PNG into this folder")
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")
@@ -50,7 +51,10 @@ def parse_args() -> argparse.Namespace:
     add_backend_options(parser, None)
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     engine.add_config_options(parser)
+    add_mmsegmentation_options(parser, TESTING)
     args = parser.parse_args()
+    if args.out and args.out.endswith((".pkl", ".pickle")):
+        raise ConfigError(f"--out {args.out}: has the metrics, as .json; --mask-dir DIR takes the label maps")
     if not (args.eval or args.mask_dir or args.show_dir):
         parser.error("nothing to do: give --eval, --mask-dir or --show-dir")
     for name in ("report", "tolerance", "tolerance_m", "buffer", "gsd"):

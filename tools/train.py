@@ -4,11 +4,12 @@
 import argparse
 
 from mmseg_ext.engine import add_config_options, load_config, train
+from mmseg_ext.engine.mmseg_options import TRAINING, add_mmsegmentation_options
 from mmseg_ext.errors import run_tool
 
 
-def main() -> None:
-    """Train as the command line says."""
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="a leaf below myconfigs/, or your own")
     parser.add_argument("--work-dir", help="folder for checkpoints and logs (default: work_dirs/<config name>)")
@@ -22,8 +23,13 @@ def main() -> None:
     parser.add_argument("--deterministic", action="store_true", help="ask for reproducible algorithms on a GPU")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     add_config_options(parser)
-    args = parser.parse_args()
+    add_mmsegmentation_options(parser, TRAINING)
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Train as the command line says."""
+    args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     for key in ("load_from", "resume_from", "precision"):
         if getattr(args, key):

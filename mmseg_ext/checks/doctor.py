@@ -11,18 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..datasets import RoadDataset
 from ..datasets.raw_mask import is_black_and_white, read_grey, repaired_labels
 from ..datasets.reading import read_pixels, rgb_of
+from ..datasets.several import parts_of
 from ..datasets.voc import ROAD_PALETTE, Pair
 from ..errors import DataError
 from ..report.contact_sheet import Section, SheetCell, write_contact_sheet
 from .findings import Finding, Problem, gather, shown
 from .leakage import leaks, shared_names
 from .pairs import PairFacts, Split, as_seen, measure_pair
-from .splits import SplitStatistics, apply_split_rules, count_unlisted, split_of_dataset
+from .splits import SplitStatistics, apply_split_rules, count_unlisted, numbered, split_of_dataset
 
 _SHOWN_FILES = 3
 _THREADS = 8
@@ -220,19 +222,20 @@ def _labels(pair: Pair, split: Split) -> np.ndarray | None:
     return grey if valid is None else np.where(valid, grey, split.ignore_index).astype(np.uint8)
 
 
-def check_datasets(**datasets: RoadDataset | None) -> None:
+def check_datasets(**datasets: Dataset | None) -> None:
     """Read every mask and every image's header once and refuse what would spoil a run; log what looks odd.
 
     This is the part of the label doctor that needs no pixels of the images. ``datasets`` are named by what they are
-    for: ``train``, ``val``, ``test``. Those of another kind, or without masks, are skipped.
+    for: ``train``, ``val``, ``test``; each may be several. Those of another kind, or without masks, are skipped.
 
     Raises:
         DataError: names the first file with an error, and how many more there are.
     """
     splits = [
-        split_of_dataset(name, dataset)
-        for name, dataset in datasets.items()
-        if isinstance(dataset, RoadDataset) and dataset.ann_dir is not None
+        split_of_dataset(name, part)
+        for whole, dataset in datasets.items()
+        for name, part in numbered(whole, parts_of(dataset))
+        if isinstance(part, RoadDataset) and part.ann_dir is not None
     ]
     findings = gather(defects(measure_splits(splits, decode=False), quick=True))
     errors = [finding for finding in findings if finding.severity == "error"]

@@ -27,7 +27,8 @@ class Split:
     """Pairs that train, validate or test together.
 
     Attributes:
-        name: ``train``, ``val``, ``test``, or ``pairs`` for folders without splits.
+        name: ``train``, ``val``, ``test``, or ``pairs`` for folders without splits; of several data sets that train
+            together ``train 1``, ``train 2`` and so on.
         pairs: in the order of the split file; what is missing is left out.
         images_dir: folder of the images.
         masks_dir: folder of the masks, None without masks.
@@ -53,7 +54,7 @@ class Split:
     @property
     def trains(self) -> bool:
         """Whether a network learns from it."""
-        return self.name == "train"
+        return self.name.split()[0] == "train"
 
     @property
     def place(self) -> str:

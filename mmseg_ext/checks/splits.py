@@ -6,12 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..datasets import LoadRoadImage, RoadDataset, reading_of, voc
 from ..datasets.augmentation import normalize_setting
+from ..datasets.pipelines import nested_steps, refuse_reduced_labels, with_step_args
 from ..datasets.raw_mask import (
     find_folders,
     first_values,
@@ -21,12 +22,15 @@ from ..datasets.raw_mask import (
     read_stored,
     shows_scene,
 )
-from ..datasets.road_dataset import nested_steps
+from ..datasets.raw_splits import split_folders
+from ..datasets.several import part_settings
 from ..errors import ConfigError, DataError
 from .findings import Problem
 from .pairs import PairFacts, Split, mean_and_std
 
 Examined = Sequence[tuple[Split, Sequence[PairFacts]]]
+
+_Part = TypeVar("_Part")
 
 _MAX_LEVELS = 16
 _ALL_ROAD = 0.95
@@ -41,18 +45,17 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
     """Return the splits of a config's ``data`` and what is wrong with its folders and lists.
 
     Raises:
-        ConfigError: a split is not a `RoadDataset`, or has no split file.
+        ConfigError: a split is not a `RoadDataset`, has no split file, or reduces zero labels.
         DataError: a ``dataset.json`` cannot be understood.
     """
     splits, problems = [], []
-    for name in voc.SPLITS:
-        settings = data.get(name)
-        if settings is None:
-            continue
+    parts = [(s, part) for s in voc.SPLITS if data.get(s) for part in numbered(s, list(part_settings(data[s])))]
+    for split, (name, settings) in parts:
         if settings.get("type", "RoadDataset") != "RoadDataset":
-            raise ConfigError(f"data.{name} is of type {settings['type']}; only RoadDataset can be examined")
+            raise ConfigError(f"data.{split} is of type {settings['type']}; only RoadDataset can be examined")
         if not settings.get("split"):
-            raise ConfigError(f"data.{name} names no split file; set split={voc.split_file('', name)!r}")
+            raise ConfigError(f"data.{split} names no split file; set split={voc.split_file('', split)!r}")
+        refuse_reduced_labels(settings)
         root = settings.get("data_root") or ""
         masks = settings.get("ann_dir", voc.MASKS)
         found, wrong = _listed_split(
@@ -70,6 +73,11 @@ def splits_of_config(data: Mapping[str, Any]) -> tuple[list[Split], list[Problem
     return splits, problems + _unlistable(splits)
 
 
+def numbered(name: str, parts: Sequence[_Part]) -> list[tuple[str, _Part]]:
+    """Return the data sets of the split ``name`` with names of their own, where there are several."""
+    return [(name if len(parts) == 1 else f"{name} {number}", part) for number, part in enumerate(parts, 1)]
+
+
 def splits_of_folder(folder: str) -> tuple[list[Split], list[Problem]]:
     """Return the splits of a folder in the VOC layout, or raw folders of images and masks as one split.
 
@@ -79,7 +87,7 @@ def splits_of_folder(folder: str) -> tuple[list[Split], list[Problem]]:
     if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder or config")
     if not os.path.isdir(os.path.join(folder, voc.LISTS)):
-        return _raw_split(*find_folders(folder))
+        return _raw_splits(split_folders(folder) or {"pairs": find_folders(folder)})
     splits, problems = [], []
     for name in voc.SPLITS:
         path = voc.split_file(folder, name)
@@ -113,7 +121,7 @@ def split_of_dataset(name: str, dataset: RoadDataset) -> Split:
 
 
 def _problems(flaws: Iterable[voc.Flaw]) -> list[Problem]:
-    return [Problem(flaw.code, flaw.path, flaw.words) for flaw in flaws]
+    return [Problem(flaw.code, flaw.path, flaw.words, "warning" if flaw.is_harmless else "") for flaw in flaws]
 
 
 def count_unlisted(splits: Sequence[Split]) -> int:
@@ -134,15 +142,18 @@ def _listed_split(
     return split, _problems(flaws)
 
 
-def _raw_split(images_dir: str, masks_dir: str) -> tuple[list[Split], list[Problem]]:
-    matching = match_files(images_dir, masks_dir)
-    problems = [Problem("no-mask", path, f"no file named like it in {masks_dir}") for path in matching.lone_images]
-    for stem, path, other in matching.clashes:
-        problems.append(Problem("two-files", other, f"stands for {stem}, as {os.path.basename(path)} does"))
-    pairs = [pair for pair in matching.pairs if all(voc.is_utf8(os.path.basename(path or "")) for path in pair[1:])]
-    problems += [Problem("name-spaces", pair.image) for pair in pairs if pair.stem != pair.stem.strip()]
-    split = Split("pairs", tuple(pairs), images_dir, masks_dir, raw=True)
-    return [split], problems + _unlistable([split])
+def _raw_splits(folders: Mapping[str, tuple[str, str]]) -> tuple[list[Split], list[Problem]]:
+    splits: list[Split] = []
+    problems: list[Problem] = []
+    for name, (images_dir, masks_dir) in folders.items():
+        matching = match_files(images_dir, masks_dir)
+        problems += [Problem("no-mask", path, f"no file named like it in {masks_dir}") for path in matching.lone_images]
+        for stem, path, other in matching.clashes:
+            problems.append(Problem("two-files", other, f"stands for {stem}, as {os.path.basename(path)} does"))
+        pairs = [pair for pair in matching.pairs if all(voc.is_utf8(os.path.basename(path or "")) for path in pair[1:])]
+        problems += [Problem("name-spaces", pair.image) for pair in pairs if pair.stem != pair.stem.strip()]
+        splits.append(Split(name, tuple(pairs), images_dir, masks_dir, raw=True))
+    return splits, problems + _unlistable(splits)
 
 
 def _unlistable(splits: Sequence[Split]) -> list[Problem]:
@@ -153,8 +164,7 @@ def _unlistable(splits: Sequence[Split]) -> list[Problem]:
 
 def _steps(settings: Mapping[str, Any]) -> Iterator[dict]:
     """Yield every step of a split's pipeline, also the nested ones, with ``step_args`` over it."""
-    for step in nested_steps(settings.get("pipeline", [])):
-        yield {**step, **settings.get("step_args", {}).get(step["type"], {})}
+    yield from nested_steps(with_step_args(settings.get("pipeline", []), settings.get("step_args", {})))
 
 
 def _image_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..checks import examine, splits_of_folder
-from ..datasets import ImageReading, read_metadata
+from ..datasets import ImageReading, read_metadata, reading_of
 from ..datasets.augmentation import normalize_setting
 from ..datasets.loading import check_same_size
 from ..datasets.raw_mask import holds_indices, is_chromatic, labels_of, read_grey, repaired_labels
@@ -38,13 +38,14 @@ from ..geo import (
 )
 from ..geo.raster import Window, transform_at
 from ..tiling import windows
+from .annotations import named_classes
 from .published import CATALOGUE, OPM
 from .scenes import COMMON, NAMES, ConversionSettings, RawDataSet, Scene
 from .voc_writer import VocWriter
 
 _Found = TypeVar("_Found")
 _Array = tuple[np.ndarray, np.ndarray | None]
-_ReadLabels = Callable[[str], np.ndarray]
+_ReadLabels = Callable[[Scene], np.ndarray]
 _FORMAT = 1
 _HOLE_PX = 50
 _SAMPLE_PX = 250_000
@@ -62,6 +63,7 @@ class Conversion:
         std: standard deviation of each band.
         road_share: share of road pixels among the labelled ones, 0 to 1.
         found_done: whether it had been made before, so that nothing was done.
+        classes: what a config says of the classes of colour masks, empty for others.
     """
 
     counts: dict[str, int]
@@ -69,6 +71,7 @@ class Conversion:
     std: list[float]
     road_share: float
     found_done: bool = False
+    classes: str = ""
 
     def text(self, what: str) -> str:
         """Return the images of each split, the share of ``what`` and the config's step that normalises, in words."""
@@ -76,7 +79,8 @@ class Conversion:
         test = "" if self.counts["test"] else ", the validation images are the test too"
         done = " (was done already)" if self.found_done else ""
         config = normalize_setting(self.mean, self.std)
-        return f"{counts}{test}; {self.road_share:.1%} {what}{done}\nfor the config: {config}"
+        classes = f"\nits classes: {self.classes}" if self.classes else ""
+        return f"{counts}{test}; {self.road_share:.1%} {what}{done}\nfor the config: {config}{classes}"
 
     @classmethod
     def of(cls, metadata: dict, found_done: bool) -> Conversion:
@@ -84,7 +88,8 @@ class Conversion:
         labels = [(int(label), n) for split in metadata["label_pixels"].values() for label, n in split.items()]
         labelled = sum(count for label, count in labels if label != IGNORE)
         road = sum(count for label, count in labels if label not in (0, IGNORE))
-        return cls(metadata["images"], metadata["mean"], metadata["std"], road / max(labelled, 1), found_done)
+        share, classes = road / max(labelled, 1), metadata.get("classes", "")
+        return cls(metadata["images"], metadata["mean"], metadata["std"], share, found_done, classes)
 
 
 class Work(Protocol):
@@ -235,16 +240,22 @@ class _ImagesAndMasks:
     """One conversion of images with masks or centrelines: its scenes and what all of them share."""
 
     def __init__(
-        self, raw: RawDataSet, scenes: list[Scene], settings: ConversionSettings, read_labels: _ReadLabels | None
+        self,
+        raw: RawDataSet,
+        scenes: list[Scene],
+        settings: ConversionSettings,
+        read_labels: _ReadLabels | None,
+        classes: str,
     ) -> None:
         self.raw, self.scenes, self.settings = raw, scenes, settings
-        self.read_labels = read_labels
+        self.read_labels, self.classes = read_labels, classes
         self.facts: dict[str, _SceneFacts] = {}
         self.indices = bool(raw.indices) or settings.num_classes > 2
 
     def about(self) -> dict:
         raw = self.raw
-        return dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
+        about = dict(data_set=raw.name, title=raw.title, home=raw.home, licence=raw.licence, citation=raw.citation)
+        return {**about, "classes": self.classes} if self.classes else about
 
     def tiles(self, scene: Scene, image: RasterInfo, overlapping: bool = False) -> list[Window]:
         """Return the windows of ``scene``: for training they may overlap, for scores no pixel must count twice."""
@@ -257,6 +268,9 @@ class _ImagesAndMasks:
         image = image_info(scene.image)
         values = np.zeros(256, bool)
         chromatic = has_nodata = False
+        if scene.mask is not None and self.settings.annotations is not None and self.read_labels is not None:
+            check_same_size(self.read_labels(scene).shape, (image.height, image.width), scene.mask, scene.image)
+            return _SceneFacts(image, values, True)
         if scene.mask is not None:
             try:
                 mask = image_info(scene.mask)
@@ -267,7 +281,7 @@ class _ImagesAndMasks:
             if shifted:
                 raise DataError(f"{scene.mask}: {shifted}, {scene.image}; export both on the same grid")
             if self.read_labels is not None:
-                self.read_labels(scene.mask)
+                self.read_labels(scene)
                 return _SceneFacts(image, values, True)
             for grey, valid in _parts(scene.mask, self.tiles(scene, image), read_grey):
                 labels_of(grey, self._could_be_indices(grey), self.settings.num_classes, scene.mask)
@@ -347,7 +361,7 @@ class _ImagesAndMasks:
             return
         assert scene.mask is not None
         if self.read_labels is not None:
-            labels = self.read_labels(scene.mask)
+            labels = self.read_labels(scene)
             yield from (part_of(labels, window).copy() for window in wins)
             return
         indices = self.indices and found.indices_apply
@@ -447,7 +461,14 @@ def convert(name: str, source: str, dest: str, **settings: object) -> Conversion
     if os.path.commonpath([os.path.realpath(dest), os.path.realpath(source)]) == os.path.realpath(dest):
         raise DataError(f"{dest}: holds the source {source}, which must not be replaced; choose another folder")
     chosen = ConversionSettings(**{**raw.defaults, **given})
-    return _convert(raw, source, dest, chosen, _single_masks(source, chosen) if raw is OPM else None)
+    read_labels: _ReadLabels | None = None
+    named, classes = named_classes(chosen), ""
+    if named is not None:
+        read_labels, classes = named.labels, named.words()
+        chosen = replace(chosen, num_classes=len(named.classes))
+    elif raw is OPM:
+        read_labels = _single_masks(source, chosen)
+    return _convert(raw, source, dest, chosen, read_labels, classes)
 
 
 def repair_dataset(source: str, dest: str, num_classes: int = 2) -> Conversion:
@@ -469,13 +490,25 @@ def _single_masks(source: str, settings: ConversionSettings) -> _ReadLabels:
         for finding in examine(source, *splits_of_folder(source)).findings:
             if finding.code == "mask-0-255":
                 road_is_ignore.update(map(os.path.realpath, finding.files))
-    return lambda path: repaired_labels(path, settings.num_classes, os.path.realpath(path) in road_is_ignore)
+
+    def read(scene: Scene) -> np.ndarray:
+        assert scene.mask is not None
+        return repaired_labels(scene.mask, settings.num_classes, os.path.realpath(scene.mask) in road_is_ignore)
+
+    return read
 
 
 def _convert(
-    raw: RawDataSet, source: str, dest: str, settings: ConversionSettings, read_labels: _ReadLabels | None
+    raw: RawDataSet,
+    source: str,
+    dest: str,
+    settings: ConversionSettings,
+    read_labels: _ReadLabels | None,
+    classes: str = "",
 ) -> Conversion:
-    """Convert the scenes of ``raw``; without ``read_labels`` all masks together tell what their values mean."""
+    """Convert the scenes of ``raw``; without ``read_labels`` all masks together tell; ``classes``: for a config."""
+    own = reading_of(source)  # a data set that was made before knows its metres and bands
+    settings = replace(settings, gsd=settings.gsd or own.gsd_m, bands=settings.bands or own.bands)
     scenes = raw.find_scenes(source, settings)
     for scene in scenes:
         if not is_utf8(scene.name):
@@ -486,5 +519,5 @@ def _convert(
         for path in (scene.image, scene.mask, scene.lines)
         if path is not None
     ]
-    key = key_of(raw.name, settings.decisive(), files)
-    return carry_out(lambda: _ImagesAndMasks(raw, scenes, settings, read_labels), dest, settings, key)
+    key = key_of(raw.name, settings.decisive(), files, *filter(None, [classes]))
+    return carry_out(lambda: _ImagesAndMasks(raw, scenes, settings, read_labels, classes), dest, settings, key)

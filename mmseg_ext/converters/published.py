@@ -12,9 +12,11 @@ from collections.abc import Iterator
 
 from ..datasets import voc
 from ..datasets.raw_mask import find_folders, pair_files
+from ..datasets.raw_splits import listed_files, split_folders, with_own_names
 from ..datasets.reading import image_info
 from ..errors import ConfigError, DataError
 from ..files import visible
+from .annotations import Annotations
 from .scenes import COMMON, SPLITTING, ConversionSettings, RawDataSet, Scene, area_parts, assign_splits
 
 
@@ -33,11 +35,26 @@ def scenes_of_pairs(pairs: list[voc.Pair], settings: ConversionSettings) -> list
 
 
 def find_pairs(source: str, settings: ConversionSettings) -> list[Scene]:
-    """Return the pairs in ``source``: the folders that the settings name, or those with the usual names.
+    """Return the pairs in ``source``: those of a list, of the folders that the settings name, or of the usual folders.
+
+    A tree with a folder for each split keeps its splits, and so does a list that names them; where there is no
+    validation split, it is taken from the training images.
 
     Raises:
         DataError: it is not clear which folder is which, an image has no mask, or two files stand for one name.
     """
+    if settings.annotations is not None:
+        drawn = Annotations.read(settings.annotations, settings.classes, settings.line_width)
+        return scenes_of_pairs(drawn.pairs(os.path.normpath(os.path.join(source, settings.images or "."))), settings)
+    listed: list[tuple[str | None, voc.Pair]] = []
+    if settings.pairs is not None:
+        listed = listed_files(settings.pairs, source)
+    elif settings.images is None and settings.masks is None:
+        for split, folders in split_folders(source).items():
+            listed += [(split, pair) for pair in pair_files(*folders)]
+    if listed:
+        named = zip((split for split, _ in listed), with_own_names([pair for _, pair in listed], source), strict=True)
+        return _scenes_with_splits(list(named), settings)
     if settings.images is None and settings.masks is None:
         images, masks = find_folders(source)
     else:
@@ -45,6 +62,23 @@ def find_pairs(source: str, settings: ConversionSettings) -> list[Scene]:
     return scenes_of_pairs(pair_files(os.path.normpath(images), os.path.normpath(masks)), settings)
 
 
+def _scenes_with_splits(listed: list[tuple[str | None, voc.Pair]], settings: ConversionSettings) -> list[Scene]:
+    """Return a scene for every pair in its own split; those without one, or all of training, are split as usual."""
+    splits = {split for split, _ in listed}
+    if "val" in splits:
+        if settings.by_area or settings.by_name or settings.scene or settings.val_list or settings.test_list:
+            raise ConfigError("the data has training and validation splits, which are kept; leave out how to split it")
+        kept = splits
+    else:
+        kept = {"test"}
+        if "test" in splits and (settings.test or settings.test_list):
+            raise ConfigError("the data has a test split, which is kept; leave out --test and --test-list")
+    rest = [pair for split, pair in listed if split not in kept]
+    drawn = scenes_of_pairs(rest, settings) if rest else []
+    return drawn + [Scene(p.stem, (split,), p.image, mask=p.mask) for split, p in listed if split and split in kept]
+
+
+_DRAWN = ("annotations", "classes", "line_width")
 PAIR = RawDataSet(
     name="pair",
     title="your own images and masks",
@@ -52,10 +86,15 @@ PAIR = RawDataSet(
     home="",
     citation="",
     licence="",
-    layout="images/x.tif and masks/x.png, or x_sat.jpg and x_mask.png in one folder; --images and --masks name others",
-    images="any size, 8 or 16 bit, any bands; masks 0/1, 0/255, grey, RGB, palette, 1 bit",
-    split="--val and --test by --seed, --by-name, or by --val-list and --test-list; --scene keeps scenes together",
-    options=(*SPLITTING, "scene", "images", "masks", "num_classes"),
+    layout="images/x.tif and masks/x.png, or x_sat.jpg and x_mask.png in one folder; --images and --masks name others; "
+    "a tree (train/images and train/masks, or images/train and masks/train, and so val and test); or --pairs LIST with "
+    "an image, its mask and perhaps its split on each line",
+    images="any size, 8 or 16 bit, any bands; masks 0/1, 0/255, grey, RGB, palette, 1 bit; several classes as indices "
+    "(--num-classes) or colours (--colours road=255,0,0 ramp=0,0,255); polygons and lines of LabelMe or COCO "
+    "(--annotations)",
+    split="that of a tree or a list; else --val and --test by --seed, --by-name, or by --val-list and --test-list; "
+    "--scene keeps scenes together",
+    options=(*SPLITTING, "scene", "images", "masks", "pairs", "num_classes", "colours", *_DRAWN),
 )
 EPFL = RawDataSet(
     name="epfl",

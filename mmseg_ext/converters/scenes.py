@@ -33,6 +33,11 @@ class ConversionSettings:
         scene: regular expression whose first group is the scene of an image's name; images of one scene stay in
             one split.
         images: folder of the images, relative to the source, as is ``masks``.
+        pairs: file with an image, its mask and perhaps its split on each line.
+        colours: classes of colour masks, as `ClassColours.of` takes them.
+        annotations: folder of LabelMe files, or a COCO file, with what is drawn on the images.
+        classes: names of the drawn classes in the order of their labels, from 1.
+        line_width: full width of drawn lines in pixels.
         num_classes: above 2, masks hold class indices.
         road_width: full width in metres at which centrelines are drawn.
         areas: areas of interest to convert, by a part of their names; empty takes all.
@@ -55,6 +60,11 @@ class ConversionSettings:
     scene: str | None = None
     images: str | None = None
     masks: str | None = None
+    pairs: str | None = None
+    colours: tuple[str, ...] = ()
+    annotations: str | None = None
+    classes: tuple[str, ...] = ()
+    line_width: float | None = None
     num_classes: int = 2
     road_width: float = 4.0
     areas: tuple[str, ...] = ()
@@ -72,16 +82,18 @@ class ConversionSettings:
             value = getattr(self, name)
             if value < 0 or (value >= 1 and value != int(value)):
                 raise ConfigError(f"--{name} {value:g}: give a share below 1 or a whole number of images")
-        for name in ("gsd", "road_width", "workers"):
+        for name in ("gsd", "road_width", "line_width", "workers"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name.replace('_', ' ')} {value:g} must be above 0")
 
     def decisive(self) -> dict:
-        """Return the settings that decide over the result."""
-        return {k: v for k, v in asdict(self).items() if k not in ("workers", "overwrite")}
+        """Return the settings that decide over the result, in the form that earlier conversions know."""
+        given = {k: v for k, v in asdict(self).items() if k not in ("workers", "overwrite")}
+        return {k: v for k, v in given.items() if v or k not in _LATER}
 
 
+_LATER = ("pairs", "colours", "annotations", "classes", "line_width")
 COMMON = ("tile", "overlap", "bands", "percentiles", "gsd", "workers", "overwrite")
 SPLITTING = ("val", "test", "seed", "by_name", "by_area", "val_list", "test_list")
 NAMES = tuple(field.name for field in fields(ConversionSettings))

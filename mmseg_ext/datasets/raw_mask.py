@@ -18,7 +18,7 @@ from .voc import IGNORE, IMAGE_SUFFIXES, IMAGES, MASKS, RAW_MASK_SUFFIXES, Pair,
 
 IMAGE_ROLES = ("_sat", "_image", "_img", "_rgb", "_ortho")
 MASK_ROLES = ("_mask", "_label", "_labels", "_gt", "_groundtruth", "_road", "_roads", "_seg")
-_IMAGE_FOLDERS = ("images", "image", "img", "imgs", "sat", "rgb", "tiles", IMAGES.lower())
+_IMAGE_FOLDERS = ("images", "image", "img", "imgs", "img_dir", "sat", "rgb", "tiles", IMAGES.lower())
 _MASK_FOLDERS = (
     "masks",
     "mask",
@@ -28,6 +28,7 @@ _MASK_FOLDERS = (
     "groundtruth",
     "ground_truth",
     "annotations",
+    "ann_dir",
     "roads",
     MASKS.lower(),
 )

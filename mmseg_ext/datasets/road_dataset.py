@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
 from .loading import LoadRoadImage, LoadRoadMask, check_same_size
+from .pipelines import refuse_reduced_labels, with_step_args
 from .reading import ImageReading, reading_of, rgb_of
 from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse, road_labels
 
@@ -24,27 +24,6 @@ _FASTER = {
     "RandomCrop": "FastRandomCrop",
     "RandomFlip": "FastRandomFlip",
 }
-
-
-def nested_steps(pipeline: Iterable[dict]) -> Iterator[dict]:
-    """Yield every step of a pipeline, each before the steps inside it."""
-    for step in pipeline:
-        yield step
-        yield from nested_steps(step.get("transforms", []))
-
-
-def _with_step_args(pipeline: Sequence[dict], step_args: dict[str, dict]) -> list[dict]:
-    """Return a copy of ``pipeline`` with ``step_args[type]`` merged into every step of that type."""
-    merged = copy.deepcopy(list(pipeline))
-    types = []
-    for step in nested_steps(merged):
-        types.append(step["type"])
-        step.update(copy.deepcopy(step_args.get(step["type"], {})))
-    if unused := sorted(set(step_args) - set(types)):
-        raise ConfigError(
-            f"step_args names {', '.join(unused)}, but the pipeline has only {', '.join(dict.fromkeys(types))}"
-        )
-    return merged
 
 
 def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
@@ -72,16 +51,16 @@ class RoadDataset(CustomDataset):
         data_root: root folder of the data set.
         img_dir: folder of the images, relative to ``data_root``.
         ann_dir: folder of the masks, relative to ``data_root``; None where there are none.
-        step_args: arguments by step type, merged into the steps of that type in the pipeline. So a data set
-            states its statistics and sizes without repeating the pipeline.
+        step_args: arguments by step type, merged into the steps of that type in the pipeline (`with_step_args`).
         classes: class names in the order of their labels.
         palette: one RGB colour (0-255) per class.
         test_mode: MMSegmentation's switch: True leaves the masks out of the pipeline.
         ignore_index: label that counts neither in the loss nor in the metrics.
+        reduce_zero_label: MMSegmentation's switch, for which there is no use here; True is refused.
 
     Raises:
         DataError: a folder, the split file, an image or a mask is missing, or the split is empty.
-        ConfigError: ``step_args`` names a step that the pipeline does not have.
+        ConfigError: ``step_args`` names a step that the pipeline does not have, or zero labels are to be reduced.
     """
 
     def __init__(
@@ -96,7 +75,9 @@ class RoadDataset(CustomDataset):
         palette: Sequence[Sequence[int]] = ROAD_PALETTE,
         test_mode: bool = False,
         ignore_index: int = IGNORE,
+        reduce_zero_label: bool = False,
     ) -> None:
+        refuse_reduced_labels(dict(reduce_zero_label=reduce_zero_label, pipeline=pipeline))
         if len(palette) != len(classes):
             raise ConfigError(
                 f"{len(classes)} classes but {len(palette)} colours in the palette; give one for each class"
@@ -107,7 +88,7 @@ class RoadDataset(CustomDataset):
             )
         self.reading = reading_of(data_root)
         super().__init__(
-            _with_faster_steps(_with_step_args(pipeline, step_args or {})),
+            _with_faster_steps(with_step_args(pipeline, step_args or {})),
             img_dir,
             ann_dir=ann_dir,
             split=split,

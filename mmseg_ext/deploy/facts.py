@@ -72,6 +72,8 @@ class NetworkFacts:
             BandNormalize(**normalize)
             reading = ImageReading().with_settings(**(meta.get("image") or {}))
             reading = reading.with_settings(gsd_m=meta.get("gsd_m")).with_settings(**_step(cfg, "LoadRoadImage"))
+            for scaling in (_step(cfg, "RandomAffineCrop", "train"), _step(cfg, "ScaleToGSD")):
+                reading = reading.with_settings(gsd_m=scaling.get("gsd_m"))  # what the network saw
         classes = tuple(test.get("classes", meta.get("CLASSES", ROAD_CLASSES)))
         palette = tuple(map(tuple, test.get("palette", meta.get("PALETTE", ROAD_PALETTE))))
         if not len(classes) == len(palette) == head.num_classes:
@@ -166,10 +168,10 @@ class NetworkFacts:
         return np.pad(pixels, pads, mode="reflect")
 
 
-def _step(cfg: Config, kind: str) -> dict:
-    """Return the arguments of a step of the test pipeline; none where there is no such step."""
+def _step(cfg: Config, kind: str, split: str = "test") -> dict:
+    """Return the arguments of a step of a split's pipeline; none where there is no such step."""
     try:
-        return {key: value for key, value in step_arguments(cfg.data.test, kind).items() if key != "type"}
+        return {key: value for key, value in step_arguments(cfg.data[split], kind).items() if key != "type"}
     except KeyError:
         return {}
 

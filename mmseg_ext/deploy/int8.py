@@ -13,6 +13,7 @@ import numpy as np
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
+from ..datasets.several import part_settings
 from ..datasets.voc import IMAGE_SUFFIXES
 from ..engine.config import config_mistakes, load_config
 from ..errors import ConfigError, DataError, UserError
@@ -39,7 +40,8 @@ def calibration_images(source: str | None, cfg: Config, facts: NetworkFacts) -> 
 def _of_config(source: str | None, cfg: Config) -> list[np.ndarray]:
     data = load_config(source) if source else cfg
     split = copy.deepcopy(data.data.val)
-    split.update({key: data.data.train[key] for key in ("data_root", "split") if key in data.data.train})
+    training = next(part_settings(data.data.train))
+    split.update({key: training[key] for key in ("data_root", "split") if key in training})
     try:
         with config_mistakes(data):
             dataset = build_dataset(split, dict(test_mode=True))

@@ -19,6 +19,9 @@ from mmcv import Config, DictAction
 from mmseg.models import build_segmentor
 from torch import Size, Tensor, nn
 
+from ..datasets.pipelines import nested_steps, with_step_args
+from ..datasets.several import part_settings, refuse_several
+from ..datasets.voc import SPLITS
 from ..errors import CheckpointError, ConfigError
 from ..files import DISTRIBUTION_ROOT
 from .checkpoint import read_checkpoint
@@ -41,8 +44,9 @@ CONFIG_ROOT = DISTRIBUTION_ROOT / "myconfigs"
 # what a config may set and the base configs do not
 _FURTHER_SETTINGS = (
     *("precision", "channels_last", "compile", "lr_of_batch", "non_finite", "sample_predictions", "custom_hooks"),
-    *("load_from", "resume_from", "work_dir", "min_loaded_share", "find_unused_parameters", "cudnn_benchmark"),
-    *("log_level", "test_rotations", "seed", "dist_params", "workflow", "log_config", "evaluation", "optimizer_config"),
+    *("load_from", "resume_from", "work_dir", "early_stopping", "min_loaded_share", "find_unused_parameters"),
+    *("cudnn_benchmark", "log_level", "test_rotations", "seed", "dist_params", "workflow", "log_config"),
+    *("evaluation", "optimizer_config"),
 )
 _NUMBERS = {"inf": math.inf, "nan": math.nan}
 
@@ -141,11 +145,13 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
 
 class _ConfigOptions(DictAction):
-    """mmcv's action, with one line for what it cannot read."""
+    """mmcv's action, with one line for what it cannot read; given twice, both count."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, parser: Any, namespace: argparse.Namespace, *args: Any, **kwargs: Any) -> None:
+        before = getattr(namespace, self.dest) or {}
         try:
-            super().__call__(*args, **kwargs)
+            super().__call__(parser, namespace, *args, **kwargs)
+            setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
         except (RecursionError, ValueError, AssertionError):
             values = next((value for value in (*args, *kwargs.values()) if isinstance(value, list)), [])
             raise ConfigError(
@@ -155,8 +161,10 @@ class _ConfigOptions(DictAction):
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool."""
-    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help="config overrides, key.sub=value ...")
+    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool, and its older name ``--options``."""
+    text = "config overrides, key.sub=value ..."
+    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help=text)
+    parser.add_argument("--options", dest="cfg_options", nargs="+", action=_ConfigOptions, help=argparse.SUPPRESS)
 
 
 def _with_options(cfg: Config, options: dict) -> Config:
@@ -184,7 +192,21 @@ def _with_options(cfg: Config, options: dict) -> Config:
         cfg.merge_from_dict(options)
     except Exception as error:
         raise ConfigError(f"{cfg.filename}: an option of --cfg-options does not fit ({_in_one_line(error)})") from None
+    for split in SPLITS:
+        if cfg.data.get(split) is not None:
+            fill_in_step_args(cfg.data[split])
+            if split != "train":
+                refuse_several(cfg.data[split], split)
     return cfg
+
+
+def fill_in_step_args(split: Any) -> None:
+    """Put the ``step_args`` of a split into its pipeline, which is then right for MMSegmentation's own code too."""
+    for part in split if isinstance(split, (list, tuple)) else [split.get("dataset"), *split.get("datasets", [])]:
+        if part is not None:
+            fill_in_step_args(part)
+    if isinstance(split, dict) and "pipeline" in split:
+        split["pipeline"] = with_step_args(split["pipeline"], split.pop("step_args", None) or {})
 
 
 def _make_room(cfg: Config, parents: list[str]) -> None:
@@ -204,21 +226,20 @@ def batch_settings(cfg: Config) -> dict:
 
 
 def step_arguments(split: Config, step_type: str) -> dict:
-    """Return the arguments of the first pipeline step of ``step_type``, with the split's ``step_args`` over them.
+    """Return the arguments of the first pipeline step of ``step_type``.
 
     Args:
-        split: ``cfg.data.train``, ``val`` or ``test``.
+        split: ``cfg.data.train``, ``val`` or ``test``; its ``step_args`` are filled into the pipeline. Of several data
+            sets the first counts.
         step_type: type of the step, also inside ``MultiScaleFlipAug``.
 
     Raises:
         KeyError: the pipeline has no such step.
     """
-    steps = list(split.pipeline)
-    while steps:
-        step = steps.pop(0)
+    fill_in_step_args(split)
+    for step in nested_steps(next(part_settings(split))["pipeline"]):
         if step["type"] == step_type:
-            return {**step, **split.get("step_args", {}).get(step_type, {})}
-        steps = [*step.get("transforms", []), *steps]
+            return step
     raise KeyError(step_type)
 
 

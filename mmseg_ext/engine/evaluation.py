@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from .weights import build_network, check_classes, load_weights
 if TYPE_CHECKING:
     from .road_scorer import RoadScorer
 
+_TINY = torch.finfo(torch.float32).tiny
 METRICS = ("mIoU", "mDice", "mFscore", "road")
 
 
@@ -114,16 +115,44 @@ def evaluate_dataset(
     return gather_by_index(areas)
 
 
+@torch.no_grad()
+def validation_loss(head: Any, dataset: CustomDataset, found: Prediction) -> float:
+    """Return the loss of a prediction as the decode head computes it in training; nan where all is ignored.
+
+    Without augmentation the logarithm of the probabilities is the scores, up to what a softmax does not see.
+    """
+    truth = torch.from_numpy(dataset.get_gt_seg_map_by_idx(found.index)).to(found.probabilities.device).long()
+    if (truth == dataset.ignore_index).all():
+        return float("nan")
+    chances = found.probabilities.float()
+    scores = chances.logit(eps=1e-6) if len(chances) == 1 else chances.clamp_min(_TINY).log()
+    losses = head.losses(scores[None], truth[None, None])
+    return sum(float(value) for name, value in losses.items() if "loss" in name)
+
+
 class EvalHook(MMSegEvalHook):
     """Evaluates at an interval and at the end, in all processes together, and keeps the best checkpoint.
 
     Runs before the checkpoint hook, so that a checkpoint knows the best score of its own iteration.
 
+    Args:
+        loss: log the mean of the decode head's loss over the validation images too, as ``loss``.
+        args: of MMSegmentation's hook, as ``kwargs``.
+        kwargs: likewise.
+
     Attributes:
         on_prediction: called with the prediction of each image of this process.
+        scores: of the last evaluation; in the first process.
+        evaluated_iter: iteration of the last evaluation, from 0.
     """
 
     on_prediction: Callable[[Prediction], None] | None = None
+
+    def __init__(self, *args: Any, loss: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.loss = loss
+        self.scores: dict[str, float] = {}
+        self.evaluated_iter = -1
 
     def _should_evaluate(self, runner: SafeIterRunner) -> bool:
         return super()._should_evaluate(runner) or self.is_last_iter(runner)
@@ -137,12 +166,25 @@ class EvalHook(MMSegEvalHook):
         with runner.evaluated_weights():
             share_batch_norm_statistics(runner.network)
             local = LocalSegmentor(runner.network, runner.model.device_used, runner.model.autocast_dtype)
-            results = evaluate_dataset(local, self.dataloader, self.on_prediction)
+            losses: dict[int, float] = {}
+
+            def visit(found: Prediction) -> None:
+                if self.loss:
+                    losses[found.index] = validation_loss(runner.network.decode_head, self.dataloader.dataset, found)
+                if self.on_prediction is not None:
+                    self.on_prediction(found)
+
+            results = evaluate_dataset(local, self.dataloader, visit)
         torch.backends.cudnn.benchmark = tuned
         runner.model.train()
+        means = gather_by_index(losses)
+        self.evaluated_iter = runner.iter
         if runner.rank == 0:
             runner.log_buffer.output["eval_iter_num"] = runner.iter + 1
             score = self.evaluate(runner, results)
+            if means:
+                runner.log_buffer.output["loss"] = float(np.nanmean(means))
+            self.scores = {k: v for k, v in runner.log_buffer.output.items() if isinstance(v, float)}
             if self.save_best and score is not None and not runner.skipped_in_a_row:
                 self._save_ckpt(runner, score)
 
@@ -252,6 +294,8 @@ def evaluate_checkpoint(
         from .road_scorer import RoadScorer  # needs the extra 'roads'
 
         scorer = RoadScorer()
+    if scorer is not None:
+        scorer.take_threshold_of(model.module.decode_head)
 
     def visit(found: Prediction) -> None:
         if scorer is not None:

@@ -34,11 +34,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..errors import ConfigError, Stopped, TrainingError
 from ..report import panel
 from .checkpoint import NON_FINITE_ADVICE, checkpoints_by_iteration, non_finite_tensor
-from .distributed import gathered, hosts, to_device
+from .distributed import gather_by_index, gathered, hosts, to_device
 from .evaluation import EvalHook, Prediction, image_name
 from .runner import SafeIterRunner
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATIENCE_S = 25
 _LARGEST = 3
 
@@ -274,6 +274,57 @@ class SafeCheckpointHook(CheckpointHook):
                 path.unlink(missing_ok=True)
 
 
+class EarlyStopping(Hook):
+    """Ends a run whose validation score does not improve; runs after the evaluation and before the checkpoint hook.
+
+    The state is part of a checkpoint, so that a resumed run counts on, and one that was ended stays so.
+
+    Args:
+        metric: the score that counts, as the log names it; of a ``loss`` less is better.
+        patience: evaluations in a row without improvement after which the run ends.
+        min_delta: what counts as an improvement is more than this.
+
+    Raises:
+        ConfigError: ``patience`` is below 1, or the evaluation has no such score.
+    """
+
+    def __init__(self, metric: str = "mIoU", patience: int = 5, min_delta: float = 0.0) -> None:
+        if not isinstance(patience, int) or patience < 1:
+            raise ConfigError(f"early_stopping.patience={patience!r}: give a number of evaluations, 1 or more")
+        self.metric, self.patience, self.min_delta = metric, patience, min_delta
+
+    def before_run(self, runner: SafeIterRunner) -> None:
+        """Find the evaluation; a run that was ended already takes no further step."""
+        self._evaluation = next(hook for hook in runner.hooks if isinstance(hook, EvalHook))
+        if self._state(runner)["waited"] >= self.patience:
+            self._end(runner, runner.iter)
+
+    def after_train_iter(self, runner: SafeIterRunner) -> None:
+        """Count the evaluations without improvement, the same in all processes."""
+        if self._evaluation.evaluated_iter != runner.iter:
+            return
+        (score,) = gather_by_index({0: self._evaluation.scores.get(self.metric)} if runner.rank == 0 else {})
+        if score is None:
+            names = ", ".join(self._evaluation.scores)
+            raise ConfigError(f"early_stopping.metric={self.metric!r}: the evaluation has {names}; choose one")
+        state, sign = self._state(runner), -1 if "loss" in self.metric else 1
+        if state["best"] is None or sign * (score - state["best"]) > self.min_delta:
+            state.update(best=score, waited=0)
+        else:
+            state["waited"] += 1
+        if state["waited"] >= self.patience:
+            self._end(runner, runner.iter + 1)
+
+    def _state(self, runner: SafeIterRunner) -> dict:
+        return runner.meta["hook_msgs"].setdefault("early_stopping", dict(best=None, waited=0))
+
+    def _end(self, runner: SafeIterRunner, iteration: int) -> None:
+        runner._max_iters = iteration
+        best = self._state(runner)["best"]
+        text = "stopped early at iteration %d: no %s better than %.4f in %d evaluations"
+        runner.logger.info(text, iteration, self.metric, best, self._state(runner)["waited"])
+
+
 @HOOKS.register_module()
 class PredictionSamplesHook(Hook):
     """Shows image, truth and prediction of a few validation images in TensorBoard, if it is among the loggers.
@@ -377,7 +428,9 @@ class ProgressBar(Hook):
 
 @HOOKS.register_module()
 class StopOnSignal(Hook):
-    """After SIGINT or SIGTERM, finishes the iteration, writes a checkpoint and leaves with `Stopped`.
+    """After SIGINT, SIGTERM or SIGHUP, finishes the iteration, writes a checkpoint and leaves with `Stopped`.
+
+    SIGHUP, which a closed terminal sends, is left alone where it is ignored already, as under ``nohup``.
 
     All processes agree after every iteration, so that a signal to one of them stops all at the same one. Several
     finish the step of the optimizer, within which each has gradients of its own. A second signal ends the process at
@@ -392,7 +445,8 @@ class StopOnSignal(Hook):
     def before_run(self, runner: IterBasedRunner) -> None:
         """Take over the signals."""
         for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._on_signal)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received:

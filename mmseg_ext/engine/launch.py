@@ -58,6 +58,8 @@ def launch(processes: int, script: list[str]) -> int:
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores // processes))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     arguments = torchrun_arguments(processes, dict(os.environ))
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup: torchrun would take the signal all the same
+        arguments.append("--signals-to-handle=SIGTERM,SIGINT,SIGQUIT")
     try:
         run(get_args_parser().parse_args([*arguments, *script]))
     except ChildFailedError as error:

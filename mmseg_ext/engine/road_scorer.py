@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from mmseg.datasets.custom import CustomDataset
@@ -40,8 +41,15 @@ class RoadScorer:
 
     def __init__(self, settings: ScoringSettings | None = None, folder: str | None = None) -> None:
         self.settings, self.folder = settings or ScoringSettings(), folder
+        self._own_threshold = 0.5
         self._maps = None if folder is None else MapWriter(folder)
         self._scores: dict[int, ImageScores] = {}
+
+    def take_threshold_of(self, head: Any) -> None:
+        """Take the threshold of a network's ``decode_head`` for its own, and use it where the settings have none."""
+        self._own_threshold = head.threshold if head.out_channels == 1 else 0.5
+        if self.settings.threshold is None:
+            self.settings = replace(self.settings, threshold=self._own_threshold)
 
     def __call__(self, dataset: CustomDataset, found: Prediction) -> None:
         """Score the prediction of one image."""
@@ -98,8 +106,8 @@ class RoadScorer:
     def _masks(self, dataset: CustomDataset, index: int, labels: np.ndarray, probability: np.ndarray) -> RoadMasks:
         roads = road_labels(dataset.CLASSES)
         truth = dataset.get_gt_seg_map_by_idx(index)
-        by_label = len(dataset.CLASSES) > 2 or self.settings.threshold == 0.5
-        prediction = np.isin(labels, roads) if by_label else probability >= self.settings.threshold
+        by_label = len(dataset.CLASSES) > 2 or self.settings.road_from == self._own_threshold
+        prediction = np.isin(labels, roads) if by_label else probability >= self.settings.road_from
         valid = truth != dataset.ignore_index
         gsd_m = dataset.image_reading().gsd_m
         return RoadMasks(prediction, np.isin(truth, roads), None if valid.all() else valid, probability, gsd_m)

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from ..errors import CheckpointError
 from .checkpoint import check_weights, point_to, read_checkpoint, write_checkpoint
 from .distributed import seed_everything
+from .loggers import end_trackers
 from .weights import load_fitting
 
 # apart from the draws of images, which count by themselves
@@ -135,13 +136,16 @@ class SafeIterRunner(IterBasedRunner):
     _logged_before: list[dict] | None = None
 
     def run(self, *args: object, **kwargs: object) -> None:
-        """Run as mmcv does; however it ends, call ``close`` of the hooks that have one."""
+        """Run as mmcv does; however it ends, call ``close`` of the hooks that have one, and end their trackers."""
+        finished = False
         try:
             super().run(*args, **kwargs)
+            finished = True
         finally:
             for hook in self.hooks:
                 if hasattr(hook, "close"):
                     hook.close()
+            end_trackers(finished)
 
     def train(self, data_loader: object, **kwargs: object) -> None:
         """Run one iteration with random numbers of its own."""

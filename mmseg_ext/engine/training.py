@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..checks import check_datasets
-from ..datasets import RoadDataset
+from ..datasets import ImageReading
+from ..datasets.several import build_training_set, common_reading
 from ..errors import ConfigError
 from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
 from .complexity import memory_advice
@@ -50,9 +51,18 @@ from .distributed import (
     wrap,
 )
 from .evaluation import EvalHook, evaluation_loader
-from .hooks import SIGNALS, NonFiniteGuard, PredictionSamplesHook, ProgressBar, SafeCheckpointHook, StopOnSignal
+from .hooks import (
+    SIGNALS,
+    EarlyStopping,
+    NonFiniteGuard,
+    PredictionSamplesHook,
+    ProgressBar,
+    SafeCheckpointHook,
+    StopOnSignal,
+)
+from .loggers import check_loggers
 from .runner import SafeIterRunner, training_optimizer
-from .weights import MIN_SHARE, build_network, check_classes, load_start_weights
+from .weights import MIN_SHARE, build_network, check_classes, check_losses, load_start_weights
 
 WORK_DIRS = "work_dirs"
 
@@ -111,14 +121,17 @@ def _prepare(
     for switch in ("channels_last", "find_unused_parameters"):
         if not isinstance(cfg.get(switch, False), bool):
             raise ConfigError(f"{switch}={cfg[switch]!r} is neither True nor False")
+    check_loggers(cfg)
     precision = agreed_precision(cfg.get("precision", "fp32"), process)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark")) and not deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
-    dataset = build_dataset(cfg.data.train)
+    dataset = build_training_set(cfg.data.train)
+    reading = common_reading(dataset)
     val_dataset = build_dataset(cfg.data.val, dict(test_mode=True)) if validate else None
     check_classes(cfg, dataset)
+    check_losses(cfg)
 
     def check_and_prepare() -> None:
         check_datasets(train=dataset, val=val_dataset)
@@ -149,7 +162,7 @@ def _prepare(
             optimizer=training_optimizer(model, _optimizer_settings(cfg, process, logger)),
             work_dir=work_dir,
             logger=logger,
-            meta=_checkpoint_meta(cfg, dataset, seed),
+            meta=_checkpoint_meta(cfg, dataset, reading, seed),
         ),
     )
     runner.timestamp, runner.seed = timestamp, seed
@@ -159,6 +172,10 @@ def _prepare(
         val_loader = evaluation_loader(val_dataset, process, cfg.data.workers_per_gpu)
         runner.register_hook(EvalHook(val_loader, **{**cfg.evaluation, "by_epoch": False}), priority="LOW")
         runner.register_hook(PredictionSamplesHook(**cfg.get("sample_predictions", {})))
+    if cfg.get("early_stopping"):
+        if val_dataset is None:
+            raise ConfigError("early_stopping needs the evaluation during the training; leave out --no-validate")
+        runner.register_hook(EarlyStopping(**cfg.early_stopping), priority=80)  # before the last checkpoint
     runner.register_hook(ProgressBar())
     # after the evaluation, whose best score a checkpoint knows, and after the loggers, whose lines of this iteration a
     # resumed run will not write again
@@ -204,7 +221,7 @@ def _optimizer_settings(cfg: Config, process: Process, logger: logging.Logger) -
     return settings
 
 
-def _checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
+def _checkpoint_meta(cfg: Config, dataset: CustomDataset, reading: ImageReading | None, seed: int) -> dict:
     """Return what a checkpoint tells of its origin; plain values only, so that reading it runs no code."""
     return dict(
         mmseg_ext_version=__version__,
@@ -216,7 +233,7 @@ def _checkpoint_meta(cfg: Config, dataset: CustomDataset, seed: int) -> dict:
         CLASSES=list(dataset.CLASSES),
         PALETTE=[list(map(int, colour)) for colour in dataset.PALETTE],
         hook_msgs={},
-        image=dataset.image_reading().as_dict() if isinstance(dataset, RoadDataset) else None,
+        image=None if reading is None else reading.as_dict(),
     )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torchvision
@@ -27,6 +28,13 @@ logger = logging.getLogger(__name__)
 MIN_SHARE = 0.9
 _WORTH_IT = 0.3  # share from which the message offers to start from what fits
 _TORCHVISION = "torchvision://"
+_TWO = "leave out_channels out"
+# losses of MMSegmentation that take a softmax, and which setting makes them take a sigmoid; none does where it is empty
+_SIGMOID_OF: dict[str, dict[str, Any]] = {
+    "CrossEntropyLoss": dict(use_sigmoid=True),
+    "LovaszLoss": dict(loss_type="binary"),
+    **{name: {} for name in ("DiceLoss", "TverskyLoss", "FocalLoss")},
+}
 _WITHOUT = "to train without it: --cfg-options model.backbone.init_cfg=None optimizer.lr=6e-4"
 
 
@@ -242,16 +250,51 @@ def build_network(cfg: Config, initialise: bool = True, pretrained: bool = True)
     return model
 
 
+def _as_list(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _heads(cfg: Config) -> list[dict]:
+    """Return the settings of all decode heads and auxiliary heads."""
+    return [h for heads in (cfg.model.decode_head, cfg.model.get("auxiliary_head")) if heads for h in _as_list(heads)]
+
+
 def check_classes(cfg: Config, dataset: CustomDataset) -> None:
     """Refuse a head whose number of classes is not the data set's.
 
     Raises:
         ConfigError: names both numbers.
     """
-    for heads in filter(None, (cfg.model.decode_head, cfg.model.get("auxiliary_head"))):
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            if head.num_classes != len(dataset.CLASSES):
-                raise ConfigError(
-                    f"num_classes={head.num_classes} in {head.type}, but the data set has {len(dataset.CLASSES)} "
-                    f"classes ({', '.join(dataset.CLASSES)}); make them equal"
-                )
+    for head in _heads(cfg):
+        if head["num_classes"] != len(dataset.CLASSES):
+            raise ConfigError(
+                f"num_classes={head['num_classes']} in {head['type']}, but the data set has {len(dataset.CLASSES)} "
+                f"classes ({', '.join(dataset.CLASSES)}); make them equal"
+            )
+
+
+def check_losses(cfg: Config) -> None:
+    """Refuse losses that learn nothing from a single output, whose softmax is always 1.
+
+    Raises:
+        ConfigError: names the head, the loss and what takes its place.
+    """
+    for head in _heads(cfg):
+        if head.get("out_channels", head["num_classes"]) != 1:
+            continue
+        if head.get("sampler"):
+            raise ConfigError(
+                f"{head['type']}: out_channels=1 is for a sigmoid, but its sampler takes a softmax; {_TWO}"
+            )
+        for loss in _as_list(head.get("loss_decode") or dict(type="CrossEntropyLoss")):
+            setting = _SIGMOID_OF.get(loss["type"])
+            if setting is None or any(loss.get(name) == value for name, value in setting.items()):
+                continue
+            settings = " and ".join(f"{name}={value!r}" for name, value in setting.items())
+            remedy = (
+                f"set {settings} in loss_decode" if setting else f"take CrossEntropyLoss(use_sigmoid=True), or {_TWO}"
+            )
+            raise ConfigError(
+                f"{head['type']}: out_channels=1 is for a sigmoid, and {loss['type']} as it stands takes a softmax, "
+                f"which is always 1 and learns nothing; {remedy}"
+            )

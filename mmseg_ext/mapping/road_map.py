@@ -142,11 +142,18 @@ def _check_values(source: RasterSource, reading: ImageReading) -> None:
 
 
 def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
-    """Return the pixels given to the network for one pixel of the raster; a large difference is logged."""
+    """Return the pixels given to the network for one pixel of the raster; what is unknown or far off is logged."""
     if settings.scale is not None:
         return settings.scale
     own, trained = ground_sampling_distance(info), reading.gsd_m
     if own is None or trained is None:
+        who = "the raster tells no metres per pixel" if own is None else "the checkpoint knows no metres per pixel"
+        remedy = (
+            ""
+            if own is None
+            else (", or those of its training images: --cfg-options data.test.step_args.LoadRoadImage.gsd_m=METRES")
+        )
+        logger.warning("%s: %s, so it is mapped at its own scale; give --scale%s", info.path, who, remedy)
         return 1.0
     scale = own / trained
     if max(scale, 1 / scale) <= _SAME_SCALE:

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer, normal_init
-from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 from torchvision.models.resnet import resnet34
+
+from .freezing import FreezableEncoder
 
 # torchvision's names of the encoder's parts, and ours
 _TORCHVISION_NAMES = {"conv1.": "firstconv.", "bn1.": "firstbn."} | {f"layer{i}.": f"encoder{i}." for i in range(1, 5)}
@@ -129,7 +130,7 @@ class NonLocalBlock(nn.Module):
 
 
 @BACKBONES.register_module()
-class LinkNet34(BaseModule):
+class LinkNet34(FreezableEncoder):
     """ResNet-34 encoder, decoder blocks with additive skips, features at the resolution of the image.
 
     Images of any size are padded to a multiple of 32 and the features cropped back.
@@ -138,6 +139,7 @@ class LinkNet34(BaseModule):
         in_channels: bands of the image.
         norm_cfg: norm layers of encoder and decoder.
         init_cfg: weights to start from; ``torchvision://ResNet34_Weights.IMAGENET1K_V1`` fills the encoder.
+        frozen_stages: the first so many stages of the encoder are not trained.
     """
 
     imagenet_weights = "ResNet34_Weights"
@@ -147,7 +149,13 @@ class LinkNet34(BaseModule):
     nonlocal4: nn.Module
     dblock: nn.Module
 
-    def __init__(self, in_channels: int = 3, norm_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+        frozen_stages: int = 0,
+    ) -> None:
         super().__init__(init_cfg)
         norm_cfg = norm_cfg or dict(type="BN")
         resnet = resnet34(weights=None, norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1])
@@ -164,6 +172,8 @@ class LinkNet34(BaseModule):
         self.decoder1 = LinkNetDecoder(64, 64, norm_cfg)
         self.finaldeconv1 = nn.ConvTranspose2d(64, 32, self.final_kernel, stride=2, padding=self.final_padding)
         self.finalconv2 = nn.Conv2d(32, 32, 3, padding=self.final_padding)
+        stages = [["firstconv", "firstbn", "encoder1"], ["encoder2"], ["encoder3"], ["encoder4"]]
+        self.freeze(stages, frozen_stages)
 
     def add_context(self, norm_cfg: dict) -> None:
         """Build the layers by which the family differs, in front of stages 3 and 4 and behind 4; LinkNet has none."""

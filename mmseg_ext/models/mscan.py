@@ -22,12 +22,14 @@ import torch
 from mmcv.cnn import build_norm_layer, normal_init, trunc_normal_init
 from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.bricks.registry import ATTENTION
-from mmcv.runner import BaseModule, ModuleList
+from mmcv.runner import ModuleList
 from mmcv.utils import build_from_cfg
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from .freezing import FreezableEncoder
 
 IMAGENET_CLASSES = 1000
 
@@ -220,7 +222,7 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
 
 
 @BACKBONES.register_module()
-class MSCAN(BaseModule):
+class MSCAN(FreezableEncoder):
     """Multi-scale convolutional attention network with a pluggable gating unit.
 
     ``gating_unit=dict(type='MSCA')`` is SegNeXt's encoder, ``dict(type='HDMSCA')`` D-SegNeXt's.
@@ -240,6 +242,7 @@ class MSCAN(BaseModule):
         norm_cfg: norm layer inside the stages (a LayerNorm closes each stage).
         recompute_stages: stages, from 1, whose blocks keep no activations and compute them anew in the backward pass;
             the first hold the most.
+        frozen_stages: the first so many stages are not trained.
         init_cfg: weights to start from, see `mmseg_ext.engine.weights.load_pretrained`.
     """
 
@@ -256,6 +259,7 @@ class MSCAN(BaseModule):
         layer_scale: float = 1e-2,
         norm_cfg: dict | None = None,
         recompute_stages: Sequence[int] = (),
+        frozen_stages: int = 0,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -271,6 +275,8 @@ class MSCAN(BaseModule):
             blocks = [Block(channels, mlp_ratio, rate, *settings) for rate in itertools.islice(rates, depth)]
             self.add_module(f"block{i + 1}", ModuleList(blocks))
             self.add_module(f"norm{i + 1}", nn.LayerNorm(channels))
+        parts = ("patch_embed", "block", "norm")
+        self.freeze([[f"{part}{i + 1}" for part in parts] for i in range(self.num_stages)], frozen_stages)
         self.register_load_state_dict_pre_hook(MSCAN._adapt_on_load)
 
     @property

@@ -191,7 +191,7 @@ def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSetti
             f"{pair.truth}: holds probabilities, but the truth is a mask; give one of 0 and 1, or 0 and 255"
         )
     truth, valid = _read_mask(pair.truth, labels[1])
-    prediction, _, chance = _read_road(pair.prediction, labels[0], probability, settings.threshold)
+    prediction, _, chance = _read_road(pair.prediction, labels[0], probability, settings.road_from)
     if prediction.shape != truth.shape:
         raise DataError(
             f"{pair.prediction}: {prediction.shape[1]}x{prediction.shape[0]} px, but its truth {pair.truth} has "
@@ -245,8 +245,8 @@ def score_lines(
     Raises:
         DataError: unreadable, only one of them has a coordinate reference system, or they lie far apart.
     """
-    predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings.threshold)
-    true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings.threshold)
+    predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings.road_from)
+    true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings.road_from)
     found = [(predicted, predicted_crs), (true, true_crs)]
     files = zip(found, (pair.prediction, pair.truth), strict=True)
     placed = [(lines, crs, path) for (lines, crs), path in files if lines and crs is not None]

@@ -34,22 +34,27 @@ class ScoringSettings:
             roads of each image, and at least the tolerance, so that a centreline inside the road is a match.
         gsd_m: ground sampling distance in metres per pixel; None where it is not known: APLS and TOPO, whose
             parameters are in metres, then count a pixel as a metre.
-        threshold: probability from which a pixel is road.
+        threshold: probability from which a pixel is road; None: the network's own, and 0.5 without a network.
     """
 
     tolerance_px: float = 3.0
     tolerance_m: float | None = None
     buffer_px: float | None = None
     gsd_m: float | None = None
-    threshold: float = 0.5
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("tolerance_px", "tolerance_m", "buffer_px", "gsd_m"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} is {value:g}; it must be above 0")
-        if not 0 < self.threshold < 1:
+        if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigError(f"the threshold is {self.threshold:g}; it must lie between 0 and 1")
+
+    @property
+    def road_from(self) -> float:
+        """Probability from which a pixel is road."""
+        return 0.5 if self.threshold is None else self.threshold
 
     @property
     def tolerance(self) -> float:

@@ -7,6 +7,7 @@ import torch
 from loading import AFFINE, OURS, PLAIN, compared_datasets, loader_seconds, step_seconds, tables, write_tiles
 
 from mmseg_ext.engine import load_config
+from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import ConfigError
 
 
@@ -55,12 +56,11 @@ def test_loader_with_a_worker(cfg):
 
 
 def test_images_of_four_bands_are_left_to_our_steps(cfg):
-    cfg.data.train.step_args.Normalize = dict(mean=[0.0] * 4, std=[1.0] * 4, to_rgb=False)
+    step_arguments(cfg.data.train, "Normalize").update(mean=[0.0] * 4, std=[1.0] * 4, to_rgb=False)
     assert list(compared_datasets(cfg)) == [OURS, AFFINE]
 
 
 def test_a_pipeline_without_crop_is_named(cfg):
     cfg.data.train.pipeline = [step for step in cfg.data.train.pipeline if step["type"] != "RandomCrop"]
-    del cfg.data.train.step_args["RandomCrop"]
     with pytest.raises(ConfigError, match=r"tiny.py: the training pipeline has no RandomCrop"):
         compared_datasets(cfg)

@@ -16,6 +16,7 @@ from mmcv.runner import build_optimizer
 from torch import nn
 
 from mmseg_ext.engine import build_network, load_config
+from mmseg_ext.engine.config import step_arguments
 
 CONFIGS = Path(__file__).resolve().parents[2] / "myconfigs"
 LEAVES = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts)
@@ -55,6 +56,15 @@ def test_survives_dump_and_reload(path, tmp_path):
     cfg.dump(str(tmp_path / "dumped.py"))
     again = Config.fromfile(str(tmp_path / "dumped.py"))
     assert again._cfg_dict.to_dict() == cfg._cfg_dict.to_dict()
+
+
+@pytest.mark.parametrize("path", LEAVES)
+def test_mmcv_alone_reads_the_pipelines_that_our_tools_use(path):
+    raw, cfg = Config.fromfile(str(CONFIGS / path)), leaf(path)
+    for split in ("train", "val", "test"):
+        assert "step_args" not in raw.data[split]
+        assert raw.data[split].pipeline == cfg.data[split].pipeline
+    assert step_arguments(raw.data.test, "Normalize").std != [255.0] * 3
 
 
 @functools.cache
@@ -115,7 +125,7 @@ def test_training_settings_are_the_published_ones(path):
     dice = [(loss.type, loss.loss_weight) for loss in losses] if isinstance(losses, list) else losses.type
     with_dice = [("CrossEntropyLoss", 1.0), ("DiceLoss", 3.0)]
     assert dice == (with_dice if unet or "/linknet34." in path else "CrossEntropyLoss")
-    mean = cfg.data.train.step_args.Normalize.mean
+    mean = step_arguments(cfg.data.train, "Normalize").mean
     assert mean == ([105.20, 109.26, 88.26] if ".OPM." in path else [105.066, 98.210, 74.203])
     root = "data/OpenPitMine" if ".OPM." in path else "data/DeepGlobe_1024_3"
     assert {cfg.data[split].data_root for split in ("train", "val", "test")} == {root}
@@ -150,6 +160,6 @@ def test_all_eight_methods_have_the_same_epfl_recipe():
         assert cfg.optimizer.lr == (2e-4 if plain else 6e-4)
         assert (cfg.lr_config.warmup_iters, cfg.lr_config.warmup_ratio) == (20 if short else 150, 1e-4)
         assert (cfg.runner.max_iters, cfg.data.samples_per_gpu) == (200 if short else 1500, 2)
-        assert cfg.data.train.step_args.RandomCrop.crop_size == (256, 256)
-        assert cfg.data.train.step_args.Resize.img_scale == (400, 400)
+        assert step_arguments(cfg.data.train, "RandomCrop").crop_size == (256, 256)
+        assert step_arguments(cfg.data.train, "Resize").img_scale == (400, 400)
         assert cfg.model.backbone.init_cfg is None

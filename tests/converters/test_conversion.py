@@ -271,6 +271,7 @@ def test_lists_decide_the_splits(tmp_path):
 
 def test_repair_keeps_images_and_splits(tmp_path):
     with VocWriter(str(tmp_path / "voc")) as writer:
+        writer.reading = ImageReading(bands=(3, 2, 1), gsd_m=0.5)
         for i in range(3):
             mask = np.zeros((8, 8), np.uint8)
             mask[i : i + 2] = 255
@@ -279,6 +280,7 @@ def test_repair_keeps_images_and_splits(tmp_path):
     made = repair_dataset(str(tmp_path / "voc"), str(tmp_path / "fixed"))
     assert contents(tmp_path / "voc") == before
     assert made.counts == dict(train=2, val=1, test=1)
+    assert reading_of(str(tmp_path / "fixed")) == ImageReading(bands=(3, 2, 1), gsd_m=0.5)
     for i in range(3):
         mask = np.array(Image.open(tmp_path / "fixed" / "SegmentationClass" / f"t{i}.png"))
         assert np.array_equal(np.flatnonzero(mask[:, 0]), [i, i + 1]) and mask.max() == 1

@@ -10,7 +10,7 @@ from PIL import Image
 from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import convert
 from mmseg_ext.datasets import ImageReading, RoadDataset
-from mmseg_ext.errors import DataError
+from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
 from mmseg_ext.pretrain.image_folder import ImageFolder
 from mmseg_ext.scoring import pair_predictions
@@ -289,3 +289,78 @@ def test_images_of_another_scale_do_not_share_a_scaling(tmp_path):
         DataError, match=r"b.tif: uint16 of scale 0.0001 and offset -0.1 pixels, but .*a.tif has uint16 of"
     ):
         convert("pair", str(tmp_path), str(tmp_path / "made"), val=1)
+
+
+# --- splits that the data has ----------------------------------------------------------------------------------
+
+
+def tree(folder, form, stems, splits=("train", "val", "test")):
+    """Write one pair into each split's folders; return the images' values by split."""
+    for i, split in enumerate(splits):
+        for what, content in (("images", image(i)), ("masks", ROAD.astype(np.uint8) * 255)):
+            place = folder / form.format(split=split, what=what, img_or_ann={"images": "img", "masks": "ann"}[what])
+            place.mkdir(parents=True, exist_ok=True)
+            save(content, place / f"{stems[i]}.png")
+
+
+@pytest.mark.parametrize("form", ["{split}/{what}", "{what}/{split}", "{img_or_ann}_dir/{split}"])
+@pytest.mark.parametrize("stems", ["abc", "aaa"])
+def test_a_tree_keeps_its_splits(tmp_path, form, stems):
+    tree(tmp_path / "raw", form, stems)
+    made = convert("pair", str(tmp_path / "raw"), str(tmp_path / "out"))
+    assert made.counts == dict(train=1, val=1, test=1)
+    for i, split in enumerate(("train", "val", "test")):
+        dataset = RoadDataset([], f"ImageSets/Segmentation/{split}.txt", str(tmp_path / "out"))
+        assert np.array_equal(dataset.picture(0), image(i))
+        assert np.array_equal(dataset.get_gt_seg_map_by_idx(0), ROAD)
+    diagnosis = examine("raw", *splits_of_folder(str(tmp_path / "raw")))
+    assert [(s.names, s.pairs) for s in diagnosis.statistics] == [((s,), 1) for s in ("train", "val", "test")]
+    with pytest.raises(ConfigError, match="training and validation splits, which are kept; leave out"):
+        convert("pair", str(tmp_path / "raw"), str(tmp_path / "o2"), by_name=True)
+
+
+def test_a_tree_without_validation_takes_it_from_training(tmp_path):
+    for stems in ("ab", "cd", "ef"):
+        tree(tmp_path / "raw", "{split}ing/{what}", stems, ("train", "test"))
+    made = convert("pair", str(tmp_path / "raw"), str(tmp_path / "out"), val=1)
+    assert made.counts == dict(train=2, val=1, test=3)
+    with pytest.raises(ConfigError, match="the data has a test split, which is kept; leave out --test"):
+        convert("pair", str(tmp_path / "raw"), str(tmp_path / "o2"), val=1, test=1)
+    (tmp_path / "raw" / "training" / "masks").rename(tmp_path / "raw" / "training" / "other")
+    with pytest.raises(DataError, match="training: holds no folder of images beside a folder of masks"):
+        convert("pair", str(tmp_path / "raw"), str(tmp_path / "o3"), val=1)
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "; ", "\t"])
+@pytest.mark.parametrize("split", [True, False])
+def test_one_list_names_images_and_masks(tmp_path, separator, split):
+    lines = ["image,mask,split"] if split else []
+    for i in range(3):
+        (tmp_path / "raw" / f"p{i}").mkdir(parents=True)
+        save(image(i), tmp_path / "raw" / f"p{i}" / "rgb.png")
+        save(ROAD.astype(np.uint8), tmp_path / "raw" / f"p{i}" / "roads.png")
+        lines.append(separator.join([f"p{i}/rgb.png", f"p{i}/roads.png"] + [["train", "valid", "test"][i]] * split))
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    options = dict(pairs=str(tmp_path / "list.csv"), **({} if split else dict(val=1, by_name=True)))
+    made = convert("pair", str(tmp_path / "raw"), str(tmp_path / "out"), **options)
+    assert made.counts == (dict(train=1, val=1, test=1) if split else dict(train=2, val=1, test=0))
+    names = sorted(os.listdir(tmp_path / "out" / "JPEGImages"))
+    assert names == ["p0_rgb.png", "p1_rgb.png", "p2_rgb.png"]
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "JPEGImages" / "p1_rgb.png")), image(1))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a.png", "'a.png' is not an image and its mask"),
+        ("a.png m.png nowhere", "'a.png m.png nowhere' is not an image and its mask"),
+        ("a.png n.png", "lists n.png, which is neither in .* nor beside the list; fix the line"),
+        ("a.png m.png train\na.png m.png", "some lines name a split and others none"),
+    ],
+)
+def test_a_line_that_is_not_understood_is_named(tmp_path, line, words):
+    for name in ("a.png", "m.png"):
+        save(image(), tmp_path / name)
+    (tmp_path / "list.txt").write_text(line)
+    with pytest.raises(DataError, match=words):
+        convert("pair", str(tmp_path), str(tmp_path / "out"), pairs=str(tmp_path / "list.txt"))

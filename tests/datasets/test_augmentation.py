@@ -19,6 +19,7 @@ from mmseg_ext.datasets.augmentation import (
 )
 from mmseg_ext.datasets.loading import ScaleToGSD
 from mmseg_ext.engine import build_network, load_config
+from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.engine.distributed import Process, wrap
 from mmseg_ext.engine.evaluation import evaluation_loader
 from mmseg_ext.errors import ConfigError
@@ -128,7 +129,7 @@ def test_training_loads_what_mmsegmentation_loads(tiny_config):
     """The config's pipeline, whatever runs in it, against MMSegmentation's own classes from file to tensor."""
     cfg = load_config(str(tiny_config))
     dataset = RoadDataset(**{key: value for key, value in cfg.data.train.items() if key != "type"})
-    norm = cfg.data.train.step_args.Normalize
+    norm = step_arguments(cfg.data.train, "Normalize")
     theirs = Compose(
         [
             dict(type="LoadImageFromFile"),
@@ -137,7 +138,7 @@ def test_training_loads_what_mmsegmentation_loads(tiny_config):
             dict(type="RandomCrop", crop_size=(64, 64), cat_max_ratio=0.75),
             dict(type="RandomFlip", prob=0.5),
             dict(type="PhotoMetricDistortion"),
-            dict(type="Normalize", **norm, to_rgb=True),
+            norm,
             dict(type="Pad", size=(64, 64), pad_val=0, seg_pad_val=255),
             dict(type="DefaultFormatBundle"),
             dict(type="Collect", keys=["img", "gt_semantic_seg"]),

@@ -3,6 +3,7 @@ import pytest
 from mmseg.datasets import build_dataset
 from PIL import Image
 
+from mmseg_ext.checks import splits_of_config
 from mmseg_ext.converters import VocWriter
 from mmseg_ext.datasets import ImageReading, RoadDataset
 from mmseg_ext.datasets.loading import read_mask
@@ -94,16 +95,16 @@ def test_step_args_reach_every_step_of_their_type():
             transforms=[dict(type="Resize", keep_ratio=True), dict(type="Normalize", mean=[0.0] * 3, std=[1.0] * 3)],
         ),
     ]
-    from mmseg_ext.datasets.road_dataset import _with_step_args
+    from mmseg_ext.datasets.pipelines import with_step_args
 
-    merged = _with_step_args(
+    merged = with_step_args(
         pipeline, dict(Normalize=dict(mean=[1.0, 2.0, 3.0]), MultiScaleFlipAug=dict(img_scale=(5, 5)))
     )
     assert merged[1]["img_scale"] == (5, 5)
     assert merged[1]["transforms"][1] == dict(type="Normalize", mean=[1.0, 2.0, 3.0], std=[1.0] * 3)
     assert pipeline[1]["img_scale"] == (9, 9)
     with pytest.raises(ConfigError, match="step_args names Normalise, but the pipeline has only"):
-        _with_step_args(pipeline, dict(Normalise=dict()))
+        with_step_args(pipeline, dict(Normalise=dict()))
 
 
 def test_the_papers_pipeline_gives_the_papers_tensors(voc, root):
@@ -184,3 +185,15 @@ def test_a_mask_of_another_size_or_in_colour_is_named(voc):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(dataset.mask_path(0))
     with pytest.raises(DataError, match=r"3 band\(s\) of uint8, but a mask holds .*tools/convert_dataset.py"):
         dataset[0]
+
+
+def test_labels_from_1_are_refused_with_the_reason(voc):
+    steps = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
+    settings = dict(split="ImageSets/Segmentation/train.txt", data_root=str(voc))
+    assert len(RoadDataset(steps, **settings, reduce_zero_label=False)) > 0
+    reduced = [steps[0], dict(type="LoadAnnotations", reduce_zero_label=True)]
+    for wrong in (dict(pipeline=steps, reduce_zero_label=True), dict(pipeline=reduced)):
+        with pytest.raises(ConfigError, match=r"^reduce_zero_label=True: .* here 0 is background, .*; leave .* out$"):
+            RoadDataset(**wrong, **settings)
+        with pytest.raises(ConfigError, match="^reduce_zero_label=True: "):
+            splits_of_config(dict(train=dict(**wrong, **settings)))

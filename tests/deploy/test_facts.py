@@ -13,6 +13,7 @@ from mmseg_ext.datasets.reading import ImageReading
 from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
+from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import ConfigError
 
 
@@ -74,6 +75,15 @@ def test_a_gpu_normalizes_as_the_host_does(cfg, network, bands, to_rgb):
         facts.normalized_on(here, np.zeros((1, 32, 32, 4), np.uint8), "a.tif")
 
 
+def test_the_metres_are_those_that_the_network_saw(one_config, network):
+    meta = dict(image=dict(gsd_m=0.1))
+    cfg = load_config(str(one_config))
+    cfg.data.train.pipeline[2] = dict(type="RandomAffineCrop", crop_size=(64, 64), gsd_m=0.4)
+    assert NetworkFacts.of(cfg, meta, network).reading.gsd_m == 0.4
+    cfg.data.test.pipeline.insert(1, dict(type="ScaleToGSD", gsd_m=0.5))
+    assert NetworkFacts.of(cfg, meta, network).reading.gsd_m == 0.5
+
+
 def test_a_single_output_has_a_threshold(one_config):
     cfg = load_config(str(one_config), {"model.decode_head.out_channels": 1, "model.decode_head.threshold": 0.4})
     cfg.model.decode_head.loss_decode = dict(type="CrossEntropyLoss", use_sigmoid=True)
@@ -91,6 +101,6 @@ def test_what_contradicts_the_network(one_config, network):
     with pytest.raises(ConfigError, match="data.test has no Normalize"):
         NetworkFacts.of(cfg, {}, network)
     cfg = load_config(str(one_config))
-    cfg.data.test.step_args.Normalize.std = [1.0]
+    step_arguments(cfg.data.test, "Normalize")["std"] = [1.0]
     with pytest.raises(ConfigError, match="3 means but 1 standard deviations"):
         NetworkFacts.of(cfg, {}, network)

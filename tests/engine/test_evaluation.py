@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmseg.apis import inference_segmentor, init_segmentor
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from mmseg_ext.datasets.voc import road_labels
-from mmseg_ext.engine import PredictionWriter, load_config
+from mmseg_ext.datasets.voc import LISTS, road_labels
+from mmseg_ext.engine import PredictionWriter, build_network, evaluate_checkpoint, load_config
+from mmseg_ext.engine.config import config_for
 from mmseg_ext.engine.evaluation import Prediction, image_name
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.scoring.results import MapWriter
@@ -138,3 +140,40 @@ def test_who_scores_no_roads_needs_no_graph_libraries(root):
     code = "import sys, mmseg_ext; print(*sorted({'networkx', 'skimage', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip() == "", done.stdout + done.stderr
+
+
+def test_mmsegmentations_own_api_gives_the_labels_of_our_tool(tmp_path, root, mine_data, build):
+    """One of our configs and a checkpoint, and a config with ``step_args`` through the config in its checkpoint."""
+    leaf = root / "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
+    (tmp_path / "derived.py").write_text(
+        f"_base_ = {str(leaf)!r}\ndata = dict(test=dict(data_root={str(mine_data)!r}, "
+        "step_args=dict(MultiScaleFlipAug=dict(img_scale=(128, 128)))))\n"
+    )
+    torch.manual_seed(0)
+    cfg = load_config(str(tmp_path / "derived.py"))
+    network = build_network(cfg)
+    torch.nn.init.normal_(network.decode_head.conv_seg.weight, std=1)
+    meta = dict(CLASSES=["background", "road"], PALETTE=[[0, 0, 0], [128, 0, 0]], config=cfg.pretty_text)
+    torch.save(dict(state_dict=network.state_dict(), meta=meta), tmp_path / "net.pth")
+    image = next((mine_data / "JPEGImages").glob(f"{(mine_data / LISTS / 'test.txt').read_text().split()[0]}.*"))
+
+    def ours(config, **options):
+        cfg, found = (
+            config_for(config, str(tmp_path / "net.pth"), {"data.test.data_root": str(mine_data)} | options),
+            [],
+        )
+        evaluate_checkpoint(cfg, str(tmp_path / "net.pth"), (), on_prediction=lambda _, one: found.append(one.labels))
+        return found[0]
+
+    def theirs(config):
+        model = init_segmentor(config, str(tmp_path / "net.pth"), device="cpu")
+        return inference_segmentor(model, str(image))[0]
+
+    expected = ours(str(tmp_path / "derived.py"))
+    assert 0.02 < expected.mean() < 0.98
+    (tmp_path / "inside.py").write_text(meta["config"])
+    assert np.array_equal(theirs(str(tmp_path / "inside.py")), expected)
+    assert np.array_equal(theirs(str(leaf)), ours(str(leaf)))
+    assert not np.array_equal(
+        ours(None, **{"data.test.step_args.Normalize": dict(mean=[0] * 3, std=[255] * 3)}), expected
+    )

@@ -213,7 +213,21 @@ def test_the_scale_follows_the_metres_of_raster_and_training(network, tmp_path, 
     assert "has 0.5 m per pixel, the training images had 1 m" in caplog.text
     assert chosen_scale(info, reading.with_settings(gsd_m=0.52), SMALL) == 1
     assert chosen_scale(info, reading, MapSettings(scale=2.0)) == 2
+    caplog.clear()
     assert chosen_scale(info, type(reading)(), SMALL) == 1
+    assert "a.tif: the checkpoint knows no metres per pixel, so it is mapped at its own scale; give --scale, or" in (
+        caplog.text
+    )
+    assert "--cfg-options data.test.step_args.LoadRoadImage.gsd_m=METRES" in caplog.text
+    plain = road_map.RasterSource(raster(tmp_path / "plain.tif")).info
+    assert chosen_scale(plain, reading, SMALL) == 1
+    assert "plain.tif: the raster tells no metres per pixel, so it is mapped at its own scale; give --scale\n" in (
+        caplog.text
+    )
+
+
+def test_the_metres_of_a_data_set_reach_the_checkpoint(network):
+    assert network.facts.reading.gsd_m == 4.0  # as mine_data says
 
 
 def test_what_cannot_be_mapped_is_refused(network, tmp_path, monkeypatch):

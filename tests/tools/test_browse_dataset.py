@@ -4,6 +4,7 @@ from mmseg.datasets import build_dataset
 from PIL import Image
 
 from mmseg_ext.engine import load_config
+from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def test_each_draw_stands_beside_its_original(tool, cfg, mine_data):
 @pytest.mark.parametrize("to_rgb", [True, False])
 def test_evaluation_shows_the_image_itself(tool, cfg, to_rgb):
     """At its own size and without augmentation, normalising and its reversal must give the picture back."""
-    cfg.data.val.step_args.Normalize.to_rgb = to_rgb
+    step_arguments(cfg.data.val, "Normalize")["to_rgb"] = to_rgb
     (section,) = tool.sample_sections(build_dataset(cfg.data.val, dict(test_mode=True)), 99)
     assert len(section.cells) == 2 * 4
     for original, seen in zip(section.cells[::2], section.cells[1::2], strict=True):

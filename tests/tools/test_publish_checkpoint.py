@@ -74,7 +74,6 @@ def test_what_cannot_be_published(trained, tmp_path, build):
         publish_checkpoint(str(tmp_path / "unet.pth"), str(tmp_path / "a.safetensors"), cfg, "CC0-1.0")
     assert not (tmp_path / "a.safetensors").exists()
     cfg.data.test.pipeline = [dict(type="LoadRoadImage")]
-    cfg.data.test.step_args = {}
     with pytest.raises(ConfigError, match="data.test has no Normalize"):
         publish_checkpoint(checkpoint, str(tmp_path / "a.safetensors"), cfg, "CC0-1.0")
 

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import cv2
 import torch
 from timing import in_turns, machine_line, ratio, timed

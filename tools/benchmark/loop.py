@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import cv2
 import geopandas as gpd
 import numpy as np

@@ -20,6 +20,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, ClassVar
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import numpy as np
 import torch
 from timing import apart, in_turns, process_bytes, ratio, timed

@@ -26,6 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import numpy as np
 import torch
 from timing import in_turns, machine_line, ratio

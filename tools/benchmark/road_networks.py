@@ -8,6 +8,8 @@ import os
 import sys
 import tempfile
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 from timing import apart, process_bytes, timed
 from mapping import RepeatedRaster
 

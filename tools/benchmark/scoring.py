@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from statistics import median
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import cv2
 import numpy as np
 from timing import in_turns, timed

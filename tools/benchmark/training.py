@@ -22,11 +22,13 @@ from functools import wraps
 from statistics import median
 from typing import Any
 
+import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
+
 import torch
 from timing import forget_peak, half_precision, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
-from mmseg.datasets import build_dataset
 
+from mmseg_ext.datasets.several import build_training_set, part_settings
 from mmseg_ext.engine import add_config_options, build_network, crop_size, load_config
 from mmseg_ext.engine.config import batch_settings, config_mistakes
 from mmseg_ext.engine.distributed import DTYPES, choose_precision, start_process
@@ -89,9 +91,10 @@ def build_training(cfg: Config, crop_px: int | None = None, batch: int | None = 
     images = batch_settings(cfg)["samples_per_gpu"]
     with config_mistakes(cfg):
         precision = choose_precision(cfg.get("precision", "fp32"), process.device)
-        if crop_px is None and os.path.isdir(cfg.data.train.get("data_root") or ""):
-            source = cfg.data.train.data_root
-            draws: Iterator[dict] = iter(training_loader(build_dataset(cfg.data.train), cfg, process, seed=0))
+        root = next(part_settings(cfg.data.train)).get("data_root") or ""
+        if crop_px is None and os.path.isdir(root):
+            source = root
+            draws: Iterator[dict] = iter(training_loader(build_training_set(cfg.data.train), cfg, process, seed=0))
         else:
             height, width = crop_size(cfg) if crop_px is None else (crop_px, crop_px)
             source = f"random numbers, {height} x {width} px"
