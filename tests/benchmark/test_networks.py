@@ -139,7 +139,7 @@ def test_files_that_cannot_be_written_lose_no_results(tmp_path, monkeypatch, cap
     monkeypatch.setattr(networks, "measure", lambda *_, **__: ([FIRST, SECOND], True))
     monkeypatch.setattr(networks, "machine_line", lambda _: "Machine: mine.")
     monkeypatch.setattr(sys, "argv", ["networks.py", "unet@plain", "unet@torch", "--out", str(tmp_path)])
-    with pytest.raises(ConfigError, match=f"{tmp_path}: cannot be written .*; the results are above"):
+    with pytest.raises(ConfigError, match=f"{tmp_path}/results.json: cannot be written .*; the results are above"):
         networks.main()
     assert capsys.readouterr().out == speed_markdown("Machine: mine.", figures([FIRST, SECOND])) + "\n\n"
 

@@ -295,7 +295,7 @@ def write(args: argparse.Namespace, results: dict, markdown: str) -> None:
     """Write results.json, results.md and, of speeds, chart.png; where asked, the page of the docs too."""
     texts = {"results.json": json.dumps(results, indent=1), "results.md": markdown}
     for name, content in texts.items():
-        with complete_file(str(args.out / name), _ANOTHER) as partial:
+        with complete_file(str(args.out / name), "the results are above") as partial:
             Path(partial).write_text(content + "\n", encoding="utf-8")
     block = f"{'scaling' if args.scaling else 'speed'} {'gpu' if torch.cuda.is_available() else 'cpu'}"
     if not args.scaling:
