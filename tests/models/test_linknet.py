@@ -93,9 +93,12 @@ def test_attention_in_half_precision_has_scores_beyond_its_numbers():
     torch.nn.init.ones_(block.W[1].weight)
     x = 100 * torch.randn(1, 128, 8, 8)
     with torch.no_grad():
-        wanted = block(x)
-        scores = block.theta(x).flatten(2).transpose(1, 2) @ block.phi(x).flatten(2)
-        assert scores.abs().max() > torch.finfo(torch.float16).max
         with torch.autocast("cpu", dtype=torch.float16):
             found = block(x)
+            rounded = block.theta(x), block.phi(x), block.g(x)
+        query, key, value = (part.float().flatten(2) for part in rounded)
+        scores = query.transpose(1, 2) @ key
+        assert scores.abs().max() > torch.finfo(torch.float16).max
+        attended = value @ torch.softmax(scores, -1).transpose(1, 2)
+        wanted = x + block.W(attended.reshape(1, -1, 8, 8))
     assert (found - wanted).abs().max() < 0.01 * (wanted - x).abs().max()
