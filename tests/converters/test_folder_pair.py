@@ -262,10 +262,10 @@ def test_real_deepglobe_sample(shared, tmp_path):
 
 def test_hidden_files_are_no_input(tmp_path, write_pairs):
     images, masks = write_pairs(tmp_path, {name: (image(ord(name)), ROAD.astype(np.uint8)) for name in ("a", "b")})
-    (tmp_path / "train" / "road").mkdir(parents=True)
-    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
-    Image.fromarray(image()).save(tmp_path / "train" / "road" / "a.png")
-    for folder in (tmp_path, images, masks, tmp_path / "train" / "road"):
+    (tmp_path / "classes" / "train" / "road").mkdir(parents=True)
+    (tmp_path / "classes" / "train" / ".ipynb_checkpoints").mkdir()
+    Image.fromarray(image()).save(tmp_path / "classes" / "train" / "road" / "a.png")
+    for folder in (tmp_path, images, masks, tmp_path / "classes" / "train" / "road"):
         for name in ("._a.png", "._a.tif", ".DS_Store", "Thumbs.db"):
             Path(folder, name).write_bytes(b"\0")
     Path(tmp_path, ".masks").mkdir()
@@ -273,7 +273,7 @@ def test_hidden_files_are_no_input(tmp_path, write_pairs):
     assert [pair.name for pair in pair_predictions(masks, masks)] == ["a", "b"]
     splits, problems = splits_of_folder(str(tmp_path))
     assert [pair.stem for pair in splits[0].pairs] == ["a", "b"] and not problems
-    folder = ImageFolder(str(tmp_path), "train")
+    folder = ImageFolder(str(tmp_path / "classes"), "train")
     assert folder.classes == ["road"] and len(folder) == 1
 
 
