@@ -129,8 +129,9 @@ def test_a_network_is_exported_once_and_again_with_other_weights(network, images
     monkeypatch.setenv(CACHE_VARIABLE, str(folder))
     calls = []
 
-    def export(_network, path, precision):
+    def export(_network, path, precision, target):
         calls.append(precision)
+        assert target == "cpu"
         shutil.copy(exported, path)
 
     monkeypatch.setattr("mmseg_ext.deploy.runner.export_onnx", export)

@@ -14,6 +14,7 @@ import torch
 
 from mmseg_ext.deploy import runner as runner_module
 from mmseg_ext.deploy.onnx import OnnxRuntimeSession
+from mmseg_ext.deploy.openvino import has_bf16
 from mmseg_ext.deploy.pytorch import _CudaGraphs, has_compiler
 from mmseg_ext.deploy.runner import accelerated, available_backends, make_runner
 from mmseg_ext.engine.test_time_augmentation import class_probabilities
@@ -66,7 +67,10 @@ def test_bfloat16_agrees_on_classes(backend, runner, images, plain):
     found = runner(backend, "bf16")(images)
     assert found.dtype == torch.float32
     assert agreement(found, plain) > 0.98  # random weights: many pixels near the border
-    assert 0 < (found - plain).abs().max() < 0.3  # it is not float32 under another name
+    difference = (found - plain).abs().max()
+    assert difference < 0.3
+    # it is not float32 under another name, as OpenVINO's is on a CPU without bf16
+    assert difference > 0 if backend == "torch" or has_bf16() else difference < 1e-3
 
 
 @pytest.mark.parametrize("backend", FP32)
