@@ -189,6 +189,7 @@ def test_gpus_meet_by_nccl_on_their_own_device_and_hosts_by_gloo_for_hours(monke
     asked = {}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: asked.update(device=device))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: "backend" in asked)
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda backend, **options: asked.update(options, backend=backend)
