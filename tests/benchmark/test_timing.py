@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import timing
 import pytest
+import torch
 from timing import Worker, WorkerError, apart, in_turns, machine_line, peak_bytes, ratio, timed
 
 from mmseg_ext.engine import load_config
@@ -31,8 +32,17 @@ def test_a_ratio_is_of_what_both_have():
 def test_the_machine_is_stated():
     line = machine_line(3)
     assert re.match(r"Machine: .+, \d+ cores, 3 threads, [\d.]+ GiB; ", line)
-    assert re.search(r"matrix products of \d+ \(fp32\) and \d+ \(bf16\) GFLOP/s, copies of \d+ GB/s; load ", line)
+    assert re.search(r"matrix products of \d+ \(fp32\)( and \d+ \(bf16\))? GFLOP/s, copies of \d+ GB/s; load ", line)
     assert f"torch {version('torch')}" in line
+
+
+def test_only_what_the_hardware_computes_is_measured(monkeypatch):
+    products = []
+    monkeypatch.setattr(timing.torch, "mm", lambda one, other: products.append(one.dtype))
+    for names in (("fp32", "fp16"), ("fp32",)):
+        monkeypatch.setattr(timing, "fast_precisions", lambda device, names=names: names)
+        assert list(timing._limits(torch.device("cpu"))[1]) == list(names)
+    assert products == [torch.float32, torch.float16] * 6 + [torch.float32] * 6
 
 
 def test_a_worker_answers_step_by_step_and_says_why_it_cannot():

@@ -1,6 +1,5 @@
 import itertools
 
-import timing
 import pytest
 import torch
 import training
@@ -52,7 +51,7 @@ def test_the_memory_of_a_setting_is_its_own(one_config, monkeypatch):
 
 def test_cards_that_emulate_bf16_are_measured_in_fp16(one_config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
-    assert timing.half_precision(torch.device("cuda", 0)) == "fp16"
+    assert training.half_precision(torch.device("cuda", 0)) == "fp16"
     monkeypatch.setattr(training, "half_precision", lambda device: "fp16")
     assert with_setting(load_config(str(one_config)), "half+compile").precision == "fp16"
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmseg_ext.engine.distributed import DTYPES, choose_precision
+from mmseg_ext.deploy.choice import fast_precisions
+from mmseg_ext.engine.distributed import DTYPES
 from mmseg_ext.errors import UserError
 
 _T = TypeVar("_T")
@@ -79,8 +80,7 @@ def machine_line(threads: int | None = None) -> str:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpu = torch.cuda.is_available()
     load = os.getloadavg()[0]
-    device = torch.device("cuda" if gpu else "cpu")
-    limits, half = _limits(device), half_precision(device)
+    copies, products = _limits(torch.device("cuda" if gpu else "cpu"))
     versions = []
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -89,27 +89,24 @@ def machine_line(threads: int | None = None) -> str:
         f"Machine: {name}{flags and f' ({flags})'}, {len(os.sched_getaffinity(0))} cores, "
         f"{threads or torch.get_num_threads()} threads, {memory_gib:.1f} GiB; "
         f"{f'{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})' if gpu else 'no GPU'}; "
-        f"matrix products of {limits['fp32']:.0f} (fp32) and {limits[half]:.0f} ({half}) GFLOP/s, "
-        f"copies of {limits['copy']:.0f} GB/s; load {load:.2f} before the start; "
+        f"matrix products of {' and '.join(f'{rate:.0f} ({name})' for name, rate in products.items())} GFLOP/s, "
+        f"copies of {copies:.0f} GB/s; load {load:.2f} before the start; "
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )
 
 
-def half_precision(device: torch.device) -> str:
-    """Return bf16, or fp16 on a GPU that would only emulate bf16."""
-    return "fp16" if choose_precision("auto", device) == "fp16" else "bf16"
+def _limits(device: torch.device) -> tuple[float, dict[str, float]]:
+    """Return copies in 10^9 bytes a second, and matrix products in 10^9 operations a second.
 
-
-def _limits(device: torch.device) -> dict[str, float]:
-    """Return matrix products in 10^9 operations a second, copies in 10^9 bytes a second."""
-    size, half = 2048 if device.type == "cpu" else 8192, half_precision(device)
-    matrices = dict(fp32=torch.ones(size, size, device=device))
-    matrices[half] = matrices["fp32"].to(DTYPES[half])
+    Products are those of the precisions that the hardware has; emulated ones can take minutes.
+    """
+    size = 2048 if device.type == "cpu" else 8192
+    matrices = {name: torch.ones(size, size, device=device, dtype=DTYPES[name]) for name in fast_precisions(device)}
     block, target = torch.ones(2, 2**26, device=device)
     works = {name: timed(partial(torch.mm, matrix, matrix)) for name, matrix in matrices.items()}
     seconds = in_turns({**works, "copy": timed(partial(target.copy_, block))}, rounds=5)
-    amounts = {"fp32": 2 * size**3, half: 2 * size**3, "copy": 2 * block.nbytes}
-    return {name: amount / median(seconds[name]) / 1e9 for name, amount in amounts.items()}
+    products = {name: 2 * size**3 / median(seconds[name]) / 1e9 for name in matrices}
+    return 2 * block.nbytes / median(seconds["copy"]) / 1e9, products
 
 
 def process_bytes(field: str) -> int | None:

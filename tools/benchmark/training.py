@@ -25,7 +25,7 @@ from typing import Any
 import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
 
 import torch
-from timing import forget_peak, half_precision, in_turns, machine_line, peak_bytes, ratio, timed
+from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
 
 from mmseg_ext.datasets.several import build_training_set, part_settings
@@ -118,6 +118,11 @@ def build_training(cfg: Config, crop_px: int | None = None, batch: int | None = 
     runner.call_hook("before_run")
     runner.call_hook("before_epoch")
     return Training(runner, Batches(draws), source, images)
+
+
+def half_precision(device: torch.device) -> str:
+    """Return bf16, or fp16 on a GPU that would only emulate bf16."""
+    return "fp16" if choose_precision("auto", device) == "fp16" else "bf16"
 
 
 def with_setting(cfg: Config, setting: str) -> Config:
