@@ -132,7 +132,7 @@ def write_tiny_config(path, data):
 def run_tool():
     """Return a function that runs a tool in its own process: (name, *args) -> CompletedProcess."""
 
-    def run(name, *args, timeout=240, **environ):
+    def run(name, *args, timeout=900, **environ):
         if name.endswith(".sh"):
             command = ["bash", str(ROOT / "tools" / name)]
         else:
