@@ -385,12 +385,19 @@ class ResumableTensorboardHook(TensorboardLoggerHook):
 
         folder = self.log_dir or os.path.join(runner.work_dir, "tf_logs")
         self.writer = SummaryWriter(folder, purge_step=runner.iter + 1 if runner.iter else None)
+        threading.excepthook = _say_unless_unwritten
 
     @master_only
     def close(self) -> None:
         """Write what is still waiting in memory, however the run ended."""
         if hasattr(self, "writer"):
             self.writer.close()
+
+
+def _say_unless_unwritten(said: threading.ExceptHookArgs) -> None:
+    """Print the error of a thread, but not that a file cannot be written: TensorBoard raises it at the next value."""
+    if not isinstance(said.exc_value, OSError):
+        threading.__excepthook__(said)
 
 
 @HOOKS.register_module()

@@ -108,7 +108,9 @@ def test_every_method_agrees_in_every_format(root, method, name, tmp_path):
     path = str(tmp_path / f"roads{FORMATS[name].suffix}")
     FORMATS[name].write(network, path, "fp32", {})
     parity = compare(network, FORMATS[name].open(path), batches_for(network))
-    assert parity.max_difference < 1e-3
+    # sharp attention (NL-LinkNet) makes up to 0.003 of rounding, by the CPU's order of sums
+    assert parity.max_difference < 1e-3 + 10 * parity.rounding
+    assert parity.rounding < 5e-3
     assert parity.class_agreement > 0.999
 
 
@@ -150,7 +152,9 @@ def test_parity_tells_what_differs(tiny):
     def run(image):
         return Scores(network)(image)
 
-    assert compare(network, run, batches).max_difference == 0
+    same = compare(network, run, batches)
+    assert same.max_difference == 0
+    assert 1e-7 < same.rounding < 1e-4
     shifted = compare(network, lambda image: run(image) + 0.01, batches)
     assert shifted.max_difference == pytest.approx(0.01, abs=1e-5)
     assert shifted.class_agreement > 0.999
@@ -162,8 +166,16 @@ def test_parity_tells_what_differs(tiny):
     with pytest.raises(ConfigError, match="take --precision fp32"):
         swapped.check("a.onnx", "int8")
     assert compare(network, lambda image: run(image)[:, :, 1:], batches) == Parity(
-        float("inf"), 0.0, tuple(batch.shape for batch in batches)
+        float("inf"), 0.0, shifted.rounding, tuple(batch.shape for batch in batches)
     )
+
+
+def test_a_file_may_differ_by_what_rounding_makes_of_the_network():
+    Parity(0.005, 1.0, 6e-4, ()).check("a.onnx", "fp32")
+    with pytest.raises(ConfigError, match=r"up to 0.007"):
+        Parity(0.007, 1.0, 6e-4, ()).check("a.onnx", "fp32")
+    with pytest.raises(ConfigError, match=r"up to 0.002"):
+        Parity(0.002, 1.0, 1e-5, ()).check("a.onnx", "fp32")
 
 
 def test_what_no_format_can_do(tiny):

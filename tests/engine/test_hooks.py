@@ -1,5 +1,6 @@
 """Hooks: the guard against non-finite losses, and what is shown while a run runs."""
 
+import errno
 import io
 import logging
 import multiprocessing
@@ -7,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -15,10 +18,11 @@ import pytest
 import torch
 from mmcv.runner import HOOKS, Hook
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 from mmseg_ext.engine import load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
-from mmseg_ext.engine.hooks import Activations, PredictionSamplesHook, ProgressBar
+from mmseg_ext.engine.hooks import Activations, PredictionSamplesHook, ProgressBar, ResumableTensorboardHook
 from mmseg_ext.engine.runner import SafeIterRunner
 from mmseg_ext.errors import TrainingError
 
@@ -283,3 +287,24 @@ def test_the_bar_is_for_terminals(is_terminal, monkeypatch):
     other.before_run(SimpleNamespace(rank=1))
     other.after_train_iter(runner)
     other.close()
+
+
+def test_a_full_disk_stops_the_curves_with_one_error_and_no_second_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    hook = ResumableTensorboardHook()
+    hook.before_run(SimpleNamespace(rank=0, work_dir=str(tmp_path), iter=0))
+    hook.writer.add_scalar("loss", 1.0, 1)
+    hook.writer.flush()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalFileSystem, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        for step in range(1000):
+            hook.writer.add_scalar("loss", 1.0, step)
+            hook.writer.flush()
+            time.sleep(0.01)
+    assert "Traceback" not in capsys.readouterr().err
+    threading.excepthook(threading.ExceptHookArgs((ValueError, ValueError("told"), None, None)))
+    assert "ValueError: told" in capsys.readouterr().err

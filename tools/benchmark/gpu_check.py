@@ -234,7 +234,7 @@ def backend(check: Check, name: str) -> str:
     if check.gpus and name != "plain":
         precision = "fp16" if name == "onnxruntime" else check.half
     try:
-        found = scores(check, name, "--backend", name, "--precision", precision, seconds=180)
+        found = scores(check, name, "--backend", name, "--precision", precision, seconds=180 if check.gpus else 400)
     except FailedError as reason:
         if re.search("exit code 2: .*(cannot run here|pip install)", str(reason)):
             raise LeftOutError(str(reason)) from None
@@ -282,12 +282,15 @@ def speed(check: Check) -> str:
     results = json.loads((check.out / "speed" / "results.json").read_text())
     counted = check.run(sys.executable, "tools/get_flops.py", LARGE, "--shape", size, seconds=60)
     macs = float(re.search(r"torchprofile: ([\d.]+) G", counted)[1])  # type: ignore[index]
-    limits = re.search(r"products of (\d+) \(fp32\) and (\d+) \(\w+\)", results["machine"])
-    assert limits is not None
+    products = re.search(r"products of (.*) GFLOP/s", results["machine"])[1]  # type: ignore[index]
+    limits = {name: float(rate) for rate, name in re.findall(r"(\d+) \((\w+)\)", products)}
     lines = []
     for row in results["rows"]:
-        limit = float(limits[1] if row["precision"] == "fp32" else limits[2])
-        share = f"{200 * macs * row['images_per_s'] / limit:.0f} %" if row["images_per_s"] else row["failed"]
+        share = (
+            f"{200 * macs * row['images_per_s'] / limits[row['precision']]:.0f} %"
+            if row["images_per_s"]
+            else row["failed"]
+        )
         lines.append(f"- {row['contender']}: {share}")
     text = "Operations a second, as a share of what products of matrices reach here (the roof of the roofline):"
     figures = (check.out / "speed" / "results.md").read_text()
