@@ -17,7 +17,10 @@ from .scenes import Scene
 
 _Colour = tuple[int, int, int]
 BACKGROUND, IGNORED = "background", "ignore"
-_EXAMPLE = "give NAME=RED,GREEN,BLUE, such as road=255,0,0, or a file with them (.json, .csv)"
+_EXAMPLE = (
+    "give NAME=RED,GREEN,BLUE, such as road=255,0,0 (several of one class: road=255,0,0+0,0,255), "
+    "or a file with them (.json, .csv)"
+)
 
 
 def _colour(words: object, of: str) -> _Colour:
@@ -58,7 +61,7 @@ class ClassColours:
 
     Attributes:
         classes: names in the order of their labels, the background first.
-        palette: a colour of each.
+        palette: the first colour of each.
         label_of: label of every colour; 255 for those that are ignored.
     """
 
@@ -70,7 +73,8 @@ class ClassColours:
     def of(cls, words: Sequence[str]) -> ClassColours:
         """Return what ``--colours`` says: ``NAME=R,G,B`` for each class, or one JSON or CSV file.
 
-        ``background`` is black unless it is named, and the colours of ``ignore`` are ignored.
+        A class may have several colours, ``NAME=R,G,B+R,G,B``. ``background`` is black unless it is named, and the
+        colours of ``ignore`` are ignored.
 
         Raises:
             ConfigError: a word is not understood, a name or a colour is given twice, or there is no class.
@@ -80,19 +84,26 @@ class ClassColours:
             named = _from_file(words[0])
         else:
             named = [(name, colour) for name, _, colour in (word.partition("=") for word in words)]
-        colours = [(str(name), _colour(colour, str(name))) for name, colour in named]
+        colours = [
+            (str(name), [_colour(one, str(name)) for one in (words.split("+") if isinstance(words, str) else [words])])
+            for name, words in named
+        ]
         if not any(name == BACKGROUND for name, _ in colours):
-            colours.insert(0, (BACKGROUND, (0, 0, 0)))
+            colours.insert(0, (BACKGROUND, [(0, 0, 0)]))
         names = [name for name, _ in colours if name != IGNORED]
-        shown = [*names, *(str(colour) for _, colour in colours)]
+        shown = [*names, *(str(colour) for _, several in colours for colour in several)]
         twice = [word for word in shown if shown.count(word) > 1]
         if twice:
             raise ConfigError(f"--colours: {twice[0]} is given twice; name every class and every colour once")
         classes = (BACKGROUND, *(name for name in names if name != BACKGROUND))
         if not 2 <= len(classes) < IGNORE:
             raise ConfigError(f"--colours: {len(classes) - 1} classes besides the background; {_EXAMPLE}")
-        palette = dict(colours)
-        label_of = {colour: IGNORE if name == IGNORED else classes.index(name) for name, colour in colours}
+        palette = {name: several[0] for name, several in colours}
+        label_of = {
+            colour: IGNORE if name == IGNORED else classes.index(name)
+            for name, several in colours
+            for colour in several
+        }
         return cls(classes, tuple(palette[name] for name in classes), label_of)
 
     def read(self, path: str) -> np.ndarray:

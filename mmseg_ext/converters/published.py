@@ -325,8 +325,46 @@ SPACENET3 = RawDataSet(
 )
 
 
+_DUBAI_HELD_OUT = ("3", "6")
+
+
+def find_dubai(source: str, settings: ConversionSettings) -> list[Scene]:
+    """Return the images of all tiles; those of tiles 3 and 6 validate."""
+    tiles = {found[1]: name for name in visible(source) if (found := re.fullmatch(r"Tile (\d+)", name))}
+    if not tiles:
+        raise DataError(f"{source}: holds no folder 'Tile 1'; name the folder that holds the tiles")
+    return [
+        Scene(
+            f"tile{number}_{stem.removeprefix('image_part_')}",
+            ("val" if number in _DUBAI_HELD_OUT else "train",),
+            image,
+            mask=mask,
+        )
+        for number, name in sorted(tiles.items(), key=lambda tile: int(tile[0]))
+        for stem, image, mask in pair_files(*(os.path.join(source, name, folder) for folder in ("images", "masks")))
+    ]
+
+
+DUBAI = RawDataSet(
+    name="dubai",
+    title="Dubai, semantic segmentation of aerial imagery",
+    find_scenes=find_dubai,
+    home="https://humansintheloop.org/resources/datasets/semantic-segmentation-dataset-2/",
+    citation="Humans in the Loop with the Mohammed Bin Rashid Space Centre, Semantic segmentation of aerial imagery",
+    licence="published as open access, CC0 1.0; check it at its home",
+    layout="Tile 1/images/image_part_001.jpg and Tile 1/masks/image_part_001.png, to Tile 8",
+    images="72 of 500 to 2,150 px, RGB JPEG 8 bit from satellites; masks in colours: road, four other classes that "
+    "become background, and unlabeled, which is ignored",
+    split="none published; tiles 3 and 6 validate and test",
+    defaults=dict(
+        colours=("background=#3C1098+#8429F6+#FEDD3A+#E2A929+#000000", "road=#6EC1E4", "ignore=#9B9B9B"),
+    ),
+    options=("colours",),
+)
+
+
 CATALOGUE: dict[str, RawDataSet] = {
-    raw.name: raw for raw in (PAIR, OPM, DEEPGLOBE, MASSACHUSETTS, CHN6_CUG, SPACENET3, EPFL)
+    raw.name: raw for raw in (PAIR, OPM, DEEPGLOBE, MASSACHUSETTS, CHN6_CUG, SPACENET3, DUBAI, EPFL)
 }
 
 

@@ -1,13 +1,15 @@
 """Pipeline steps that change images at random, and their normalisation.
 
 The first four give what MMSegmentation's own steps give, bit for bit, in a fraction of the time and for any number of
-bands; `RoadDataset` puts them in their place. `RandomRotate90` and `RandomAffineCrop` are for configs to name.
+bands; `RoadDataset` puts them in their place. `RandomRotate90`, `RandomAffineCrop` and `RandomLook` are for configs to
+name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import cv2
 import mmcv
@@ -355,3 +357,94 @@ class RandomAffineCrop:
             warped = self._warp(_averaged(part, block) if block >= 2 else part, matrix, cv2.INTER_LINEAR, fill)
             parts.append(warped.reshape(*self.crop_size, -1))
         return np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+
+
+def _exponential(reach: float) -> float:
+    """Return a factor from 1 / ``reach`` to ``reach``, as often below 1 as above."""
+    return math.exp(_draw.uniform(-math.log(reach), math.log(reach)))
+
+
+@PIPELINES.register_module()
+class RandomLook:
+    """Gives an image the look of another sensor, season, light or file: what a network abroad must not mind.
+
+    Each change comes with its own probability, in this order: other colours (a gain for every band and one for all, and
+    a gamma), grey, a cloud's shadow, haze, blur, and JPEG compression. Images are uint8 (H, W, B); of any number of
+    bands, except that only three become JPEG. Masks stay.
+
+    Args:
+        gain: greatest factor, or divisor, of a band; of all bands together its square root.
+        gamma: greatest exponent, or root.
+        haze: greatest share of haze.
+        shade: darkest factor in a shadow.
+        blur_px: greatest standard deviation of the blur.
+        jpeg_quality: least quality, up to 100.
+        probabilities: of each of colours, grey, shadow, haze, blur, jpeg; those left out stay.
+
+    Raises:
+        ConfigError: a probability of something else, or none from 0 to 1.
+    """
+
+    USUAL: ClassVar[dict[str, float]] = dict(colours=0.8, grey=0.1, shadow=0.2, haze=0.2, blur=0.2, jpeg=0.2)
+
+    def __init__(
+        self,
+        gain: float = 1.3,
+        gamma: float = 1.5,
+        haze: float = 0.5,
+        shade: float = 0.4,
+        blur_px: float = 1.5,
+        jpeg_quality: int = 30,
+        probabilities: dict[str, float] | None = None,
+    ) -> None:
+        self.gain, self.gamma, self.haze, self.shade = gain, gamma, haze, shade
+        self.blur_px, self.jpeg_quality = blur_px, jpeg_quality
+        given = probabilities or {}
+        if not set(given) <= set(self.USUAL) or not all(0 <= share <= 1 for share in given.values()):
+            raise ConfigError(f"RandomLook: probabilities={given}; give shares, 0 to 1, of {', '.join(self.USUAL)}")
+        self.probabilities = {**self.USUAL, **given}
+
+    def __call__(self, results: dict) -> dict:
+        """Change ``img``."""
+        image = results["img"]
+        for name, share in self.probabilities.items():
+            if _draw.random_sample() < share:
+                image = getattr(self, f"_{name}")(image).reshape(image.shape)
+        results["img"] = image
+        return results
+
+    def _colours(self, image: np.ndarray) -> np.ndarray:
+        bands = image.shape[2]
+        gains = [_exponential(self.gain) for _ in range(bands)]
+        both, power = _exponential(math.sqrt(self.gain)), _exponential(self.gamma)
+        values = np.arange(256)[:, None] / 255 * np.array(gains) * both
+        table = (255 * values.clip(0, 1) ** power).round().astype(np.uint8)
+        return cv2.LUT(image, table.reshape(1, 256, bands))
+
+    def _grey(self, image: np.ndarray) -> np.ndarray:
+        mean = image.mean(axis=2, keepdims=True).round().astype(np.uint8)
+        return np.repeat(mean, image.shape[2], axis=2)
+
+    def _clouds(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return soft patches (H, W, 1), float32 from 0 to 1."""
+        coarse = _draw.uniform(0, 1, (4, 4)).astype(np.float32)
+        soft = cv2.resize(coarse, shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        return ((soft - 0.4) * 4).clip(0, 1)[:, :, None]
+
+    def _shadow(self, image: np.ndarray) -> np.ndarray:
+        factor = 1 - self._clouds(image.shape) * (1 - _draw.uniform(self.shade, 1))
+        return (image * factor).round().astype(np.uint8)
+
+    def _haze(self, image: np.ndarray) -> np.ndarray:
+        share = self._clouds(image.shape) * _draw.uniform(0, self.haze)
+        white = _draw.uniform(180, 255)
+        return (image + (white - image) * share).round().astype(np.uint8)
+
+    def _blur(self, image: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(image, (0, 0), _draw.uniform(0.3, max(0.3, self.blur_px)))
+
+    def _jpeg(self, image: np.ndarray) -> np.ndarray:
+        if image.shape[2] != 3:
+            return image
+        quality = int(_draw.randint(self.jpeg_quality, 101))
+        return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)

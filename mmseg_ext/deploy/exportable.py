@@ -47,6 +47,20 @@ class ExportableAttention(nn.Module):
         return identity + attention.out_proj(attended)
 
 
+class SameConv(nn.Conv2d):
+    """timm's convolution with TensorFlow's padding, for sides that are multiples of its stride.
+
+    timm computes the padding from each size, which no exporter can keep free; here it is always the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolved features (N, C, H / stride, W / stride)."""
+        (height, width), (down, across) = self.kernel_size, self.stride
+        missing = width - across, height - down
+        x = F.pad(x, [side for total in missing for side in (total // 2, total - total // 2)])
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
 class HalfScores(nn.Module):
     """A network in float16 between a float32 image and float32 scores."""
 
@@ -70,6 +84,8 @@ def exportable(network: nn.Module, precision: str = "fp32", target: str = "cpu")
         for name, child in module.named_children():
             if isinstance(child, EfficientMultiheadAttention):
                 setattr(module, name, ExportableAttention(child))
+            elif type(child).__name__ == "Conv2dSame" and max(child.dilation) == 1:
+                child.__class__ = SameConv
     scores = Scores(copied).eval()
     return HalfScores(scores) if precision == "fp16" else scores
 

@@ -84,17 +84,47 @@ class InfiniteSampler(Sampler[tuple[int, int]]):
 
     Every pass over the data is a new permutation; of each step's images of the joint sequence, process ``rank`` takes
     its part. So k processes with batch b draw what one process with batch k*b draws, and no worker is restarted
-    between passes. ``start`` is the number of draws in the joint sequence that a resumed run has done already.
+    between passes.
+
+    Args:
+        size: number of images; of several sources one after the other, a number for each.
+        seed: decides the sequence.
+        rank: of this process among ``world_size``.
+        start: number of draws in the joint sequence that a resumed run has done already.
+        shares: of the draws that come from each source, in any unit; None: those of its images.
     """
 
-    def __init__(self, size: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
-        self.size, self.seed, self.rank, self.world_size = size, seed, rank, world_size
-        self.start = start
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+        shares: Sequence[float] | None = None,
+    ) -> None:
+        self.sizes = [size] if isinstance(size, int) else list(size)
+        self.size, self.seed, self.rank, self.world_size = sum(self.sizes), seed, rank, world_size
+        self.start, self.shares = start, shares
+
+    def _passes(self, size: int, first: int, seed: int) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield from (first + torch.randperm(size, generator=generator)).tolist()
 
     def _joint(self) -> Iterator[int]:
+        if self.shares is None:
+            yield from self._passes(self.size, 0, self.seed)
+        starts = itertools.accumulate(self.sizes, initial=0)
+        sources = [
+            self._passes(size, first, self.seed + 1 + number)
+            for number, (size, first) in enumerate(zip(self.sizes, starts, strict=False))
+        ]
         generator = torch.Generator().manual_seed(self.seed)
+        weights = torch.tensor(self.shares, dtype=torch.float64)
         while True:
-            yield from torch.randperm(self.size, generator=generator).tolist()
+            for number in torch.multinomial(weights, 1024, replacement=True, generator=generator).tolist():
+                yield next(sources[number])
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield this process's draws, without end."""

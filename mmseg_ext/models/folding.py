@@ -24,6 +24,7 @@ from torchvision.models.resnet import BasicBlock
 from .light_ham_head import Hamburger, LightHamHead, factorise
 from .linknet import LinkNet34, LinkNetDecoder
 from .mscan import HDMSCA, Block
+from .timm_encoder import TimmEncoder
 
 _CONVS = (nn.Conv2d, nn.ConvTranspose2d)
 _MAX_PADDING = 6  # oneDNN's vectorised kernel for dilated depthwise convolutions takes no wider padding
@@ -183,6 +184,25 @@ def _(module: LinkNetDecoder) -> nn.Module:
 @fold.register
 def _(module: LinkNet34) -> nn.Module:
     return _fold_pairs(module, ("firstconv", "firstbn"))
+
+
+# timm's blocks of EfficientNets, whose norms have an activation of their own; by name, since timm is optional
+_TIMM_PAIRS = {
+    "EfficientNetFeatures": (("conv_stem", "bn1"),),
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+}
+
+
+@fold.register
+def _(module: TimmEncoder) -> nn.Module:
+    for block in module.network.modules():
+        for conv, name in _TIMM_PAIRS.get(type(block).__name__, ()):
+            norm = getattr(block, name)
+            if _is_affine(norm):
+                setattr(block, conv, _norm_after(getattr(block, conv), norm))
+                setattr(block, name, norm.act)
+    return module
 
 
 # What only CPUs are faster with; on a GPU it would be twice as many kernels.

@@ -30,6 +30,15 @@ def test_colours_and_back(tmp_path_factory, labels, kind):
     assert np.array_equal(ClassColours.of(WORDS).read(str(path)), labels)
 
 
+def test_a_class_may_have_several_colours(tmp_path):
+    Image.fromarray(painted(np.array([[0, 1, 2, 255]]), [(0, 0, 0), (255, 0, 0), (0, 0, 255)])).save(tmp_path / "m.png")
+    colours = ClassColours.of(["road=255,0,0+#0000ff", "ignore=255,255,255"])
+    assert colours.read(str(tmp_path / "m.png")).tolist() == [[0, 1, 1, 255]]
+    assert (colours.classes, colours.palette) == (("background", "road"), ((0, 0, 0), (255, 0, 0)))
+    with pytest.raises(ConfigError, match=r"\(255, 0, 0\) is given twice"):
+        ClassColours.of(["road=255,0,0+0,0,255", "ramp=255,0,0"])
+
+
 def test_an_unknown_colour_is_named_with_its_place(tmp_path):
     mask = np.zeros((4, 5, 3), np.uint8)
     mask[2, 3:] = 9, 8, 7

@@ -155,6 +155,31 @@ def test_massachusetts_in_tiles(tmp_path):
     trains(dest)
 
 
+def test_dubai(tmp_path):
+    colours = np.array(
+        [(60, 16, 152), (132, 41, 246), (226, 169, 41), (254, 221, 58), (110, 193, 228), (155, 155, 155)]
+    )
+    road, unlabeled = 4, 5
+    drawn = {}
+    for i, tile in enumerate((1, 3, 6, 10)):
+        image, there = scene(i, 512)
+        shown = np.where(there, road, np.arange(512) % 4)
+        shown[:40, :60] = unlabeled
+        save(image, tmp_path / "raw" / f"Tile {tile}" / "images" / "image_part_001.jpg")
+        save(colours.astype(np.uint8)[shown], tmp_path / "raw" / f"Tile {tile}" / "masks" / "image_part_001.png")
+        drawn[f"tile{tile}_001"] = np.choose(shown, (0, 0, 0, 0, 1, 255))
+    dest = tmp_path / "dubai"
+    made = convert("dubai", str(tmp_path / "raw"), str(dest))
+    assert made.counts == dict(train=2, val=2, test=0)
+    held_out = ["tile3_001", "tile6_001"]
+    assert splits(dest) == dict(train=["tile10_001", "tile1_001"], val=held_out, test=held_out)
+    for name, mask in masks(dest).items():
+        assert np.array_equal(mask, drawn[name])
+    trains(dest)
+    with pytest.raises(DataError, match="holds no folder 'Tile 1'; name the folder that holds the tiles"):
+        convert("dubai", str(tmp_path / "raw" / "Tile 1"), str(tmp_path / "other"))
+
+
 def test_chn6_cug(tmp_path):
     for i, (split, name) in enumerate((("train", "am100001"), ("train", "bj100012"), ("val", "hk100003"))):
         image, road = scene(i, 512)

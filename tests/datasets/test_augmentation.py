@@ -15,6 +15,7 @@ from mmseg_ext.datasets.augmentation import (
     FastRandomCrop,
     FastRandomFlip,
     RandomAffineCrop,
+    RandomLook,
     RandomRotate90,
 )
 from mmseg_ext.datasets.loading import ScaleToGSD
@@ -40,7 +41,7 @@ def random_results(rng, height, width, bands=3, classes=2, ignored=0.1):
 
 def run(step, results, seed):
     """Return what ``step`` makes of a copy of ``results``, and the state it leaves NumPy's generator in."""
-    np.random.seed(seed)  # noqa: NPY002  the generator that MMSegmentation draws from
+    np.random.seed(seed)  # noqa: NPY002  # noqa: NPY002  the generator that MMSegmentation draws from
     copied = {key: value.copy() if isinstance(value, np.ndarray) else value for key, value in results.items()}
     out = step(copied)
     return out, np.random.random_sample()  # noqa: NPY002
@@ -375,3 +376,68 @@ def test_road_is_found_in_a_mine():
     ]
     assert sum(empty[0]) == 0
     assert sum(empty[1]) > 0
+
+
+def looked(image, seed=0, **settings):
+    np.random.seed(seed)  # noqa: NPY002
+    labels = np.arange(image.shape[0] * image.shape[1], dtype=np.uint8).reshape(image.shape[:2])
+    results = RandomLook(**settings)(
+        dict(img=image.copy(), gt_semantic_seg=labels.copy(), seg_fields=["gt_semantic_seg"])
+    )
+    assert np.array_equal(results["gt_semantic_seg"], labels)
+    return results["img"]
+
+
+NEVER = dict.fromkeys(RandomLook.USUAL, 0.0)
+
+
+@given(SEEDS, st.integers(1, 6), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=40, deadline=None)
+def test_any_image_gets_another_look_of_the_same_form(seed, bands, height, width):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, bands), dtype=np.uint8)
+    always = dict.fromkeys(RandomLook.USUAL, 1.0)
+    found = looked(image, seed, probabilities=always)
+    assert (found.dtype, found.shape) == (np.uint8, image.shape)
+    assert np.array_equal(found, looked(image, seed, probabilities=always))
+    assert np.array_equal(looked(image, seed, probabilities=NEVER), image)
+
+
+def test_what_each_change_of_look_does():
+    image = generate_mine(1, 512).image[:256, :256]
+    alone = {name: looked(image, 3, probabilities={**NEVER, name: 1.0}) for name in NEVER}
+    values = image.reshape(-1, 3)
+    for band in range(3):  # a rising curve for each band, each its own
+        order = np.argsort(values[:, band], kind="stable")
+        assert (np.diff(alone["colours"].reshape(-1, 3)[order, band].astype(int)) >= 0).all()
+    gains = alone["colours"].mean(axis=(0, 1)) / image.mean(axis=(0, 1))
+    assert np.ptp(gains) > 0.02
+    assert np.array_equal(alone["grey"], image.mean(axis=2, keepdims=True).round().repeat(3, 2))
+    assert (alone["shadow"] <= image).all() and (alone["shadow"] < image).mean() > 0.1
+    assert (alone["haze"] != image).mean() > 0.1
+    contrast = [np.ptp(one.astype(int), axis=(0, 1)).sum() for one in (alone["haze"], image)]
+    assert contrast[0] <= contrast[1]
+    edges = [np.abs(np.diff(one.astype(int), axis=0)).mean() for one in (alone["blur"], image)]
+    assert edges[0] < edges[1]
+    change = np.abs(alone["jpeg"].astype(int) - image)
+    assert 0 < change.mean() < 12
+
+
+def test_greater_settings_change_more():
+    image = np.full((64, 64, 3), 100, np.uint8)
+    for name, weak, strong in (
+        ("colours", dict(gain=1.01, gamma=1.01), dict(gain=2.0, gamma=2.0)),
+        ("shadow", dict(shade=0.95), dict(shade=0.1)),
+        ("haze", dict(haze=0.02), dict(haze=0.9)),
+    ):
+        only = {**NEVER, name: 1.0}
+        changes = [
+            sum(np.abs(looked(image, seed, probabilities=only, **how).astype(int) - 100).mean() for seed in range(9))
+            for how in (weak, strong)
+        ]
+        assert 4 * changes[0] < changes[1]
+
+
+@pytest.mark.parametrize("wrong", [dict(fog=0.1), dict(haze=1.5), dict(haze=-0.1)])
+def test_looks_that_there_are_not(wrong):
+    with pytest.raises(ConfigError, match="RandomLook: probabilities=.* give shares, 0 to 1, of colours, grey, shadow"):
+        RandomLook(probabilities=wrong)

@@ -29,6 +29,7 @@ METHODS = {
     "nl_linknet34": "linknets/nl_linknet34.256x256.EPFL.1.5k.py",
     "unet": "linknets/unet.256x256.EPFL.1.5k.py",
     "dunet": "linknets/dunet.256x256.EPFL.0.2k.py",
+    "unet_lite0": "timm/unet_lite0.256x256.DUBAI.2.5k.py",
 }
 
 

@@ -64,6 +64,24 @@ def test_every_pass_is_a_permutation(size, seed):
         assert sorted(drawn[start : start + size]) == list(range(size))
 
 
+def test_shares_decide_how_often_each_source_is_drawn():
+    sizes, shares, count = (3, 50, 7), (2, 1, 0), 6000
+    sampler = InfiniteSampler(sizes, 5, shares=shares)
+    numbers, drawn = zip(*itertools.islice(sampler, count), strict=True)
+    assert numbers == tuple(range(count))
+    first = [index for index in drawn if index < 3]
+    second = [index for index in drawn if 3 <= index < 53]
+    assert len(first) + len(second) == count
+    assert abs(len(first) - 4000) < 150  # four standard deviations
+    for images, size in ((first, 3), (second, 50)):
+        passes = [images[k : k + size] for k in range(0, len(images) - size, size)]
+        assert all(len(set(one)) == size for one in passes)
+    assert len({tuple(first[k : k + 3]) for k in range(0, 300, 3)}) == 6
+    rest = InfiniteSampler(sizes, 5, rank=1, world_size=2, start=1000, shares=shares)
+    assert list(itertools.islice(rest, 20)) == list(enumerate(drawn))[1001:1041:2]
+    assert list(itertools.islice(InfiniteSampler(sizes, 5), 99)) == list(itertools.islice(InfiniteSampler(60, 5), 99))
+
+
 def test_precision_on_a_cpu():
     assert [choose_precision(p, CPU) for p in ("fp32", "bf16", "fp16", "auto")] == ["fp32", "bf16", "fp16", "fp32"]
     with pytest.raises(ConfigError, match="fp8"):

@@ -31,6 +31,7 @@ NETWORKS = {
         name: (f"linknets/{name}.1024x1024.OPM.20k.py", {})
         for name in ("linknet34", "dlinknet34", "nl_linknet34", "unet", "dunet")
     },
+    "unet_lite0": ("timm/unet_lite0.256x256.DUBAI.2.5k.py", {}),
 }
 
 
@@ -66,7 +67,7 @@ def test_the_table_has_every_network_and_every_gating_unit():
     assert {type(unit).__name__ for unit in units} == ours(ATTENTION)
     found = {type(part).__name__ for name in NETWORKS for part in make(name).modules()}
     networks = {kind for kind in ours(MODELS) if hasattr(MODELS.get(kind), "init_weights")}
-    assert len(networks) == 7 and networks <= found  # six encoders and a head
+    assert len(networks) == 9 and networks <= found  # seven encoders and two heads
 
 
 def test_same_input_gives_the_same_bits_whatever_the_global_generator(network):
