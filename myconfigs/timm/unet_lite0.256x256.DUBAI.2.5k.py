@@ -6,7 +6,6 @@ _base_ = [
 ]
 optimizer = dict(lr=5e-4, paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0), head=dict(lr_mult=2.0))))
 runner = dict(max_iters=2500)
-checkpoint_config = dict(interval=250)
 evaluation = dict(interval=500)
 custom_hooks = [dict(type="WeightAverageHook", momentum=5e-3)]
 channels_last = True
