@@ -447,4 +447,5 @@ class RandomLook:
         if image.shape[2] != 3:
             return image
         quality = int(_draw.randint(self.jpeg_quality, 101))
-        return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))

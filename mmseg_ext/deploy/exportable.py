@@ -84,7 +84,7 @@ def exportable(network: nn.Module, precision: str = "fp32", target: str = "cpu")
         for name, child in module.named_children():
             if isinstance(child, EfficientMultiheadAttention):
                 setattr(module, name, ExportableAttention(child))
-            elif type(child).__name__ == "Conv2dSame" and max(child.dilation) == 1:
+            elif type(child).__name__ == "Conv2dSame" and child.dilation == (1, 1):
                 child.__class__ = SameConv
     scores = Scores(copied).eval()
     return HalfScores(scores) if precision == "fp16" else scores
