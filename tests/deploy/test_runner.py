@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmseg_ext.deploy import runner as runner_module
-from mmseg_ext.deploy.onnx import OnnxRuntimeSession
+from mmseg_ext.deploy.onnx import OnnxRuntimeSession, TensorRTSession
 from mmseg_ext.deploy.openvino import has_bf16
 from mmseg_ext.deploy.pytorch import _CudaGraphs, has_compiler
 from mmseg_ext.deploy.runner import accelerated, available_backends, make_runner
@@ -289,6 +289,42 @@ def test_a_gpu_gets_the_network_folded_for_a_gpu(backend, network, images, plain
     assert (kinds["Conv"], kinds["Pad"]) == (wanted, 0)
     assert wanted < sum(isinstance(module, torch.nn.Conv2d) for module in folded(network, "cpu").modules())
     assert (run(images) - plain).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("precision, types", [("fp32", {}), ("fp16", {"trt_fp16_enable": True})])
+def test_a_provider_whose_libraries_are_missing_is_named(monkeypatch, precision, types):
+    """ONNX Runtime itself goes on without it, on another provider."""
+    asked, missing = [], []
+
+    class Session:
+        def __init__(self, path, options, providers):
+            asked[:] = [(provider, {}) if isinstance(provider, str) else provider for provider in providers]
+
+        def get_providers(self):
+            return [name for name, _ in asked if name not in missing]
+
+        def get_outputs(self):
+            return [SimpleNamespace(shape=["N", 2, "H", "W"])]
+
+        def get_modelmeta(self):
+            return SimpleNamespace(custom_metadata_map={})
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
+    assert TensorRTSession("a.onnx", SECOND, precision).channels == 2
+    cuda, cpu = ("CUDAExecutionProvider", {"device_id": 1}), ("CPUExecutionProvider", {})
+    assert asked == [("TensorrtExecutionProvider", {"device_id": 1, **types}), cuda, cpu]
+    missing.append("TensorrtExecutionProvider")
+    with pytest.raises(
+        ConfigError, match="cannot start its TensorrtExecutionProvider: libraries are .* --backend torch"
+    ):
+        TensorRTSession("a.onnx", SECOND, precision)
+    OnnxRuntimeSession("a.onnx", SECOND)
+    assert asked == [cuda, cpu]
+    missing.append("CUDAExecutionProvider")
+    with pytest.raises(ConfigError, match="cannot start its CUDAExecutionProvider"):
+        OnnxRuntimeSession("a.onnx", SECOND)
+    OnnxRuntimeSession("a.onnx")
+    assert asked == [cpu]
 
 
 @pytest.mark.parametrize(
