@@ -89,6 +89,7 @@ class TrainedNetwork:
             precision=self.precision,
             exported_sha256=self.exported_sha256,
             threads=torch.get_num_threads(),  # others sum in another order
+            **({} if self.device.type == "cpu" else {"device": self.device.type}),  # so do GPUs
         )
 
     @property

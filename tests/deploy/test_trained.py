@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +125,11 @@ def test_bf16_is_close(checkpoint, network):
     assert (halved.backend, halved.precision) == ("torch", "bf16") and network.precision == "fp32"
     found, exact = halved.predict([image]), network.predict([image])
     assert found.dtype == np.float32 and 0 < np.abs(found - exact).max() < 0.05
+
+
+def test_a_map_of_a_gpu_is_not_finished_by_a_cpu(network):
+    on_cpu, on_gpu = (replace(network, device=torch.device(device)).execution for device in ("cpu", "cuda:1"))
+    assert on_gpu == {**on_cpu, "device": "cuda"}
 
 
 def test_mistakes(checkpoint, network, tmp_path, one_config):
