@@ -85,6 +85,23 @@ def test_one_process_trains_where_several_could_not(check, monkeypatch):
         gpu_check.alone(check)
 
 
+@pytest.mark.parametrize(("apart", "result"), [(1, "in 1 and 2 process"), (2, "differ by 2 of 250 steps")])
+def test_a_map_is_made_by_one_process_and_by_several(check, monkeypatch, apart, result):
+    ran = []
+    monkeypatch.setattr(Check, "run", lambda self, *command, **options: ran.append(command) or f"a word\n{apart}\n")
+    check.gpus, weights = 2, check.out / "run" / "latest.pth"
+    weights.parent.mkdir()
+    weights.touch()
+    if apart > 1:
+        with pytest.raises(FailedError, match=result):
+            gpu_check.maps(check)
+    else:
+        assert result in gpu_check.maps(check)
+    one, two, compared = ran
+    assert one[1] == "tools/predict.py" and two[1:5] == ("-m", "mmseg_ext.engine.launch", 2, "tools/predict.py")
+    assert one[-1] == two[-1] == "fp16" and [path.parent.name for path in compared[-2:]] == ["maps_1", "maps_2"]
+
+
 def test_networks_for_which_no_time_is_left_have_not_failed(check, monkeypatch):
     check.gpus = 1
 

@@ -49,6 +49,12 @@ import sys; from mmseg_ext.converters import write_synthetic_mines
 write_synthetic_mines(sys.argv[1], [1, 2], [3], [4, 5, 6], size_px=512)
 """
 
+_APART = """
+import sys, rasterio
+one, two = (rasterio.open(path).read(1).astype(int) for path in sys.argv[1:])
+print(abs(one - two).max())
+"""
+
 
 class FailedError(Exception):
     """A part that did not do what it should; says why in one line, and may show the end of an ``output``."""
@@ -246,16 +252,20 @@ def killed(check: Check) -> str:
     return f"all ended after {time.monotonic() - begin:.0f} s: {last}"
 
 
+def trained(check: Check) -> Path:
+    """Return the weights that a training has left."""
+    for folder in ("run", "alone"):
+        if (weights := check.out / folder / "latest.pth").exists():
+            return weights
+    raise FailedError("no training has left a network")
+
+
 def scores(check: Check, name: str, *options: object, processes: int = 1, seconds: float = 120) -> dict[str, float]:
     """Return the metrics of the trained network on the synthetic test mines."""
     file, roots = check.out / f"{name}.json", f"data.test.data_root={check.out / 'data'}"
     tool = [sys.executable, "tools/test.py"] if processes == 1 else ["bash", "tools/dist_test.sh"]
     count = [] if processes == 1 else [processes]
-    trained = [check.out / folder / "latest.pth" for folder in ("run", "alone")]
-    weights = next(filter(Path.exists, trained), None)
-    if weights is None:
-        raise FailedError("no training has left a network")
-    arguments = [CONFIG, weights, *count, "--eval", "mIoU", "--out", file, *options, "--cfg-options", roots]
+    arguments = [CONFIG, trained(check), *count, "--eval", "mIoU", "--out", file, *options, "--cfg-options", roots]
     check.run(*tool, *arguments, seconds=seconds)
     return json.loads(file.read_text())["metrics"]
 
@@ -269,13 +279,29 @@ def evaluation(check: Check) -> str:
     return f"mIoU {100 * alone['mIoU']:.3f} in 1 and {check.ranks} process(es), largest difference {far:.2g}"
 
 
+def maps(check: Check) -> str:
+    """Map an image in one process and in several: the maps must be the same."""
+    image, precision = check.out / "data" / "JPEGImages" / "mine0004.png", check.half if check.gpus else "fp32"
+    options = ["--tile", 256, "--overlap", 64, "--backend", "torch", "--precision", precision]
+    for processes in (1, check.ranks):
+        launcher = [] if processes == 1 else ["-m", "mmseg_ext.engine.launch", processes]
+        tool = [sys.executable, *launcher, "tools/predict.py", trained(check), image]
+        check.run(*tool, "--out", check.out / f"maps_{processes}", *options, seconds=120)
+    written = [check.out / f"maps_{processes}" / "mine0004_probability.tif" for processes in (1, check.ranks)]
+    far = int(check.run(sys.executable, "-W", "ignore", "-c", _APART, *written).splitlines()[-1])
+    if far > 1:
+        raise FailedError(f"{precision}: maps of 1 and {check.ranks} process(es) differ by {far} of 250 steps")
+    return f"{precision}: in 1 and {check.ranks} process(es), largest difference {far} of 250 steps of the probability"
+
+
 def backend(check: Check, name: str) -> str:
     """Evaluate on one backend: the scores must be those of the plain network."""
     precision = "fp32"
     if check.gpus and name != "plain":
         precision = "fp16" if name == "onnxruntime" else check.half
+    limit = 180 if check.gpus and name != "compile" else 400
     try:
-        found = scores(check, name, "--backend", name, "--precision", precision, seconds=180 if check.gpus else 400)
+        found = scores(check, name, "--backend", name, "--precision", precision, seconds=limit)
     except FailedError as reason:
         if re.search("exit code 2: .*(cannot run here|pip install)", str(reason)):
             raise LeftOutError(str(reason)) from None
@@ -375,6 +401,7 @@ def every_part(check: Check) -> None:
     check.part("resuming it", "gloo on the CPU, fp32", lambda: resume(check))
     check.part("a killed process", "gloo on the CPU, fp32", lambda: killed(check))
     check.part("evaluation in 1 and several processes", "gloo on the CPU", lambda: evaluation(check))
+    check.part("a map in 1 and several processes", "gloo on the CPU, fp32", lambda: maps(check))
     for name in BACKENDS:
         check.part(f"backend {name}", "CPU", lambda name=name: backend(check, name))  # type: ignore[misc]
     check.part("inference speed and its roof", "CPU, 128 px", lambda: speed(check))
