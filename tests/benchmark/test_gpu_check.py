@@ -85,21 +85,47 @@ def test_one_process_trains_where_several_could_not(check, monkeypatch):
         gpu_check.alone(check)
 
 
-@pytest.mark.parametrize(("apart", "result"), [(1, "in 1 and 2 process"), (2, "differ by 2 of 250 steps")])
-def test_a_map_is_made_by_one_process_and_by_several(check, monkeypatch, apart, result):
-    ran = []
-    monkeypatch.setattr(Check, "run", lambda self, *command, **options: ran.append(command) or f"a word\n{apart}\n")
+@pytest.fixture()
+def steps(check, monkeypatch):
+    """Let commands do nothing; return how far maps are apart, and the commands."""
+    found = dict(mean=0.2, largest=1, spread=40.0, ran=[])
+
+    def run(self, *command, **options):
+        found["ran"].append(command)
+        return f"a word\n{json.dumps({key: found[key] for key in ('mean', 'largest', 'spread')})}\n"
+
+    monkeypatch.setattr(Check, "run", run)
     check.gpus, weights = 2, check.out / "run" / "latest.pth"
     weights.parent.mkdir()
     weights.touch()
-    if apart > 1:
-        with pytest.raises(FailedError, match=result):
-            gpu_check.maps(check)
-    else:
-        assert result in gpu_check.maps(check)
-    one, two, compared = ran
+    return found
+
+
+def test_a_map_is_made_by_one_process_and_by_several(check, steps):
+    assert gpu_check.maps(check) == "fp16: maps of 1 and 2 process(es) differ by 1 of 250 steps at most"
+    one, two, compared = steps["ran"]
     assert one[1] == "tools/predict.py" and two[1:5] == ("-m", "mmseg_ext.engine.launch", 2, "tools/predict.py")
-    assert one[-1] == two[-1] == "fp16" and [path.parent.name for path in compared[-2:]] == ["maps_1", "maps_2"]
+    assert one[-1] == two[-1] == "fp16" and [path.parent.name for path in compared[-2:]] == ["map_by_1", "map_by_2"]
+    steps["largest"] = 2
+    with pytest.raises(FailedError, match="differ by 2 of 250 steps"):
+        gpu_check.maps(check)
+    steps.update(largest=0, spread=0.5)
+    with pytest.raises(FailedError, match="the same nearly everywhere, so it compares nothing"):
+        gpu_check.maps(check)
+
+
+def test_the_map_of_a_backend_is_near_that_of_the_plain_network(check, steps):
+    with pytest.raises(FailedError, match="fp16: it runs, but there is no map of the plain network"):
+        gpu_check.backend(check, "torch")
+    plain = check.out / "map_plain" / "mine0004_probability.tif"
+    plain.parent.mkdir()
+    plain.touch()
+    said = "fp16: 0.20 of 250 steps from plain on average, 1 at most; the map's own spread is 40.0"
+    assert gpu_check.backend(check, "torch") == said
+    assert steps["ran"][-1][-2:] == (plain, check.out / "map_torch" / "mine0004_probability.tif")
+    steps["mean"] = 5
+    with pytest.raises(FailedError, match="fp16: 5.00 of 250 steps from plain on average"):
+        gpu_check.backend(check, "torch")
 
 
 def test_networks_for_which_no_time_is_left_have_not_failed(check, monkeypatch):
@@ -147,19 +173,20 @@ def test_a_gpu_that_torch_counts_but_cannot_use_is_none(monkeypatch, capsys):
 
 
 def test_scores_that_differ_fail(check, monkeypatch):
-    found = dict(by_1=dict(mIoU=0.5), by_2=dict(mIoU=0.5), torch=dict(mIoU=0.52))
+    found = dict(by_1={"mIoU": 0.5, "IoU.road": 0.2}, by_2={"mIoU": 0.5, "IoU.road": 0.2})
     monkeypatch.setattr(gpu_check, "scores", lambda check, name, *rest, **options: found[name])
     assert gpu_check.evaluation(check) == "mIoU 50.000 in 1 and 2 process(es), largest difference 0"
-    found["by_2"] = dict(mIoU=0.51)
+    found["by_2"]["IoU.road"] = 0.21
     with pytest.raises(FailedError, match=r"scores of 1 and 2 process\(es\) differ by 0.01"):
         gpu_check.evaluation(check)
-    with pytest.raises(FailedError, match="fp32: mIoU 52.000, but the plain network has none"):
-        gpu_check.backend(check, "torch")
-    (check.out / "plain.json").write_text(json.dumps(dict(metrics=dict(mIoU=0.5))))
-    with pytest.raises(FailedError, match="fp32: scores differ from those of the plain network by 0.02"):
-        gpu_check.backend(check, "torch")
+    for one in found.values():
+        one["IoU.road"] = 0.0
+    assert gpu_check.evaluation(check).endswith("; no road was found, so this says little")
+
+
+def test_a_backend_that_cannot_run_here_is_left_out(check, monkeypatch):
     missing = "exit code 2: error: --backend tensorrt cannot run here: it runs on an NVIDIA GPU only"
-    monkeypatch.setattr(gpu_check, "scores", lambda *rest, **options: raises(FailedError(missing)))
+    monkeypatch.setattr(gpu_check, "mapped", lambda *rest, **options: raises(FailedError(missing)))
     with pytest.raises(LeftOutError, match="runs on an NVIDIA GPU only"):
         gpu_check.backend(check, "tensorrt")
 
