@@ -61,6 +61,11 @@ def test_what_a_command_leaves_behind_does_not_hold_the_check(check):
 
 
 def test_a_training_that_does_not_begin_shows_its_output(check, monkeypatch):
+    for part in (gpu_check.resume, gpu_check.killed):  # it would take the same minutes to fail again
+        with pytest.raises(LeftOutError, match="several processes"):
+            part(check)
+    (check.out / "run").mkdir()
+    (check.out / "run" / "latest.pth").touch()
     script = "print('NCCL is not well'); raise SystemExit(5)"
     monkeypatch.setattr(gpu_check, "training", lambda *rest, **options: [*PYTHON, script])
     with pytest.raises(FailedError, match=r"did not begin \(exit code 5\)") as caught:

@@ -209,6 +209,11 @@ def training(check: Check, iterations: int, *options: str, alone: bool = False) 
     return [*command, "--no-validate", *options, "--cfg-options", *assigned]
 
 
+def several_trained(check: Check) -> bool:
+    """Return whether several processes have trained a network."""
+    return (check.out / "run" / "latest.pth").exists()
+
+
 def start(check: Check) -> str:
     """Train from the first iteration."""
     check.run(sys.executable, "-W", "ignore", "-c", _MINES, check.out / "data", seconds=90)
@@ -218,7 +223,7 @@ def start(check: Check) -> str:
 
 def alone(check: Check) -> str:
     """Train in one process where several could not, so that there is a network to evaluate."""
-    if (check.out / "run" / "latest.pth").exists():
+    if several_trained(check):
         raise LeftOutError("not needed: several processes trained one")
     check.run(*training(check, iterations := 200 if check.gpus else 5, alone=True), seconds=240)
     return f"{iterations} iterations"
@@ -226,6 +231,8 @@ def alone(check: Check) -> str:
 
 def resume(check: Check) -> str:
     """Go on where the training ended."""
+    if not several_trained(check):
+        raise LeftOutError("there is no training in several processes to resume")
     output = check.run(*training(check, 240 if check.gpus else 10, "--auto-resume"), seconds=150)
     found = re.search(r"resumed from \S+ at iteration \d+", output)
     if found is None:
@@ -235,6 +242,8 @@ def resume(check: Check) -> str:
 
 def killed(check: Check) -> str:
     """Kill one process while it trains: all must end, with the cause as the last line."""
+    if not several_trained(check):
+        raise LeftOutError("several processes did not train")
     logs = set((check.out / "run").glob("*.log.json"))
     command = training(check, 10**6, "--auto-resume")
     with check.started(*command) as launcher:
