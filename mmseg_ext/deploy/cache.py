@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from ..engine.checkpoint import weights_sha256
-from ..errors import ConfigError
+from ..errors import ConfigError, UserError
 
 CACHE_VARIABLE = "MMSEG_EXT_CACHE"
 _KEPT = 32
@@ -52,6 +52,8 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
             found = read(str(entry / name))
             os.utime(entry)
             return found
+        except UserError:  # the file is not what is wrong
+            raise
         except Exception as error:  # a damaged file can break its reader anywhere
             logger.warning("%s: cannot be read and is made again (%s)", entry / name, type(error).__name__)
             shutil.rmtree(entry, ignore_errors=True)

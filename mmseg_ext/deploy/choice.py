@@ -50,10 +50,10 @@ def run_on(
     if settings.exported is not None:
         backend, precision = _of_file(settings.exported, settings, network)
     elif backend == "auto":
-        precisions = fast_precisions(device) if precision == "auto" else (precision,)
+        precisions = _common_precisions(device) if precision == "auto" else (precision,)
         backend, precision = _chosen(network, shape, precisions, device)
     elif precision == "auto":
-        precision = [one for one in fast_precisions(device) if one in possible_precisions(backend, device)][-1]
+        precision = [one for one in _common_precisions(device) if one in possible_precisions(backend, device)][-1]
     return accelerated(network, backend, precision, device, model_file=settings.exported), backend, precision
 
 
@@ -92,6 +92,14 @@ def fast_precisions(device: torch.device) -> tuple[str, ...]:
         return ("fp32", "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16")
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return ("fp32", "bf16") if native else ("fp32",)
+
+
+def _common_precisions(device: torch.device) -> tuple[str, ...]:
+    """Return `fast_precisions` for all processes; where they differ, those that every device computes."""
+    first, *others = gathered(fast_precisions(device))
+    if all(found == first for found in others):
+        return first
+    return ("fp32", "fp16") if device.type == "cuda" else ("fp32",)  # GPUs with bf16 compute fp16 too
 
 
 @dataclass(frozen=True)

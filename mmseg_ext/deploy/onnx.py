@@ -69,7 +69,7 @@ class OnnxRuntimeSession:
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        ConfigError: it has no CUDA provider.
+        ConfigError: a provider for the GPU does not start.
     """
 
     def __init__(self, path: str, device: torch.device = _CPU, preferred: Sequence[tuple[str, dict]] = ()) -> None:
@@ -84,13 +84,15 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # tiny numbers, of which the NMF makes many, take a hundred times the time of others
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        providers: list[Any] = ["CPUExecutionProvider"]
+        on_gpu: list[tuple[str, dict]] = []
         if device.type == "cuda":
-            providers = [*preferred, ("CUDAExecutionProvider", {"device_id": device.index or 0}), *providers]
-        self.session = onnxruntime.InferenceSession(path, options, providers=providers)
-        if device.type == "cuda" and "CUDAExecutionProvider" not in self.session.get_providers():
+            on_gpu = [*preferred, ("CUDAExecutionProvider", {"device_id": device.index or 0})]
+        self.session = onnxruntime.InferenceSession(path, options, providers=[*on_gpu, "CPUExecutionProvider"])
+        started = self.session.get_providers()  # without those whose libraries it cannot load
+        if missing := [name for name, _ in on_gpu if name not in started]:
             raise ConfigError(
-                "--backend onnxruntime on a GPU needs the package onnxruntime-gpu; install it, or take --backend torch"
+                f"ONNX Runtime cannot start its {missing[0]}: libraries are missing, or of another version than it was "
+                "built for (its documentation names them); take --backend torch"
             )
         self.channels = self.session.get_outputs()[0].shape[1]
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
@@ -114,5 +116,5 @@ class TensorRTSession(OnnxRuntimeSession):
     """The ONNX file at ``path`` in TensorRT, through ONNX Runtime's provider, in ``precision``."""
 
     def __init__(self, path: str, device: torch.device, precision: str) -> None:
-        types = {f"trt_{name}_enable": name == precision for name in ("fp16", "bf16")}
+        types = {} if precision == "fp32" else {f"trt_{precision}_enable": True}  # an older one does not know bf16
         super().__init__(path, device, [("TensorrtExecutionProvider", {"device_id": device.index or 0, **types})])

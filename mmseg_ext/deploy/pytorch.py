@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import json
@@ -122,7 +123,7 @@ def torch_session(network: nn.Module, precision: str, device: torch.device, comp
     run: Runner = TorchSession(fast, device, precision, torch.channels_last)
     if compiled:
         run = _telling_compile_time(run)
-    return _CudaGraphs(run) if device.type == "cuda" else run
+    return _CudaGraphs(run, device) if device.type == "cuda" else run
 
 
 def _telling_compile_time(run: Runner) -> Runner:
@@ -168,41 +169,68 @@ def _keep_freed_memory() -> None:
 class _CudaGraphs:
     """A runner whose kernels are recorded once per shape and replayed; beyond `_GRAPHS` shapes they run one by one.
 
-    The graphs share their memory: they run one after another, and what one leaves is copied at once.
+    The graphs share their memory: they run one after another, and what one leaves is copied at once. Where the rest
+    needs it, they give it up. They belong to ``device``, whichever GPU is the current one.
     """
 
-    def __init__(self, run: Runner) -> None:
-        self.run = run
+    def __init__(self, run: Runner, device: torch.device) -> None:
+        self.run, self.device = run, device
         self.graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         self.pool: Any = None
+        self.side: Any = None  # the stream of all recordings: memory is shared within a stream
         self.works = True
+        self._failed: list[torch.cuda.CUDAGraph] = []
 
     def __call__(self, image: Tensor) -> Tensor:
-        if image.shape not in self.graphs:
-            if not self.works or len(self.graphs) == _GRAPHS:
-                return self.run(image)
-            try:
-                self.graphs[image.shape] = self._record(image)
-            except RuntimeError as error:
-                self.works = False
-                logger.warning("CUDA graphs do not work here (%s); kernels run one by one", str(error).split("\n")[0])
-                return self.run(image)
-        graph, given, scores = self.graphs[image.shape]
-        given.copy_(image)
-        graph.replay()
-        return scores.clone()
+        with torch.cuda.device(self.device):
+            if image.shape not in self.graphs and self.works and len(self.graphs) < _GRAPHS:
+                try:
+                    self.graphs[image.shape] = self._record(image)
+                except RuntimeError as error:
+                    self.works = False
+                    said = str(error).split("\n")[0]
+                    logger.warning("CUDA graphs do not work here (%s); kernels run one by one", said)
+            if image.shape not in self.graphs:
+                return self._one_by_one(image)
+            graph, given, scores = self.graphs[image.shape]
+            given.copy_(image)
+            graph.replay()
+            return scores.clone()
+
+    def _one_by_one(self, image: Tensor) -> Tensor:
+        try:
+            return self.run(image)
+        except torch.OutOfMemoryError:
+            if not self.graphs:
+                raise
+        # not within the handler, whose error would keep what the failed call has made
+        logger.warning("the GPU's memory is short: CUDA graphs give up theirs; kernels run one by one")
+        self.graphs.clear()
+        self.works = False
+        return self.run(image)
 
     def _record(self, image: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
-        given = image.clone()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        if self.side is None:
+            self.side, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        given, before, graph = image.clone(), torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+        self.side.wait_stream(before)
+        with torch.cuda.stream(self.side):  # torch.cuda.graph itself does not go back where a recording fails
             for _ in range(3):  # libraries choose and allocate before anything is recorded
                 self.run(given)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # other threads, such as a loader's that pins memory, may call CUDA meanwhile
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            scores = self.run(given)
-        self.pool = graph.pool()
+            try:
+                # other threads, such as a loader's that pins memory, may call CUDA meanwhile
+                with torch.cuda.graph(graph, self.pool, self.side, capture_error_mode="thread_local"):
+                    scores = self.run(given)
+            except BaseException:
+                self._forget(graph)
+                raise
+        before.wait_stream(self.side)
         return graph, given, scores
+
+    def _forget(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Give back what a recording that failed holds."""
+        graph.reset()
+        self._failed.append(graph)  # torch's allocator may still ask it
+        with contextlib.suppress(RuntimeError):  # the recording had ended: only what was recorded failed
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self.pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), self.pool)

@@ -11,12 +11,14 @@ import torch
 from mmcv import Config
 
 from ..engine.config import config_for, config_mistakes
-from ..engine.distributed import start_process
+from ..engine.distributed import gpu_memory, start_process
 from ..engine.weights import build_network, load_weights
 from .choice import run_on
 from .facts import NetworkFacts
 from .formats import file_sha256
 from .options import BackendSettings
+
+_SMALLER = "give --batch 1, a smaller --tile, or --precision auto"
 
 
 def load_trained(
@@ -78,7 +80,8 @@ class TrainedNetwork:
         cfg, network, facts = load_trained(checkpoint, config, options)
         device, settings = device or start_process().device, settings or BackendSettings()
         shape = (batch, facts.bands, tile_px, tile_px)
-        model, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)
+        with gpu_memory(_SMALLER):
+            model, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)
         return cls(model, facts, device, backend, precision, settings.exported and file_sha256(settings.exported))
 
     @property
@@ -89,6 +92,7 @@ class TrainedNetwork:
             precision=self.precision,
             exported_sha256=self.exported_sha256,
             threads=torch.get_num_threads(),  # others sum in another order
+            **({} if self.device.type == "cpu" else {"device": self.device.type}),  # so do GPUs
         )
 
     @property
@@ -96,6 +100,7 @@ class TrainedNetwork:
         """Versions of what computes."""
         return dict(torch=str(torch.__version__))
 
+    @gpu_memory(_SMALLER)
     @torch.no_grad()
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return the probabilities of each class at every pixel, from one forward pass.
@@ -107,7 +112,7 @@ class TrainedNetwork:
             (N, classes, h, w) float32; with a single output, 1 - p and p.
 
         Raises:
-            ConfigError: the number of bands differs from that of the training images.
+            ConfigError: the number of bands differs from that of the training images, or the GPU's memory ran out.
         """
         height, width = images[0].shape[:2]
         facts = self.facts

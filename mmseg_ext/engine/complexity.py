@@ -19,7 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..errors import ConfigError, TrainingError, lazy_import
 from .config import step_arguments
-from .distributed import DTYPES, choose_precision
+from .distributed import DTYPES, choose_precision, memory_words
+from .evaluation import EVALUATED_WHOLE
 from .runner import SafeIterRunner
 from .weights import build_network
 
@@ -155,12 +156,9 @@ def memory_advice(cfg: Config, runner: SafeIterRunner) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = f"iteration {runner.iter + 1}: {'. '.join(str(error).split('. ')[:3])}"
+        said = f"iteration {runner.iter + 1}: {memory_words(error)}"
         if not runner.network.training:
-            raise TrainingError(
-                f"{said}; an image was evaluated as a whole; evaluate it in parts: --cfg-options "
-                "model.test_cfg.mode=slide model.test_cfg.crop_size=[1024,1024] model.test_cfg.stride=[768,768]"
-            ) from None
+            raise TrainingError(f"{said}; {EVALUATED_WHOLE}") from None
         batch, _, height, width = runner.data_batch["img"].shape
         precision = next(name for name, dtype in DTYPES.items() if dtype == runner.model.autocast_dtype)
         steps = 2 * (cfg.get("optimizer_config") or {}).get("accumulate", 1)

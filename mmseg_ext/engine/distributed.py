@@ -263,6 +263,20 @@ def agreed_precision(wanted: str, process: Process) -> str:
     return "fp16" if "fp16" in chosen else chosen[0]
 
 
+def memory_words(error: torch.OutOfMemoryError) -> str:
+    """Return what torch says of a full GPU, without its advice for programmers."""
+    return ". ".join(str(error).split(". ")[:3])
+
+
+@contextlib.contextmanager
+def gpu_memory(remedy: str) -> Iterator[None]:
+    """Say a ``remedy`` in one line, a `ConfigError`, where the memory of a GPU runs out within the block."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(f"{memory_words(error)}; {remedy}") from None
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
     """Return ``batch`` without mmcv's containers and with its tensors on ``device``."""
     if isinstance(batch, DataContainer):

@@ -34,6 +34,7 @@ from .distributed import (
     Process,
     agreed_precision,
     gather_by_index,
+    gpu_memory,
     on_first_process,
     share_batch_norm_statistics,
     start_process,
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from .road_scorer import RoadScorer
 
 _TINY = torch.finfo(torch.float32).tiny
+EVALUATED_WHOLE = (
+    "an image was evaluated as a whole; evaluate it in parts: --cfg-options model.test_cfg.mode=slide "
+    "model.test_cfg.crop_size=[1024,1024] model.test_cfg.stride=[768,768]"
+)
 METRICS = ("mIoU", "mDice", "mFscore", "road")
 
 
@@ -244,6 +249,7 @@ class PredictionWriter:
             save_picture(path, panel(image, labels, truth, dataset.PALETTE, self.opacity))
 
 
+@gpu_memory(EVALUATED_WHOLE)
 def evaluate_checkpoint(
     cfg: Config,
     checkpoint: str,

@@ -205,6 +205,7 @@ def map_raster(
             files.prepare(key, disk + 2 * info.height * info.width, info.path)
         group.wait()
         missing = [index for index in plan.rows if not os.path.isfile(files.strip(index))]
+        group.wait()  # a strip that one has finished already would be missing in another's list
         share = [len(missing) * rank // group.world_size for rank in (group.rank, group.rank + 1)]
         mine = missing[slice(*share)]
         if first:

@@ -134,7 +134,10 @@ class MapModel(Protocol):
 
     @property
     def execution(self) -> dict[str, Any]:
-        """``backend``, ``precision``, ``exported_sha256`` and ``threads``: what the last bits of a map depend on."""
+        """What the last bits of a map depend on: ``backend``, ``precision``, ``exported_sha256`` and ``threads``.
+
+        Elsewhere than on a CPU, ``device`` too.
+        """
 
     @property
     def software(self) -> dict[str, str]:

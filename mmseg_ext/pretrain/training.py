@@ -229,9 +229,10 @@ class _Training:
         if self.settings.clip_grad:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_grad)
+        scale = self.scaler.get_scale() if self.averaged else 1.0
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.averaged:
+        if self.averaged and self.scaler.get_scale() >= scale:  # no step was taken where the gradients overflowed
             self.averaged.update(self.model, step=done + 1)
         self.steps_here += 1
         return loss.detach()

@@ -68,6 +68,18 @@ def test_damaged_files_are_made_anew(folder):
     assert len(calls) == 2
 
 
+def test_what_the_reader_lacks_is_no_damage(folder):
+    calls = []
+    through_cache({}, "x.txt", writer(calls), read)
+
+    def refuse(path):
+        raise ConfigError("a library is missing")
+
+    with pytest.raises(ConfigError, match="a library is missing"):
+        through_cache({}, "x.txt", writer(calls), refuse)
+    assert through_cache({}, "x.txt", writer(calls), read) == "content" and len(calls) == 1
+
+
 def test_failed_work_leaves_nothing(folder):
     def fail(path):
         writer([])(path)

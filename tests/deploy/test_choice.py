@@ -159,6 +159,33 @@ def test_auto_takes_the_choice_among_the_precisions_that_are_allowed(tiny, monke
     assert run_on(tiny, BackendSettings("plain", "auto"), "fp32", CPU, SHAPE)[2] == "fp32"
 
 
+@pytest.mark.parametrize(
+    "device, found, common",
+    [
+        ("cuda", [("fp32", "bf16"), ("fp32", "fp16")], "fp16"),
+        ("cuda", [("fp32", "bf16"), ("fp32", "bf16")], "bf16"),
+        ("cpu", [("fp32", "bf16"), ("fp32",)], "fp32"),
+    ],
+)
+def test_processes_on_unlike_hardware_compute_alike(tiny, monkeypatch, device, found, common):
+    monkeypatch.setattr(choice_module, "fast_precisions", lambda device: found[0])
+    monkeypatch.setattr(choice_module, "gathered", lambda mine: found if mine == found[0] else [mine] * 2)
+    monkeypatch.setattr(choice_module, "accelerated", lambda network, *rest, **options: network)
+    asked = []
+
+    def choose(_network, shape, precisions, device):
+        asked.extend(precisions)
+        return Choice("torch", precisions[-1], {})
+
+    monkeypatch.setattr(choice_module, "choose_backend", choose)
+    network = SimpleNamespace(to=lambda device: SimpleNamespace(eval=lambda: tiny))
+    settings = BackendSettings("torch", "auto"), BackendSettings("auto", "auto")
+    assert [run_on(network, one, "fp32", torch.device(device), SHAPE)[1:] for one in settings] == [
+        ("torch", common)
+    ] * 2
+    assert asked[-1] == common
+
+
 def test_exported_files_are_of_the_same_weights(tiny, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"--exported a.pth: give a .onnx or .xml file"):
         run_on(tiny, BackendSettings(exported="a.pth"), "fp32", CPU, SHAPE)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmseg_ext.deploy import runner as runner_module
-from mmseg_ext.deploy.onnx import OnnxRuntimeSession
+from mmseg_ext.deploy.onnx import OnnxRuntimeSession, TensorRTSession
 from mmseg_ext.deploy.openvino import has_bf16
 from mmseg_ext.deploy.pytorch import _CudaGraphs, has_compiler
 from mmseg_ext.deploy.runner import accelerated, available_backends, make_runner
@@ -156,35 +156,125 @@ def test_an_exported_file_runs_in_place_of_the_network(network, runner, images, 
     assert (make_runner(other, "openvino", model_file=path)(images) - expected).abs().max() < 1e-3
 
 
-def test_cuda_graphs_bear_other_threads_and_share_their_memory(monkeypatch):
-    recorded = []
+SECOND = torch.device("cuda", 1)
+
+
+@pytest.fixture()
+def card(monkeypatch):
+    """Put a stand-in for what records on a GPU in the place of torch's; return what it was asked for."""
+    first = SimpleNamespace(wait_stream=lambda other: None)
+    card = SimpleNamespace(stream=first, first=first, devices=[], recorded=[], replayed=[], given_back=[], fails=None)
 
     class Graph:
-        def pool(self):
-            return "pool"
-
         def replay(self):
-            replayed.append(self)
+            card.replayed.append(self)
 
-    def graph(graph, **options):
-        recorded.append(options)
-        return contextlib.nullcontext()
+        def reset(self):
+            card.given_back.append("recorded")
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    streams = dict(Stream=lambda: stream, current_stream=lambda: stream, stream=contextlib.nullcontext)
-    for name, stand_in in dict(**streams, CUDAGraph=Graph, graph=graph).items():
+    class Recording:
+        def __init__(self, graph, pool, stream, capture_error_mode):
+            card.recorded.append((pool, capture_error_mode))
+            self.own = stream
+
+        def __enter__(self):
+            self.before, card.stream = card.stream, self.own
+
+        def __exit__(self, *error):
+            if card.fails:
+                raise RuntimeError(card.fails)  # torch then stays on the stream of the recording
+            card.stream = self.before
+
+    @contextlib.contextmanager
+    def stream(side):
+        before, card.stream = card.stream, side
+        try:
+            yield
+        finally:
+            card.stream = before
+
+    @contextlib.contextmanager
+    def device(number):
+        card.devices.append(number)
+        yield
+
+    stand_ins = dict(Stream=lambda: SimpleNamespace(wait_stream=lambda other: None), stream=stream, device=device)
+    stand_ins |= dict(current_stream=lambda: card.stream, current_device=lambda: 1, graph_pool_handle=lambda: "pool")
+    for name, stand_in in dict(**stand_ins, CUDAGraph=Graph, graph=Recording).items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    replayed, calls = [], []
-    run = _CudaGraphs(lambda image: calls.append(image.shape) or image * 2)
+    for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+        monkeypatch.setattr(torch._C, name, lambda *given, name=name: card.given_back.append((name, *given)))
+    return card
+
+
+def test_cuda_graphs_bear_other_threads_and_share_their_memory_on_their_own_card(card):
+    calls = []
+
+    def work(image):
+        calls.append((image.shape, card.stream))
+        return image * 2
+
+    run = _CudaGraphs(work, SECOND)
     images = [torch.full((1, 3, 4, width), float(width)) for width in (4, 8)]
     for image in images:
         assert torch.equal(run(image), image * 2)
-    assert [options["capture_error_mode"] for options in recorded] == ["thread_local", "thread_local"]
-    assert [options["pool"] for options in recorded] == [None, "pool"]
-    assert len(calls) == 2 * 4 and len(replayed) == 2  # three warm up, one is recorded
+    assert card.recorded == [("pool", "thread_local")] * 2
+    assert len(calls) == 2 * 4 and len(card.replayed) == 2  # three warm up, one is recorded
+    (side,) = {id(stream) for _, stream in calls}  # within one stream, memory is shared
+    assert id(card.first) != side and card.stream is card.first
     run(images[0] + 1)
     given = run.graphs[images[0].shape][1]
-    assert len(calls) == 2 * 4 and replayed[-1] is replayed[0] and torch.equal(given, images[0] + 1)
+    assert len(calls) == 2 * 4 and card.replayed[-1] is card.replayed[0] and torch.equal(given, images[0] + 1)
+    assert card.devices == [SECOND] * 3
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_recording_that_fails_leaves_no_trace_but_a_warning(card, monkeypatch, caplog, ended):
+    card.fails = None if ended else "operation not permitted when stream is capturing\nand more"
+    used = []
+
+    def work(image):
+        used.append(card.stream)
+        if ended and len(used) == 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return image * 2
+
+    def refuse(*given):
+        raise RuntimeError("no recording is under way")
+
+    if ended:
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", refuse)
+    run = _CudaGraphs(work, SECOND)
+    for width in (4, 8):
+        image = torch.full((1, 3, 4, width), float(width))
+        assert torch.equal(run(image), image * 2)
+    assert [stream is card.first for stream in used] == [False] * 4 + [True] * 2
+    assert card.stream is card.first and len(card.recorded) == 1 and not card.replayed
+    pool = [("_cuda_endAllocateToPool", 1, "pool"), ("_cuda_releasePool", 1, "pool")]
+    assert card.given_back == ["recorded", *([] if ended else pool)]
+    (said,) = [record.getMessage() for record in caplog.records]
+    reason = "out of memory" if ended else "operation not permitted when stream is capturing"
+    assert said == f"CUDA graphs do not work here ({reason}); kernels run one by one"
+
+
+def test_cuda_graphs_give_up_their_memory_where_the_rest_needs_it(card, caplog):
+    short = [True]
+
+    def work(image):
+        if image.shape[3] == 16 and (run.graphs or short[0]):
+            raise torch.OutOfMemoryError("out of memory")
+        return image * 2
+
+    run = _CudaGraphs(work, SECOND)
+    run.graphs = dict.fromkeys(range(4))  # as many as there may be
+    image = torch.ones(1, 3, 4, 16)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(image)
+    assert not run.graphs and "CUDA graphs give up theirs" in caplog.text
+    short[0] = False
+    run.graphs, run.works = dict.fromkeys(range(4)), True
+    assert torch.equal(run(image), image * 2)
+    assert not run.graphs and not run.works and not card.recorded
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
@@ -199,6 +289,42 @@ def test_a_gpu_gets_the_network_folded_for_a_gpu(backend, network, images, plain
     assert (kinds["Conv"], kinds["Pad"]) == (wanted, 0)
     assert wanted < sum(isinstance(module, torch.nn.Conv2d) for module in folded(network, "cpu").modules())
     assert (run(images) - plain).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("precision, types", [("fp32", {}), ("fp16", {"trt_fp16_enable": True})])
+def test_a_provider_whose_libraries_are_missing_is_named(monkeypatch, precision, types):
+    """ONNX Runtime itself goes on without it, on another provider."""
+    asked, missing = [], []
+
+    class Session:
+        def __init__(self, path, options, providers):
+            asked[:] = [(provider, {}) if isinstance(provider, str) else provider for provider in providers]
+
+        def get_providers(self):
+            return [name for name, _ in asked if name not in missing]
+
+        def get_outputs(self):
+            return [SimpleNamespace(shape=["N", 2, "H", "W"])]
+
+        def get_modelmeta(self):
+            return SimpleNamespace(custom_metadata_map={})
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", Session)
+    assert TensorRTSession("a.onnx", SECOND, precision).channels == 2
+    cuda, cpu = ("CUDAExecutionProvider", {"device_id": 1}), ("CPUExecutionProvider", {})
+    assert asked == [("TensorrtExecutionProvider", {"device_id": 1, **types}), cuda, cpu]
+    missing.append("TensorrtExecutionProvider")
+    with pytest.raises(
+        ConfigError, match="cannot start its TensorrtExecutionProvider: libraries are .* --backend torch"
+    ):
+        TensorRTSession("a.onnx", SECOND, precision)
+    OnnxRuntimeSession("a.onnx", SECOND)
+    assert asked == [cuda, cpu]
+    missing.append("CUDAExecutionProvider")
+    with pytest.raises(ConfigError, match="cannot start its CUDAExecutionProvider"):
+        OnnxRuntimeSession("a.onnx", SECOND)
+    OnnxRuntimeSession("a.onnx")
+    assert asked == [cpu]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +126,25 @@ def test_bf16_is_close(checkpoint, network):
     assert (halved.backend, halved.precision) == ("torch", "bf16") and network.precision == "fp32"
     found, exact = halved.predict([image]), network.predict([image])
     assert found.dtype == np.float32 and 0 < np.abs(found - exact).max() < 0.05
+
+
+def test_a_full_gpu_is_said_with_what_helps(checkpoint, network, monkeypatch, tmp_path):
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full. Including")
+
+    model = SimpleNamespace(encode_decode=full)
+    words = "^CUDA out of memory. .* GPU 0 is full; give --batch 1, a smaller --tile, or --precision auto$"
+    with pytest.raises(ConfigError, match=words):
+        replace(network, model=model).predict([noise(32, 32, 3)])
+    monkeypatch.setenv("MMSEG_EXT_CACHE", str(tmp_path))
+    monkeypatch.setattr("mmseg_ext.deploy.choice.make_runner", full)
+    with pytest.raises(ConfigError, match=words):
+        TrainedNetwork.load(checkpoint, settings=BackendSettings("auto"))
+
+
+def test_a_map_of_a_gpu_is_not_finished_by_a_cpu(network):
+    on_cpu, on_gpu = (replace(network, device=torch.device(device)).execution for device in ("cpu", "cuda:1"))
+    assert on_gpu == {**on_cpu, "device": "cuda"}
 
 
 def test_mistakes(checkpoint, network, tmp_path, one_config):

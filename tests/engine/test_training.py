@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,10 +11,10 @@ import time
 import pytest
 import torch
 
-from mmseg_ext.engine import complexity, evaluate_checkpoint, evaluation, load_config, train
+from mmseg_ext.engine import complexity, distributed, evaluate_checkpoint, evaluation, load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.engine.runner import SafeIterRunner
-from mmseg_ext.errors import TrainingError
+from mmseg_ext.errors import ConfigError, TrainingError
 
 
 def logged(work_dir):
@@ -92,6 +93,19 @@ def test_a_full_gpu_is_said_with_what_helps(tiny_config, tmp_path, monkeypatch):
         "data.samples_per_gpu=1 optimizer_config.accumulate=2 1.0; --cfg-options model.backbone.recompute_stages=[1,2] "
         "1.0"
     )
+
+
+def test_a_full_gpu_is_said_by_an_evaluation_too(tiny_config, tmp_path, monkeypatch):
+    run = train(load_config(str(tiny_config), {"runner.max_iters": 1}), str(tmp_path / "run"), validate=False)
+
+    def full(*images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full. Including")
+
+    monkeypatch.setattr(distributed, "class_probabilities", full)
+    words = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full; an image was evaluated as a whole; "
+    remedy = f"{words}evaluate it in parts: --cfg-options model.test_cfg.mode=slide model.test_cfg.crop_size="
+    with pytest.raises(ConfigError, match=f"^{re.escape(remedy)}"):
+        evaluate_checkpoint(load_config(str(tiny_config)), os.path.join(run, "latest.pth"))
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others(tiny_config, tmp_path):

@@ -5,6 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import cv2
@@ -202,6 +205,36 @@ def test_two_processes_map_like_one(checkpoint, tmp_path, run_tool, root):
         cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
+    for layer in ("roads", "probability"):
+        assert np.array_equal(*(pixels(tmp_path / n / f"pit_{layer}.tif") for n in ("one", "two")))
+
+
+def test_a_process_that_is_late_shares_the_strips_all_the_same(network, tmp_path, monkeypatch):
+    path, meeting = raster(tmp_path / "pit.tif", 300, 90), threading.Barrier(2)
+    late, isfile = [True], os.path.isfile
+
+    def slow_isfile(name):
+        if threading.current_thread().name == "0" and late and str(name).endswith(".npz"):
+            late.clear()  # until the other has nothing to do but wait: without a word from this one it would map
+            while meeting.n_waiting == 0:
+                time.sleep(0.01)
+        return isfile(name)
+
+    monkeypatch.setattr(road_map.os.path, "isfile", slow_isfile)
+
+    def work(rank):
+        threading.current_thread().name = str(rank)
+        group = road_map.Group(rank, 2, lambda: meeting.wait(60))
+        try:
+            map_raster(path, network, str(tmp_path / "two"), SMALL, group=group)
+        except BaseException:
+            meeting.abort()
+            raise
+
+    with ThreadPoolExecutor(2) as threads:
+        done = [threads.submit(work, rank) for rank in (0, 1)]
+    assert [one.exception() for one in done] == [None, None]
+    map_raster(path, network, str(tmp_path / "one"), SMALL)
     for layer in ("roads", "probability"):
         assert np.array_equal(*(pixels(tmp_path / n / f"pit_{layer}.tif") for n in ("one", "two")))
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -107,6 +108,23 @@ def test_a_run_stopped_within_an_epoch_resumes_to_the_same_bits(stripes, tmp_pat
     before = (stopped / "last.pth").read_bytes()
     pretrain(str(stripes), "dsegnext_tiny", settings, str(stopped), auto_resume=True, model_options=TINY)
     assert (stopped / "last.pth").read_bytes() == before  # all epochs were done
+
+
+def test_a_step_whose_gradients_overflow_does_not_move_the_average():
+    weight, averages = torch.nn.Parameter(torch.ones(2)), []
+    run = object.__new__(training._Training)
+    run.scheduler = SimpleNamespace(step_update=lambda done: None)
+    run.settings, run.mixup, run.steps_here = dataclasses.replace(QUICK, clip_grad=0.0), None, 0
+    run.autocast, run.layout = contextlib.nullcontext(), torch.contiguous_format
+    run.parallel, run.criterion = lambda images: images.flatten(1) * weight, lambda scores, labels: scores.sum()
+    run.optimizer = torch.optim.SGD([weight], lr=0.1)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    run.averaged = SimpleNamespace(update=lambda model, step: averages.append(step))
+    run.model = None
+    for done, image in enumerate((1.0, float("inf"), 1.0)):
+        run._step(torch.full((1, 2, 1, 1), image), torch.zeros(1), done)
+    assert averages == [1, 3]
+    assert torch.allclose(weight.detach(), torch.full((2,), 0.8))
 
 
 def test_without_averaging_mixing_and_in_bf16(stripes, tmp_path):

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,32 @@ LARGE = "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
 BACKENDS = ("plain", "torch", "compile", "onnxruntime", "tensorrt", "openvino")
 DRIVERS = {"12": 525, "13": 580}  # the oldest that CUDA's release notes allow, by CUDA's major version
 SECONDS = 1200
+OVER = f"the {SECONDS // 60} minutes were over"
 SAME = 1e-6  # of two scores that should be equal
-NEAR = 0.01  # of the scores of two backends
+NEAR = 0.1  # mean difference of two backends' maps, as a share of a map's standard deviation
+MINE = "mine0004"
 _CARDS = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader")
 _TORCH = """
 import json, torch
-cuda = torch.cuda
-print(json.dumps(dict(torch=torch.__version__, built_for=torch.version.cuda, gpus=cuda.device_count(),
-    native_bf16=all(cuda.get_device_capability(i)[0] >= 8 for i in range(cuda.device_count())),
-    nccl=".".join(map(str, cuda.nccl.version())) if cuda.is_available() else None)))
+cuda, gpus = torch.cuda, range(torch.cuda.device_count())
+found = dict(torch=torch.__version__, built_for=torch.version.cuda, gpus=len(gpus))
+try:
+    found["native_bf16"] = all(cuda.get_device_capability(i)[0] >= 8 for i in gpus)
+    found["nccl"] = ".".join(map(str, cuda.nccl.version())) if gpus else None
+except RuntimeError as error:
+    found.update(gpus=0, why=str(error).splitlines()[0])
+print(json.dumps(found))
 """
 _MINES = """
 import sys; from mmseg_ext.converters import write_synthetic_mines
 write_synthetic_mines(sys.argv[1], [1, 2], [3], [4, 5, 6], size_px=512)
+"""
+
+_APART = """
+import json, sys, rasterio
+one, two = (rasterio.open(path).read(1).astype(float) for path in sys.argv[1:])
+far = abs(one - two)
+print(json.dumps(dict(mean=far.mean(), largest=far.max(), spread=one.std())))
 """
 
 
@@ -55,6 +68,24 @@ class FailedError(Exception):
 
 class LeftOutError(Exception):
     """A part that cannot run here; says why in one line."""
+
+
+def shown(command: Sequence[object], output: str) -> str:
+    """Return a command and the end of its output, for the page."""
+    return f"`{shlex.join(map(str, command))}`\n\n```\n{output[-3000:].strip()}\n```"
+
+
+def ended(process: subprocess.Popen) -> str:
+    """End a command, and return what it printed, even where what it started cannot be ended."""
+    process.terminate()  # a launcher ends its processes, which are in sessions of their own
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=40 if process.poll() is None else 2)[0]
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        return process.communicate(timeout=2)[0]
+    except subprocess.TimeoutExpired as late:
+        return (late.output or b"").decode(errors="replace")
 
 
 @dataclass
@@ -87,11 +118,11 @@ class Check:
             try:
                 output = process.communicate(timeout=allowed)[0]
             except subprocess.TimeoutExpired:
-                raise FailedError(f"{shlex.join(map(str, command))[:200]}: not done in {allowed:.0f} s") from None
+                why = f"{shlex.join(map(str, command))[:200]}: not done in {allowed:.0f} s"
+                raise FailedError(why, shown(command, ended(process))) from None
         if process.returncode:
-            shown = f"`{shlex.join(map(str, command))}`\n\n```\n{output[-3000:].strip()}\n```"
             last = (output.strip().splitlines() or ["no output"])[-1]
-            raise FailedError(f"exit code {process.returncode}: {last[:300]}", shown)
+            raise FailedError(f"exit code {process.returncode}: {last[:300]}", shown(command, output))
         return output
 
     @contextlib.contextmanager
@@ -107,12 +138,11 @@ class Check:
             yield process
         finally:
             if process.poll() is None:
-                process.terminate()  # a launcher ends its processes, which are in sessions of their own
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.communicate(timeout=40)
+                ended(process)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=2)
 
     def part(self, title: str, stand_in: str, work: Callable[[], str]) -> None:
         """Do one part and put its row on the page; ``stand_in`` says what runs where there is no GPU."""
@@ -120,7 +150,7 @@ class Check:
         sys.stderr.write(f"{title} ...\n")
         try:
             if begin > self.end:
-                raise LeftOutError(f"the {SECONDS // 60} minutes were over")
+                raise LeftOutError(OVER)
             result, said = "ok", work()
         except LeftOutError as reason:
             result, said = "left out", str(reason)
@@ -152,37 +182,58 @@ def machine(check: Check) -> str:
         cards = subprocess.run(_CARDS, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         cards = []
-    found = json.loads(check.run(sys.executable, "-W", "ignore", "-c", _TORCH).splitlines()[-1])
+    found = json.loads(check.run(sys.executable, "-W", "ignore", "-c", _TORCH, seconds=120).splitlines()[-1])
     said = f"{'; '.join(cards) or 'no NVIDIA driver'}; torch {found['torch']} for CUDA {found['built_for']}"
     if cards and not found["gpus"]:
         needed = DRIVERS.get(str(found["built_for"]).split(".")[0], "newer")
-        raise FailedError(f"torch sees no GPU; its CUDA needs driver {needed} or newer, or a torch for yours ({said})")
+        why = found.get("why", "torch sees no GPU")
+        raise FailedError(f"{why}; its CUDA needs driver {needed} or newer, or a torch for yours ({said})")
     check.gpus = found["gpus"]
     check.half = "bf16" if found["native_bf16"] else "fp16"
     return f"{said}, NCCL {found['nccl']}; {found['gpus']} GPU(s)"
 
 
-def training(check: Check, iterations: int, *options: str) -> list[str]:
-    """Return the command of a short training on synthetic mines in several processes."""
+def training(check: Check, iterations: int, *options: str, alone: bool = False) -> list[str]:
+    """Return the command of a short training on synthetic mines in several processes, or in one."""
+    processes, folder = (1, "alone") if alone else (check.ranks, "run")
     data, precision = check.out / "data", check.half if check.gpus else "fp32"
     settings: dict[str, Any] = {f"data.{split}.data_root": data for split in ("train", "val", "test")}
     settings |= {"runner.max_iters": iterations, "precision": precision, "log_config.interval": 1}
-    settings |= {"checkpoint_config.interval": 5, "data.samples_per_gpu": 2, "data.workers_per_gpu": 1}
+    settings |= {
+        "checkpoint_config.interval": 50 if check.gpus else 5,
+        "data.samples_per_gpu": 2,
+        "data.workers_per_gpu": 1,
+    }
     assigned = [f"{name}={value}" for name, value in settings.items()]
-    command = ["bash", "tools/dist_train.sh", CONFIG, str(check.ranks), "--work-dir", str(check.out / "run")]
+    command = ["bash", "tools/dist_train.sh", CONFIG, str(processes), "--work-dir", str(check.out / folder)]
     return [*command, "--no-validate", *options, "--cfg-options", *assigned]
+
+
+def several_trained(check: Check) -> bool:
+    """Return whether several processes have trained a network."""
+    return (check.out / "run" / "latest.pth").exists()
 
 
 def start(check: Check) -> str:
     """Train from the first iteration."""
     check.run(sys.executable, "-W", "ignore", "-c", _MINES, check.out / "data", seconds=90)
-    check.run(*training(check, iterations := 60 if check.gpus else 5), seconds=240)
+    check.run(*training(check, iterations := 200 if check.gpus else 5), seconds=240)
     return f"{iterations} iterations in {check.ranks} process(es), precision {check.half if check.gpus else 'fp32'}"
+
+
+def alone(check: Check) -> str:
+    """Train in one process where several could not, so that there is a network to evaluate."""
+    if several_trained(check):
+        raise LeftOutError("not needed: several processes trained one")
+    check.run(*training(check, iterations := 200 if check.gpus else 5, alone=True), seconds=240)
+    return f"{iterations} iterations"
 
 
 def resume(check: Check) -> str:
     """Go on where the training ended."""
-    output = check.run(*training(check, 80 if check.gpus else 10, "--auto-resume"), seconds=150)
+    if not several_trained(check):
+        raise LeftOutError("there is no training in several processes to resume")
+    output = check.run(*training(check, 240 if check.gpus else 10, "--auto-resume"), seconds=150)
     found = re.search(r"resumed from \S+ at iteration \d+", output)
     if found is None:
         raise FailedError("the run did not resume")
@@ -191,21 +242,37 @@ def resume(check: Check) -> str:
 
 def killed(check: Check) -> str:
     """Kill one process while it trains: all must end, with the cause as the last line."""
+    if not several_trained(check):
+        raise LeftOutError("several processes did not train")
     logs = set((check.out / "run").glob("*.log.json"))
-    with check.started(*training(check, 10**6, "--auto-resume")) as launcher:
+    command = training(check, 10**6, "--auto-resume")
+    with check.started(*command) as launcher:
         give_up = min(time.monotonic() + 120, check.end)
         while not any("train" in log.read_text() for log in set((check.out / "run").glob("*.log.json")) - logs):
             if launcher.poll() is not None or time.monotonic() > give_up:
-                raise FailedError(f"the training did not begin (exit code {launcher.poll()})")
+                why = f"the training did not begin (exit code {launcher.poll()})"
+                raise FailedError(why, shown(command, ended(launcher)))
             time.sleep(0.2)
         children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
         ranks = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(int(ranks[-1]), signal.SIGKILL)
         begin = time.monotonic()
-        last = launcher.communicate(timeout=60)[0].splitlines()[-1]
+        try:
+            output = launcher.communicate(timeout=60)[0]
+        except subprocess.TimeoutExpired:
+            raise FailedError("some were not ended after 60 s", shown(command, ended(launcher))) from None
+    last = (output.splitlines() or ["no output"])[-1]
     if launcher.returncode != 137 or "was ended by SIGKILL" not in last:
-        raise FailedError(f"exit code {launcher.returncode}, last line: {last}")
+        raise FailedError(f"exit code {launcher.returncode}, last line: {last}", shown(command, output))
     return f"all ended after {time.monotonic() - begin:.0f} s: {last}"
+
+
+def trained(check: Check) -> Path:
+    """Return the weights that a training has left."""
+    for folder in ("run", "alone"):
+        if (weights := check.out / folder / "latest.pth").exists():
+            return weights
+    raise FailedError("no training has left a network")
 
 
 def scores(check: Check, name: str, *options: object, processes: int = 1, seconds: float = 120) -> dict[str, float]:
@@ -213,8 +280,7 @@ def scores(check: Check, name: str, *options: object, processes: int = 1, second
     file, roots = check.out / f"{name}.json", f"data.test.data_root={check.out / 'data'}"
     tool = [sys.executable, "tools/test.py"] if processes == 1 else ["bash", "tools/dist_test.sh"]
     count = [] if processes == 1 else [processes]
-    weights = check.out / "run" / "latest.pth"
-    arguments = [CONFIG, weights, *count, "--eval", "mIoU", "--out", file, *options, "--cfg-options", roots]
+    arguments = [CONFIG, trained(check), *count, "--eval", "mIoU", "--out", file, *options, "--cfg-options", roots]
     check.run(*tool, *arguments, seconds=seconds)
     return json.loads(file.read_text())["metrics"]
 
@@ -225,25 +291,61 @@ def evaluation(check: Check) -> str:
     far = max(abs(alone[name] - together[name]) for name in alone)
     if not far <= SAME:
         raise FailedError(f"scores of 1 and {check.ranks} process(es) differ by {far:.2g}")
-    return f"mIoU {100 * alone['mIoU']:.3f} in 1 and {check.ranks} process(es), largest difference {far:.2g}"
+    seen = "" if alone["IoU.road"] else "; no road was found, so this says little"
+    return f"mIoU {100 * alone['mIoU']:.3f} in 1 and {check.ranks} process(es), largest difference {far:.2g}{seen}"
+
+
+def mapped(check: Check, name: str, *options: object, processes: int = 1, seconds: float = 120) -> Path:
+    """Return the probabilities of a synthetic mine, mapped by the trained network."""
+    launcher = [] if processes == 1 else ["-m", "mmseg_ext.engine.launch", processes]
+    image, out = check.out / "data" / "JPEGImages" / f"{MINE}.png", check.out / f"map_{name}"
+    tool = [sys.executable, *launcher, "tools/predict.py", trained(check), image, "--out", out]
+    check.run(*tool, "--tile", 256, "--overlap", 64, *options, seconds=seconds)
+    return out / f"{MINE}_probability.tif"
+
+
+def apart(check: Check, one: Path, two: Path) -> dict[str, float]:
+    """Return how far two maps are apart, in steps of their probability: mean, largest; and the first one's spread."""
+    found = json.loads(check.run(sys.executable, "-W", "ignore", "-c", _APART, one, two).splitlines()[-1])
+    if found["spread"] < 1:
+        raise FailedError("the map is the same nearly everywhere, so it compares nothing")
+    return found
+
+
+def maps(check: Check) -> str:
+    """Map an image in one process and in several: the maps must be the same."""
+    precision = check.half if check.gpus else "fp32"
+    options = ["--backend", "torch", "--precision", precision]
+    one, two = (mapped(check, f"by_{count}", *options, processes=count) for count in (1, check.ranks))
+    largest = apart(check, one, two)["largest"]
+    said = f"{precision}: maps of 1 and {check.ranks} process(es) differ by {largest:.0f} of 250 steps at most"
+    if largest > 1:
+        raise FailedError(said)
+    return said
 
 
 def backend(check: Check, name: str) -> str:
-    """Evaluate on one backend: the scores must be those of the plain network."""
+    """Map an image on one backend: the map must be near that of the plain network."""
     precision = "fp32"
     if check.gpus and name != "plain":
         precision = "fp16" if name == "onnxruntime" else check.half
+    limit = 180 if check.gpus and name != "compile" else 400
+    options = ["--backend", name, "--precision", precision, "--batch", 1]  # compile compiles for one shape only
     try:
-        found = scores(check, name, "--backend", name, "--precision", precision, seconds=180 if check.gpus else 400)
+        found = mapped(check, name, *options, seconds=limit)
     except FailedError as reason:
         if re.search("exit code 2: .*(cannot run here|pip install)", str(reason)):
             raise LeftOutError(str(reason)) from None
         raise
-    plain = json.loads((check.out / "plain.json").read_text())["metrics"]
-    far = max(abs(found[key] - plain[key]) for key in plain)
-    if not far <= NEAR:
-        raise FailedError(f"{precision}: scores differ from those of the plain network by {far:.2g}")
-    return f"{precision}: mIoU {100 * found['mIoU']:.3f}, largest difference from plain {far:.2g}"
+    plain = check.out / "map_plain" / f"{MINE}_probability.tif"
+    if not plain.exists():
+        raise FailedError(f"{precision}: it runs, but there is no map of the plain network to compare with")
+    steps = apart(check, plain, found)
+    said = "{}: {:.2f} of 250 steps from plain on average, {:.0f} at most; the map's own spread is {:.1f}"
+    said = said.format(precision, *(steps[key] for key in ("mean", "largest", "spread")))
+    if not steps["mean"] <= NEAR * steps["spread"]:
+        raise FailedError(said)
+    return said
 
 
 def memory(check: Check) -> str:
@@ -253,6 +355,9 @@ def memory(check: Check) -> str:
     precision, rows, failed = check.half if check.gpus else "fp32", [], 0
     for config in configs:
         name = Path(config).name.removesuffix(".py")
+        if time.monotonic() > check.end:
+            rows.append([name, *[""] * 4, f"left out: {OVER}"])
+            continue
         try:
             table = check.run(sys.executable, "tools/get_memory.py", config, "--precision", precision, seconds=90)
             _, crop, batch, estimate = (cell.strip() for cell in table.splitlines()[-1].strip("| ").split("|"))
@@ -325,9 +430,11 @@ def every_part(check: Check) -> None:
     """Do all parts, what is quick and matters most first."""
     check.part("driver and torch", "no GPU", lambda: machine(check))
     check.part("training in several processes", "gloo on the CPU, fp32", lambda: start(check))
+    check.part("training in one process", "CPU, fp32", lambda: alone(check))
     check.part("resuming it", "gloo on the CPU, fp32", lambda: resume(check))
     check.part("a killed process", "gloo on the CPU, fp32", lambda: killed(check))
     check.part("evaluation in 1 and several processes", "gloo on the CPU", lambda: evaluation(check))
+    check.part("a map in 1 and several processes", "gloo on the CPU, fp32", lambda: maps(check))
     for name in BACKENDS:
         check.part(f"backend {name}", "CPU", lambda name=name: backend(check, name))  # type: ignore[misc]
     check.part("inference speed and its roof", "CPU, 128 px", lambda: speed(check))
