@@ -42,8 +42,7 @@ def main() -> None:
     images = evaluation.score()
     sys.stdout.write(f"{len(images)} image(s): {args.prediction} against {args.truth}\n\n")
     sys.stdout.write(scoring.totals_table(scoring.summarise(images)) + "\n")
-    if not scoring.metres_are_known(images):
-        sys.stdout.write(f"{scoring.UNKNOWN_METRES}\n")
+    sys.stdout.writelines(f"{remark}\n" for remark in scoring.remarks(images))
     if args.out:
         scoring.write_scores(args.out, images, settings, prediction=args.prediction, truth=args.truth)
         show = evaluation.show if evaluation.has_pixels else None

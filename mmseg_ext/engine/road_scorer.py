@@ -12,12 +12,11 @@ from mmseg.datasets.custom import CustomDataset
 from ..datasets.voc import road_labels
 from ..metrics.pixels import confusion
 from ..scoring import (
-    UNKNOWN_METRES,
     ImageScores,
     MapWriter,
     RoadMasks,
     ScoringSettings,
-    metres_are_known,
+    remarks,
     score_image,
     summarise,
     totals_table,
@@ -75,8 +74,8 @@ class RoadScorer:
     def total(images: Sequence[ImageScores]) -> tuple[dict[str, float], str]:
         """Return the scores of all ``images`` by name (``road.IoU``, ...), 0 to 1, and as a table for people."""
         totals = summarise(images)
-        note = "" if metres_are_known(images) else f"\n{UNKNOWN_METRES}"
-        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals) + note
+        notes = "".join(f"\n{remark}" for remark in remarks(images))
+        return {f"road.{total.measure.key}": total.value for total in totals}, totals_table(totals) + notes
 
     def write(self, dataset: CustomDataset, images: Sequence[ImageScores], facts: Mapping[str, object]) -> None:
         """Write scores and report into the folder.

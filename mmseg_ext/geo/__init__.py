@@ -5,9 +5,9 @@ What needs a package that is not installed raises a MissingExtraError that says 
 
 from .cog import disk_needed, write_cog
 from .doubts import glimpses, log_doubts
-from .grid import GridSource, GroundGrid, grid_of
+from .grid import GridSource, GroundGrid, common_ground, disagreement, grid_of
 from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
-from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
+from .raster import Georeference, RasterInfo, RasterSource, raster_info, read_raster, write_geotiff
 from .sources import source_files
 from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
 
@@ -22,6 +22,7 @@ __all__ = [
     "VectorLayer",
     "burn_lines",
     "clipped",
+    "common_ground",
     "disagreement",
     "disk_needed",
     "glimpses",

@@ -1,4 +1,4 @@
-"""Square pixels on the ground that several rasters share, and any raster read on them."""
+"""Square pixels on the ground that several rasters share, any raster read on them, and whether two rasters fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from .vector import outline
 from .virtual import expanded, has_colour_table, with_alpha_as_data
 
 vrt = LazyModule("rasterio.vrt", "geo", "resampling")
-_SAME = 1e-6  # of a pixel
+# of a pixel: the same corner; the same pixel of two rasters of one frame, and of two that were cut apart
+_SAME, _ONE_FRAME, _ONE_GRID = 1e-6, 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -188,3 +189,112 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, with_alpha: bool
         UNIFIED_SRC_NODATA="YES",  # a pixel is nodata where every band is, as everywhere here
     )
     return files.enter_context(warped)
+
+
+def disagreement(image: RasterInfo, mask: RasterInfo) -> str | None:
+    """Return how the georeference of ``mask`` differs from its image's, None where it does not.
+
+    Both are headers of rasters of the same rows and columns, whose corners may be half a pixel of the image apart.
+    Rasters without a georeference cannot disagree.
+    """
+    if image.transform is None or mask.transform is None:
+        return None
+    if not _same_crs(image, mask):
+        return f"the mask is in {str(mask.crs)[:40]}, the image in {str(image.crs)[:40]}"
+    if _affine(image).is_degenerate:
+        return "the image's georeference is degenerate"
+    shifts = _shifts(image, mask)
+    if np.abs(shifts).max() <= _ONE_FRAME:
+        return None
+    right, down = (round(float(value), 1) + 0.0 for value in shifts[:, 0])
+    if np.abs(shifts - [[right], [down]]).sum(axis=0).max() <= 2 * _ONE_FRAME:
+        return f"the mask lies {right:+.1f} px right and {down:+.1f} px down of its image"
+    return "the mask has another pixel size or rotation than its image"
+
+
+def common_ground(truth: RasterInfo, other: RasterInfo) -> tuple[Window, Window]:
+    """Return the windows of two rasters that show the same ground pixel by pixel; of the ``truth``, and of the other.
+
+    Rasters of one size that `disagreement` accepts, such as images without a georeference, are compared whole. Any
+    others have one grid: their pixels are as large and lie the same way, a whole number of pixels apart to within a
+    tenth.
+
+    Raises:
+        DataError: no georeference and another size, not one grid, or no common ground; says how ``other`` differs, and
+            what to do.
+    """
+    sizes = [(info.height, info.width) for info in (truth, other)]
+    if sizes[0] == sizes[1] and disagreement(truth, other) is None:
+        return (0, 0, *sizes[0]), (0, 0, *sizes[1])
+    for info, partner in ((other, truth), (truth, other)):
+        if info.transform is None:
+            raise DataError(
+                f"{info.path}: {info.width}x{info.height} px without a georeference, but {partner.path} has "
+                f"{partner.width}x{partner.height} px; bring both to one size, or give both a georeference"
+            )
+    if not _same_crs(truth, other):
+        raise _on_another_grid(truth, other, f"is in {str(other.crs)[:40]}, but {truth.path} in {str(truth.crs)[:40]}")
+    if _affine(truth).is_degenerate:
+        raise DataError(f"{truth.path}: its georeference is degenerate; give it another")
+    shifts = _shifts(truth, other)
+    if np.abs(shifts - shifts[:, :1]).max() > _ONE_GRID:
+        own, wanted = (" x ".join(f"{side:.6g}" for side in _pixel_sides(info)) for info in (other, truth))
+        difference = f"has pixels of {own}, but {truth.path} of {wanted}"
+        if np.allclose(_pixel_sides(other), _pixel_sides(truth), rtol=1e-7):
+            difference = f"is rotated or turned over beside {truth.path}"
+        raise _on_another_grid(truth, other, difference)
+    right, down = shifts[:, 0].tolist()
+    column, row = round(right), round(down)
+    if max(abs(right - column), abs(down - row)) > _ONE_GRID:
+        where = f"{right:+.2f} px right and {down:+.2f} px down of the corner of {truth.path}"
+        raise _on_another_grid(truth, other, f"begins {where}, which are no whole pixels")
+    top, left = max(row, 0), max(column, 0)
+    height, width = min(row + other.height, truth.height) - top, min(column + other.width, truth.width) - left
+    if height <= 0 or width <= 0:
+        raise DataError(
+            f"{other.path}: has no ground in common with {truth.path}, it begins {column:+d} px right and {row:+d} px "
+            "down of its corner; give two of one place, or correct the georeference of one"
+        )
+    return (top, left, height, width), (top - row, left - column, height, width)
+
+
+def _affine(info: RasterInfo) -> Any:
+    assert info.transform is not None
+    return rasterio.Affine(*info.transform)
+
+
+def _pixel_sides(info: RasterInfo) -> tuple[float, float]:
+    """Return the width and the height of a pixel, map units."""
+    affine = _affine(info)
+    return math.hypot(affine.a, affine.d), math.hypot(affine.b, affine.e)
+
+
+def _same_crs(one: RasterInfo, other: RasterInfo) -> bool:
+    """Return whether two rasters may be of one map: however it is spelled, or where one does not say."""
+    crs = rasterio.crs.CRS.from_user_input
+    return not one.crs or not other.crs or one.crs == other.crs or crs(one.crs) == crs(other.crs)
+
+
+def _shifts(one: RasterInfo, other: RasterInfo) -> np.ndarray:
+    """Return how far (2, 4), to the right and down in pixels of ``one``, the corners of ``other`` lie from one's.
+
+    One's are those that it would have with the rows and columns of the other.
+    """
+    here, there = _affine(one), _affine(other)
+    corners = np.array([(0, 0), (other.width, 0), (0, other.height), (other.width, other.height)]).T
+    on_map = np.subtract(there @ corners, here @ corners)
+    return np.array(~(rasterio.Affine.translation(-here.c, -here.f) @ here) @ on_map)
+
+
+def _on_another_grid(truth: RasterInfo, other: RasterInfo, difference: str) -> DataError:
+    """Return the error of an ``other`` raster that has not the pixels of ``truth``."""
+    affine = _affine(truth)
+    if affine.b or affine.d or affine.a < 0 or affine.e > 0:  # which gdalwarp does not write
+        remedy = "bring both onto one grid that is north up, as with gdalwarp -t_srs, -tr and -te"
+    else:
+        left, top = affine.c, affine.f
+        bounds = left, top + truth.height * affine.e, left + truth.width * affine.a, top
+        sides, extent = (" ".join(f"{n:.12g}" for n in numbers) for numbers in ((affine.a, -affine.e), bounds))
+        onto = "" if _same_crs(truth, other) else f"-t_srs '{truth.crs}' "
+        remedy = f"bring it onto those pixels: gdalwarp {onto}-tr {sides} -te {extent} {other.path} OUT.tif"
+    return DataError(f"{other.path}: {difference}; {remedy}")

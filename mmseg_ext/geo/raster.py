@@ -21,7 +21,6 @@ warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 
 Window = tuple[int, int, int, int]
 Transform = tuple[float, float, float, float, float, float]
-_TOLERANCE_PX = 0.5
 
 
 @dataclass(frozen=True)
@@ -358,27 +357,3 @@ def write_geotiff(
 def transform_at(transform: Transform, row: float, column: float) -> Transform:
     """Return the transform of the raster that begins at ``row`` and ``column`` of the one with this ``transform``."""
     return tuple(rasterio.Affine(*transform) @ rasterio.Affine.translation(column, row))[:6]
-
-
-def disagreement(image: RasterInfo, mask: RasterInfo) -> str | None:
-    """Return how the georeference of ``mask`` differs from its image's, None where it does not.
-
-    Both are headers of rasters of the same rows and columns, whose corners may be half a pixel of the image apart.
-    Rasters without a georeference cannot disagree.
-    """
-    if image.transform is None or mask.transform is None:
-        return None
-    if image.crs and mask.crs and image.crs != mask.crs:
-        return f"the mask is in {mask.crs[:40]}, the image in {image.crs[:40]}"
-    here, there = rasterio.Affine(*image.transform), rasterio.Affine(*mask.transform)
-    if here.is_degenerate:
-        return "the image's georeference is degenerate"
-    corners = np.array([(0, 0), (image.width, 0), (0, image.height), (image.width, image.height)]).T
-    on_map = np.subtract(there @ corners, here @ corners)
-    shifts = np.array(~(rasterio.Affine.translation(-here.c, -here.f) @ here) @ on_map)
-    if np.abs(shifts).max() <= _TOLERANCE_PX:
-        return None
-    right, down = (round(float(value), 1) + 0.0 for value in shifts[:, 0])
-    if np.abs(shifts - [[right], [down]]).sum(axis=0).max() <= 2 * _TOLERANCE_PX:
-        return f"the mask lies {right:+.1f} px right and {down:+.1f} px down of its image"
-    return "the mask has another pixel size or rotation than its image"

@@ -3,17 +3,16 @@
 from .folder_scores import FolderEvaluation, pair_predictions
 from .image_scores import ImageScores, RoadMasks, ScoringSettings, score_image
 from .report import write_report
-from .results import UNKNOWN_METRES, MapWriter, metres_are_known, summarise, totals_table, write_scores
+from .results import MapWriter, remarks, summarise, totals_table, write_scores
 
 __all__ = [
-    "UNKNOWN_METRES",
     "FolderEvaluation",
     "ImageScores",
     "MapWriter",
     "RoadMasks",
     "ScoringSettings",
-    "metres_are_known",
     "pair_predictions",
+    "remarks",
     "score_image",
     "summarise",
     "totals_table",

@@ -78,7 +78,7 @@ def compare_runs(
 
     Raises:
         ConfigError: an unknown score, or fewer than two runs.
-        DataError: the runs are of different images, or were scored with another tolerance.
+        DataError: the runs are of different images or pixels, or were scored with another tolerance.
     """
     if len(runs) < 2:
         raise ConfigError("a comparison needs at least two runs; give more folders")
@@ -96,6 +96,12 @@ def compare_runs(
                 raise DataError(f"{run}: was scored with {name}={own}, {first} with {other}; score both alike")
         if different := sorted(set(by_name[run]) ^ set(by_name[first])):
             raise DataError(f"{run}: image {different[0]} is in only one of it and {first}; compare runs of one split")
+        for name, image in by_name[run].items():
+            if _ground(image) != _ground(by_name[first][name]):
+                raise DataError(
+                    f"{run}: image {name} was scored on other pixels or another truth than in {first}; score "
+                    "predictions that cover the same ground against the same truth"
+                )
     names = list(by_name[first])
     results = []
     for measure in (BY_KEY[key] for key in keys if all(key in content["road"] for content in runs.values())):
@@ -123,6 +129,14 @@ def compare_runs(
                 low, high = map(float, np.nanquantile(found.bootstrap_distribution, ends))
             results.append(RunComparison(run, measure, value, difference, low, high, len(images)))
     return results
+
+
+def _ground(image: Mapping) -> tuple[float, ...]:
+    """Return the pixels of an image that were scored, and those that are road in its truth; nothing for lines."""
+    counts = image["counts"]
+    if "pixels" not in counts:
+        return ()
+    return counts["pixels"], counts["true_positive"] + counts["false_negative"]
 
 
 def _scorer(measure: RoadMeasure, images: Sequence[Mapping]) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:

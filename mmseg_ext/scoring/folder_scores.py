@@ -19,13 +19,14 @@ from ..geo import (
     PixelFrame,
     RasterInfo,
     clipped,
-    disagreement,
+    common_ground,
     ground_sampling_distance,
     joined,
     metric_crs,
     read_lines,
     reprojected,
 )
+from ..geo.raster import Window
 from ..roads import graph_from_lines, graph_lines, road_graph
 from .image_scores import ImageScores, RoadMasks, ScoringSettings, score_graphs, score_image
 
@@ -178,13 +179,13 @@ def _read_road(
 
 
 def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSettings, probability: bool) -> RoadMasks:
-    """Return the masks of a pair of rasters. Nodata in the prediction is no road.
+    """Return the masks of a pair of rasters on their `common_ground`. Nodata in the prediction is no road.
 
     ``labels``: whether predictions, and whether truths, hold labels (`holds_labels`). ``probability``: integers in the
     prediction are probabilities.
 
     Raises:
-        DataError: unreadable, or they differ in size or in place.
+        DataError: unreadable, or without common ground on one grid.
     """
     if _holds_probabilities(pair.truth) and not image_info(pair.truth).dtype.startswith("float"):
         raise DataError(
@@ -192,16 +193,34 @@ def read_masks(pair: FilePair, labels: tuple[bool, bool], settings: ScoringSetti
         )
     truth, valid = _read_mask(pair.truth, labels[1])
     prediction, _, chance = _read_road(pair.prediction, labels[0], probability, settings.road_from)
-    if prediction.shape != truth.shape:
-        raise DataError(
-            f"{pair.prediction}: {prediction.shape[1]}x{prediction.shape[0]} px, but its truth {pair.truth} has "
-            f"{truth.shape[1]}x{truth.shape[0]} px; bring both to one size"
-        )
     infos = image_info(pair.truth), image_info(pair.prediction)
-    if (difference := disagreement(*infos)) is not None:
-        raise DataError(f"{pair.prediction}: {difference.replace('mask', 'prediction').replace('image', 'truth')}")
+    here, there = (_inside(window) for window in common_ground(*infos))
     metres = [gsd for gsd in map(ground_sampling_distance, infos) if gsd is not None]
-    return RoadMasks(prediction, truth, valid, chance, metres[0] if metres else None)
+    return RoadMasks(
+        prediction[there],
+        truth[here],
+        None if valid is None else valid[here],
+        None if chance is None else chance[there],
+        metres[0] if metres else None,
+    )
+
+
+def _areas(pair: FilePair) -> dict[str, float]:
+    """Return the pixels of a pair of rasters, and those that both have, as counts.
+
+    Raises:
+        DataError: without common ground on one grid.
+    """
+    infos = image_info(pair.truth), image_info(pair.prediction)
+    (_, _, height, width), _ = common_ground(*infos)
+    truth, prediction = (float(info.height * info.width) for info in infos)
+    return {"truth_area": truth, "prediction_area": prediction, "common_area": float(height * width)}
+
+
+def _inside(window: Window) -> tuple[slice, slice]:
+    """Return the rows and columns of a window."""
+    row, column, height, width = window
+    return slice(row, row + height), slice(column, column + width)
 
 
 def _lines_of(
@@ -277,7 +296,8 @@ class FolderEvaluation:
         images_dir: folder of images of the same names, for pictures; None shows the roads alone.
 
     Raises:
-        DataError: lines and pixels are mixed, a mask holds other values, or an image is missing.
+        DataError: lines and pixels are mixed, rasters have no common ground on one grid, a mask holds other values, or
+            an image is missing.
     """
 
     def __init__(
@@ -291,6 +311,7 @@ class FolderEvaluation:
         if odd:
             raise DataError(f"{odd[0].prediction}: lines and masks are mixed; evaluate the files of a kind together")
         self.pairs, self.settings, self.probability = list(pairs), settings, probability
+        self._areas = [_areas(pair) for pair in pairs] if self.has_pixels else []
         self.labels = (
             not probability and holds_labels([p.prediction for p in pairs if not _holds_probabilities(p.prediction)]),
             holds_labels([pair.truth for pair in pairs]),
@@ -303,13 +324,17 @@ class FolderEvaluation:
         return not self.pairs[0].has_lines
 
     def score(self) -> list[ImageScores]:
-        """Return the scores of every pair.
+        """Return the scores of every pair; with its areas, where a pair does not cover the same ground.
 
         Raises:
-            DataError: a file cannot be read or does not fit its partner.
+            DataError: a file cannot be read.
         """
         shown = tqdm(self.pairs, desc="scoring", unit="image", disable=None, leave=False)
-        return [self._score(pair) for pair in shown]
+        images = [self._score(pair) for pair in shown]
+        if all(len(set(areas.values())) == 1 for areas in self._areas):
+            return images
+        both = zip(images, self._areas, strict=True)
+        return [replace(image, counts={**image.counts, **areas}) for image, areas in both]
 
     def _score(self, pair: FilePair) -> ImageScores:
         if pair.has_lines:
@@ -323,9 +348,12 @@ class FolderEvaluation:
         masks = read_masks(self.pairs[index], self.labels, self.settings, self.probability)
         if self._images is None:
             return masks
+        pair = self.pairs[index]
+        truth = image_info(pair.truth)
         image, _ = reading_of(None).read(self._images[index])
-        check_same_size(masks.truth.shape, image.shape, self.pairs[index].truth, self._images[index])
-        return replace(masks, image=rgb_of(image))
+        check_same_size((truth.height, truth.width), image.shape, pair.truth, self._images[index])
+        here, _ = common_ground(truth, image_info(pair.prediction))
+        return replace(masks, image=rgb_of(image)[_inside(here)])
 
 
 def _images_of(pairs: Sequence[FilePair], folder: str) -> list[str]:

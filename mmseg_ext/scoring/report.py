@@ -36,7 +36,7 @@ from .report_charts import (
     precision_recall_chart,
     truth_picture,
 )
-from .results import UNKNOWN_METRES, Total, image_values, metres_are_known, probabilities_of, shown_value, summarise
+from .results import Total, image_values, probabilities_of, remarks, shown_value, summarise
 
 REPORT_FILE = "report.html"
 _LONGEST_PX = 512
@@ -184,11 +184,11 @@ def _notes(settings: ScoringSettings, images: Sequence[ImageScores]) -> list[str
         if settings.buffer_px is None
         else f"{settings.buffer_px:g} px"
     )
-    notes = [
+    return [
         f"The tolerance is {unit}; the buffer of centrelines is {buffer}.",
         "Pooled: all images counted as one. Mean: of the images in which the score is defined.",
+        *remarks(images),
     ]
-    return notes if metres_are_known(images) else [*notes, UNKNOWN_METRES]
 
 
 def _header(title: str, subtitle: Sequence[str], notes: Sequence[str]) -> str:

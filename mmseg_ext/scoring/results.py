@@ -21,7 +21,7 @@ from ..report import markdown_table
 from .image_scores import ImageScores, ScoringSettings
 from .measures import MEASURES, RoadMeasure
 
-UNKNOWN_METRES = (
+_UNKNOWN_METRES = (
     "The metres per pixel are not known: APLS and TOPO count a pixel as a metre. Give --gsd to score in metres."
 )
 SCORES_FILE, IMAGES_FILE, TABLE_FILE = "scores.json", "images.csv", "scores.md"
@@ -114,9 +114,23 @@ def class_scores(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[
     return found
 
 
-def metres_are_known(images: Sequence[ImageScores]) -> bool:
-    """Return whether the metres per pixel of every image are known."""
-    return all("truth_km" in image.counts for image in images)
+def remarks(images: Sequence[ImageScores]) -> list[str]:
+    """Return what a reader of the scores of ``images`` must know of them, a sentence or two each."""
+    found = []
+    if all("common_area" in image.counts for image in images):
+        common, truth, prediction = (
+            np.array([image.counts[f"{whose}_area"] for image in images]) for whose in ("common", "truth", "prediction")
+        )
+        share = common / np.maximum(truth, prediction)
+        least = f" (least in {images[share.argmin()].name})" if len(images) > 1 else ""
+        found.append(
+            f"Not the same ground in prediction and truth: {(share < 1).sum()} of {len(images)} image(s){least}. "
+            f"Scored is what both cover: {100 * common.sum() / truth.sum():.2f} % of the truth's area, "
+            f"{100 * common.sum() / prediction.sum():.2f} % of the prediction's."
+        )
+    if not all("truth_km" in image.counts for image in images):
+        found.append(_UNKNOWN_METRES)
+    return found
 
 
 def shown_value(value: float | None, measure: RoadMeasure) -> str:

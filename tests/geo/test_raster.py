@@ -12,7 +12,16 @@ from rasterio.enums import ColorInterp
 
 from mmseg_ext import errors
 from mmseg_ext.errors import DataError, MissingExtraError
-from mmseg_ext.geo import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
+from mmseg_ext.geo import (
+    Georeference,
+    RasterInfo,
+    RasterSource,
+    common_ground,
+    disagreement,
+    raster_info,
+    read_raster,
+    write_geotiff,
+)
 from mmseg_ext.geo.raster import transform_at
 
 UTM = (0.25, 0.0, 500_000.0, 0.0, -0.25, 4_000_000.0)
@@ -115,6 +124,9 @@ def test_disagreement(other, words):
 def test_disagreement_of_reference_systems():
     assert "EPSG:4326" in disagreement(info(UTM), info(UTM, "EPSG:4326"))
     assert disagreement(info(UTM), info(UTM, None)) is None
+    spelled_out = rasterio.crs.CRS.from_epsg(32612).to_wkt()
+    assert disagreement(info(UTM), info(UTM, spelled_out)) is None
+    assert common_ground(info(UTM), info(UTM, spelled_out))[0] == (0, 0, 100, 80)
 
 
 ROTATED = (0.2, 0.1, 500_000.0, 0.1, -0.2, 4_000_000.0)

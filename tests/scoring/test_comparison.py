@@ -89,3 +89,14 @@ def test_what_does_not_compare_is_refused():
         compare_runs({"a": {**run, "settings": {"tolerance_px": 3}}, "b": {**run, "settings": {"tolerance_px": 20}}})
     other = {**run, "settings": {"threshold": 0.4}}  # another threshold is what one may want to compare
     assert len(compare_runs({"a": {**run, "settings": {"threshold": 0.5}}, "b": other}, ["IoU"])) == 2
+
+
+def test_runs_on_other_ground_do_not_compare():
+    whole, part, other = (content([50, 60], of) for of in (100, 100, 90))
+    for run, pixels in ((whole, 1000), (part, 600), (other, 1000)):
+        for image in run["images"]:
+            image["counts"]["pixels"] = pixels
+    assert compare_runs({"a": whole, "b": whole}, ["IoU"])[1].difference == 0
+    for run in (part, other):
+        with pytest.raises(DataError, match="b: image 0 was scored on other pixels or another truth than in a; score"):
+            compare_runs({"a": whole, "b": run}, ["IoU"])

@@ -16,6 +16,7 @@ from mmseg_ext.scoring import (
     FolderEvaluation,
     ScoringSettings,
     pair_predictions,
+    remarks,
     score_image,
     write_report,
     write_scores,
@@ -151,10 +152,115 @@ def test_the_metres_of_a_georeference_count(tmp_path):
     # 4 m are 2 px: all that is off by two rows matches
     assert image_values(found)["relaxed_F1"] == 1
     assert image_values(score(tmp_path / "p", tmp_path / "t", tolerance_m=3)[0])["relaxed_F1"] < 1
-    moved = dict(placed, transform=(2.0, 0, 500_010, 0, -2.0, 5_000_000))
-    write_geotiff(str(tmp_path / "p" / "a.tif"), road().astype(np.uint8) * 255, **moved)
-    with pytest.raises(DataError, match=r"a.tif: the prediction lies \+5.0 px right"):
+
+
+CORNER = 500_000, 5_000_000
+NORTH_UP = (0.5, 0, 0, -0.5)
+SKEW = (0.4, 0.3, 0.3, -0.4)
+
+
+def placed(path, values, right=0.0, down=0.0, crs=UTM, pixel=NORTH_UP):
+    """Write a raster whose corner lies ``right`` and ``down`` pixels of CORNER."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    a, b, d, e = pixel
+    x, y = CORNER[0] + a * right + b * down, CORNER[1] + d * right + e * down
+    write_geotiff(str(path), values, crs, (a, b, x, d, e, y))
+    return path
+
+
+def winding(size=120):
+    rows, columns = np.mgrid[:size, :size]
+    return np.abs(rows - 60 - 20 * np.sin(columns / 15)) < 5
+
+
+@pytest.mark.parametrize("pixel", [NORTH_UP, SKEW, (0.5, 0, 0, 0.5)])
+@pytest.mark.parametrize(
+    ("window", "truth_share", "prediction_share"),
+    [
+        ((20, 10, 60, 100), 6000 / 14400, 1),  # inside the truth
+        ((-20, -30, 200, 210), 1, 14400 / 42000),  # around it
+        ((40, -30, 120, 100), 80 * 70 / 14400, 80 * 70 / 12000),  # over a corner
+        ((0, 5, 120, 120), 115 / 120, 115 / 120),  # of one size, beside it
+    ],
+)
+def test_what_both_cover_is_scored_as_if_cut_to_it(tmp_path, pixel, window, truth_share, prediction_share):
+    truth, everywhere = winding(), np.pad(np.roll(winding(), 2, 0), 300)
+    row, column, height, width = window
+    prediction = everywhere[300 + row :, 300 + column :][:height, :width]
+    placed(tmp_path / "t.tif", truth.astype(np.uint8), pixel=pixel)
+    part = slice(max(row, 0), row + height), slice(max(column, 0), column + width)
+    settings = ScoringSettings(gsd_m=0.5)
+    cut = image_values(score_image("t", np.roll(truth, 2, 0)[part], truth[part], settings))
+    placed(tmp_path / "p.tif", prediction.astype(np.uint8) * 255, column, row, pixel=pixel)
+    (found,) = score(tmp_path / "p.tif", tmp_path / "t.tif")
+    assert image_values(found) == pytest.approx(cut, nan_ok=True)
+    (remark,) = remarks([found])
+    shares = f"{100 * truth_share:.2f} % of the truth's area, {100 * prediction_share:.2f} % of the prediction's."
+    assert (
+        remark == f"Not the same ground in prediction and truth: 1 of 1 image(s). Scored is what both cover: {shares}"
+    )
+    # probabilities are cut the same, and so is what is ignored
+    chance = np.where(prediction, 0.9, 0.2).astype(np.float32)
+    placed(tmp_path / "p.tif", chance, column, row, pixel=pixel)
+    labels = truth.astype(np.uint8)
+    labels[:, 50:] = 255
+    placed(tmp_path / "t.tif", labels, pixel=pixel)
+    (found,) = score(tmp_path / "p.tif", tmp_path / "t.tif")
+    known = (labels < 255)[part]
+    by_array = score_image("t", np.roll(truth, 2, 0)[part], truth[part], settings, known, np.where(np.roll(truth, 2, 0), 0.9, 0.2)[part])  # fmt: skip  # noqa: E501
+    assert image_values(found) == pytest.approx(image_values(by_array), nan_ok=True)
+
+
+def test_the_ground_of_a_folder_is_told_with_the_least_and_not_where_all_is_the_same(tmp_path):
+    for name, height in (("a", 120), ("b", 30), ("c", 60)):
+        placed(tmp_path / "t" / f"{name}.tif", winding().astype(np.uint8))
+        placed(tmp_path / "p" / f"{name}.tif", winding()[:height].astype(np.uint8))
+    images = score(tmp_path / "p", tmp_path / "t")
+    (remark,) = remarks(images)
+    assert "prediction and truth: 2 of 3 image(s) (least in b). Scored is what both cover: 58.33 % of the" in remark
+    assert "100.00 % of the prediction's" in remark
+    assert remarks(score(tmp_path / "t", tmp_path / "t")) == []
+    pairs = pair_predictions(str(tmp_path / "p"), str(tmp_path / "t"))
+    save(tmp_path / "i" / "b.png", np.arange(120)[:, None].repeat(120, 1))
+    for name in "ac":
+        save(tmp_path / "i" / f"{name}.png", np.zeros((120, 120)))
+    shown = FolderEvaluation(pairs, ScoringSettings(), images_dir=str(tmp_path / "i")).show(1)
+    assert shown.image[:, 0, 0].tolist() == list(range(30)) and shown.truth.shape == shown.prediction.shape == (30, 120)
+
+
+@pytest.mark.parametrize(
+    ("shape", "place", "words"),
+    [
+        ((50, 60), dict(right=120), r"has no ground in common with .*t.tif, it begins \+120 px right and \+0 px down"),
+        ((50, 60), dict(right=10.5, down=3), r"begins \+10.50 px right and \+3.00 px .* -tr 0.5 0.5 -te "),
+        ((120, 120), dict(down=0.7), r"begins \+0.00 px right and \+0.70 px down of .*, which are no whole pixels"),
+        ((60, 60), dict(pixel=(1.0, 0, 0, -1.0)), r"has pixels of 1 x 1, but .*t.tif of 0.5 x 0.5; .* 500060"),
+        ((60, 60), dict(pixel=SKEW), r"is rotated or turned over beside .*t.tif; bring it"),
+        ((60, 60), dict(pixel=(0.5, 0, 0, 0.5)), r"is rotated or turned over beside .*t.tif; bring it"),
+        ((60, 60), dict(crs="EPSG:32633"), r"is in EPSG:32633, but .*t.tif in EPSG:32632; .* -t_srs 'EPSG:32632' -tr"),
+    ],
+)  # fmt: skip
+def test_what_has_not_the_truths_pixels_is_refused_before_the_work(tmp_path, shape, place, words):
+    save(tmp_path / "t" / "a.png", road() * 255)
+    save(tmp_path / "p" / "a.png", road() * 99)  # which would be refused later
+    placed(tmp_path / "t" / "t.tif", winding().astype(np.uint8))
+    placed(tmp_path / "p" / "t.tif", np.ones(shape, np.uint8), **place)
+    with pytest.raises(DataError, match=rf"p/t.tif: {words}"):
         score(tmp_path / "p", tmp_path / "t")
+
+
+def test_of_another_size_and_without_georeference_is_refused(tmp_path):
+    save(tmp_path / "p.png", road(90) * 255)
+    save(tmp_path / "t.png", road() * 255)
+    with pytest.raises(
+        DataError, match=r"p.png: 90x90 px without a georeference, but .*t.png has 100x100 px; bring both"
+    ):
+        score(tmp_path / "p.png", tmp_path / "t.png")
+    placed(tmp_path / "t.tif", road().astype(np.uint8))
+    with pytest.raises(DataError, match=r"p.png: 90x90 px without a georeference, but .*t.tif has 100x100 px"):
+        score(tmp_path / "p.png", tmp_path / "t.tif")
+    with pytest.raises(DataError, match=r"p.png: 90x90 px without a georeference, but .*t.tif has 100x100 px"):
+        score(tmp_path / "t.tif", tmp_path / "p.png")
 
 
 def lines(path, *coordinates, crs=UTM):
