@@ -10,6 +10,7 @@ from functools import partial
 from mmseg_ext import networks
 from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.geo import is_placed
 from mmseg_ext.geo.vector import file_and_layer
 
 
@@ -41,7 +42,9 @@ def main() -> None:
         if any(os.path.realpath(file) == os.path.realpath(path) for path in inputs):
             raise ConfigError(f"{file}: is a file to compare; give another --out")
     area = None if args.area is None else networks.read_area(args.area)
-    result = networks.compare_networks(networks.read_survey(args.old), networks.read_survey(args.new), settings, area)
+    old, new = networks.read_survey(args.old), networks.read_survey(args.new)
+    networks.check_layer_files(args.out, ("changes",), args.overwrite, is_placed(old.edges.crs))
+    result = networks.compare_networks(old, new, settings, area)
     files = networks.write_layers(args.out, {"changes": result.changes})
     lengths = result.lengths()
     counts = result.changes["kind"].value_counts()

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mmseg_ext import networks
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.geo import raster_info
+from mmseg_ext.geo import is_placed, raster_info
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,7 +79,7 @@ def main() -> None:
     limits = height_settings(args)
     layers_to_write = ("edges", "nodes", "surface", *(("grades",) if args.dem else ()))
     info = raster_info(args.raster)
-    placed = info.crs is not None and info.transform is not None
+    placed = is_placed(info.crs) and info.transform is not None
     networks.check_layer_files(args.out, layers_to_write, args.overwrite, placed)
     if args.dem:
         networks.check_dem(args.dem, args.raster)

@@ -15,14 +15,24 @@ import numpy as np
 from ..datasets import ImageReading
 from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
-from ..geo import GridSource, GroundGrid, RasterInfo, grid_of, log_doubts, raster_info, write_geotiff
+from ..geo import (
+    GridSource,
+    GroundGrid,
+    RasterInfo,
+    check_same_ground,
+    grid_of,
+    log_doubts,
+    raster_info,
+    same_map,
+    write_geotiff,
+)
 from ..geo.raster import Window
 from .conversion import Conversion, carry_out, in_parallel, key_of, scaled, stamp
 from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
 from .scenes import ConversionSettings, Scene
 from .voc_writer import VocWriter
 
-Place = tuple[str, int, int]
+Place = tuple[str | None, int, int]
 _TILES = 8
 _BLOCKS = 16
 _SAMPLE_PX = 20_000
@@ -186,7 +196,7 @@ class _Tiling:
         self.blocks = Blocks.of(settings.tile, self.gsd_m, shapes, block_m, gap_m)
         layers = RoadLabels(drawing)
         self.classes = layers.classes
-        self.labels: dict[str, LabelGrid] = {}
+        self.labels: dict[str | None, LabelGrid] = {}
         for grid in self.grids.values():
             if grid.crs not in self.labels:
                 same = [name for name in names if self.grids[name].crs == grid.crs]
@@ -199,7 +209,7 @@ class _Tiling:
             data_set="layers",
             title="orthomosaics and road layers",
             sources=[os.path.basename(path) for path in (*self.paths.values(), *self.drawing.sources)],
-            crs=sorted(self.labels),
+            crs=sorted(crs for crs in self.labels if crs is not None),
             classes=list(self.classes),
             block_m=round(self.blocks.tiles * self.blocks.tile * self.gsd_m, 4),
             gap_m=round(self.blocks.gap * self.gsd_m, 4),
@@ -310,7 +320,7 @@ def _names(rasters: Sequence[str]) -> dict[str, str]:
 
 def _placed_info(path: str) -> RasterInfo:
     info = raster_info(path, colours=True)
-    if info.crs is None or info.transform is None:
+    if info.transform is None:
         raise DataError(f"{path}: has no georeference, so roads cannot be placed on it; give it one")
     return info
 
@@ -318,11 +328,11 @@ def _placed_info(path: str) -> RasterInfo:
 def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, GroundGrid]:
     """Return the grid of each raster, one for all on the same map.
 
-    Rasters that differ in depth or bands, or lie on the same ground but on different maps, are a DataError.
+    Rasters that differ in depth or bands, or lie on the same ground but on different maps, are a DataError, and so are
+    those on maps that have no way to each other.
     """
     first = next(iter(infos.values()))
     grids: dict[str, GroundGrid] = {}
-    shared: dict[str, GroundGrid] = {}
     for name, info in infos.items():
         if (info.kind, info.bands) != (first.kind, first.bands):
             raise DataError(
@@ -331,10 +341,11 @@ def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, Groun
             )
         grid = grid_of(info, gsd_m)
         gsd_m = gsd_m or grid.gsd_m
-        grids[name] = shared.setdefault(grid.crs, grid)
+        grids[name] = next((other for other in grids.values() if same_map(other.crs, grid.crs)), grid)
     warp = lazy_import("rasterio.warp", "geo", "placing images")
     for a, b in combinations(infos, 2):
         if grids[a].crs != grids[b].crs:
+            check_same_ground(infos[b].path, grids[b].crs, infos[a].path, grids[a].crs)
             one, other = (
                 warp.transform_bounds(grids[n].crs, "EPSG:4326", *grids[n].bounds(grids[n].window_of(infos[n])))
                 for n in (a, b)

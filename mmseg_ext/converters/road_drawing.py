@@ -9,7 +9,7 @@ import numpy as np
 
 from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, LazyModule
-from ..geo import GroundGrid, VectorLayer, read_layer, reprojected
+from ..geo import GroundGrid, VectorLayer, check_same_ground, read_layer, reprojected, same_map
 from ..geo.raster import Window, rasterio
 from ..geo.vector import check_areas
 
@@ -127,18 +127,17 @@ def _placed(
 
     Others are not brought to that map: it may be none for what is far away.
     """
-    if layer.crs != grid.crs:
+    check_same_ground(layer.path, layer.crs, "the image", grid.crs)
+    if not same_map(layer.crs, grid.crs):
         extent = warp.transform_bounds(grid.crs, layer.crs, *extent)
     low, high = np.hsplit(shapely.bounds(layer.shapes), 2)
     which = np.flatnonzero((low <= extent[2:]).all(axis=1) & (high >= extent[:2]).all(axis=1))
     shapes = layer.shapes[which]
-    if layer.crs == grid.crs:
-        return shapes, which
     try:
         return shapely.transform(shapes, lambda points: reprojected([points], layer.crs, grid.crs)[0]), which
     except _gdal.CPLE_BaseError:
         raise DataError(
-            f"{layer.path}: cannot be brought onto the images' map ({grid.crs[:40]}); check its coordinates"
+            f"{layer.path}: cannot be brought onto the images' map ({str(grid.crs)[:40]}); check its coordinates"
         ) from None
 
 

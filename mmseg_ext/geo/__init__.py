@@ -6,7 +6,17 @@ What needs a package that is not installed raises a MissingExtraError that says 
 from .cog import disk_needed, write_cog
 from .doubts import glimpses, log_doubts
 from .grid import GridSource, GroundGrid, common_ground, disagreement, grid_of
-from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
+from .metric import (
+    PixelFrame,
+    check_same_ground,
+    ground_sampling_distance,
+    height_unit_m,
+    is_placed,
+    metric_crs,
+    metric_of,
+    reprojected,
+    same_map,
+)
 from .raster import Georeference, RasterInfo, RasterSource, raster_info, read_raster, write_geotiff
 from .sources import source_files
 from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
@@ -21,6 +31,7 @@ __all__ = [
     "RasterSource",
     "VectorLayer",
     "burn_lines",
+    "check_same_ground",
     "clipped",
     "common_ground",
     "disagreement",
@@ -29,6 +40,7 @@ __all__ = [
     "grid_of",
     "ground_sampling_distance",
     "height_unit_m",
+    "is_placed",
     "joined",
     "log_doubts",
     "metric_crs",
@@ -38,6 +50,7 @@ __all__ = [
     "read_lines",
     "read_raster",
     "reprojected",
+    "same_map",
     "source_files",
     "write_cog",
     "write_geotiff",

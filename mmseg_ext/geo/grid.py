@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .metric import PixelFrame, ground_sampling_distance, metric_of
+from .metric import PixelFrame, ground_sampling_distance, metric_of, same_map
 from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
 from .vector import outline
 from .virtual import expanded, has_colour_table, with_alpha_as_data
@@ -19,6 +19,7 @@ from .virtual import expanded, has_colour_table, with_alpha_as_data
 vrt = LazyModule("rasterio.vrt", "geo", "resampling")
 # of a pixel: the same corner; the same pixel of two rasters of one frame, and of two that were cut apart
 _SAME, _ONE_FRAME, _ONE_GRID = 1e-6, 0.5, 0.1
+_ANY_MAP = 'LOCAL_CS["any map",UNIT["metre",1]]'  # GDAL resamples from map to map
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class GroundGrid:
     """Square pixels, north up, without end; rows and columns count from the origin and may be negative.
 
     Attributes:
-        crs: of the map, whose units are true lengths (no degrees).
+        crs: of the map, whose units are true lengths (no degrees); None without one.
         left: map x of the origin, the upper left corner of row 0, column 0.
         top: map y of the origin.
         step: side of a pixel in map units.
         unit_m: metres in a map unit.
     """
 
-    crs: str
+    crs: str | None
     left: float
     top: float
     step: float
@@ -67,14 +68,12 @@ def grid_of(info: RasterInfo, gsd_m: float | None = None) -> GroundGrid:
     """Return the grid of a raster: its own pixels where they are square and north up.
 
     The map is the raster's own, or its UTM zone where its units are no true lengths, as `metric_of` says. The raster
-    is georeferenced; None takes its metres per pixel.
+    has a transform; without a coordinate reference system the log says that its units are taken as metres. None takes
+    its metres per pixel.
     """
-    assert info.crs is not None
-    own_gsd_m = ground_sampling_distance(info)
-    assert own_gsd_m is not None
+    own_gsd_m = ground_sampling_distance(info) or PixelFrame(info).pixel_size
     left, bottom, right, top = outline(info, info.crs).bounds
     crs, unit_m = metric_of(info.crs, np.array([left + right, bottom + top]) / 2, info.path)
-    assert crs is not None
     if crs != info.crs:
         own_gsd_m = round(PixelFrame(info).pixel_size, 4) or own_gsd_m
         left, _, _, top = outline(info, crs).bounds
@@ -104,7 +103,7 @@ class GridSource:
             self.window = grid.window_of(self.info)
             self._count = self.info.bands_for(bands)
             self._bands = None if self._count == self.info.bands else range(1, self._count + 1)
-            own = grid.crs == self.info.crs and self._is_own(grid.transform(*self.window[:2]))
+            own = same_map(grid.crs, self.info.crs) and self._is_own(grid.transform(*self.window[:2]))
             self._warped = None if own else _warped(self.info, grid, self.window, self._bands is None, files)
             self._files = files.pop_all()
 
@@ -166,8 +165,11 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, with_alpha: bool
     Its own alpha is that, or a band of data if not ``with_alpha``.
     """
     methods = rasterio.enums.Resampling
-    own_gsd_m = ground_sampling_distance(info)
-    coarser = own_gsd_m is not None and grid.gsd_m > own_gsd_m * (1 + _SAME)
+    assert info.transform is not None
+    own_gsd_m = ground_sampling_distance(info) or grid.unit_m * math.sqrt(
+        abs(rasterio.Affine(*info.transform).determinant)
+    )
+    coarser = grid.gsd_m > own_gsd_m * (1 + _SAME)
     # overviews may be of any quality
     raster = files.enter_context(rasterio.open(info.path, OVERVIEW_LEVEL="NONE"))
     stored = raster
@@ -176,10 +178,12 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, with_alpha: bool
     elif not with_alpha:
         raster = with_alpha_as_data(raster, info.path, files)
     place = {} if raster is stored else dict(src_crs=stored.crs, src_transform=stored.transform)
+    if same_map(info.crs, grid.crs):
+        place["src_crs"] = grid.crs or _ANY_MAP
     row, column, height, width = window
     warped = vrt.WarpedVRT(
         raster,
-        crs=grid.crs,
+        crs=grid.crs or _ANY_MAP,
         transform=rasterio.Affine(*grid.transform(row, column)),
         height=height,
         width=width,

@@ -31,8 +31,62 @@ _HEIGHT_UNITS_M = {
 logger = logging.getLogger(__name__)
 
 
-def reprojected(lines: Sequence[np.ndarray], crs: str, target: str) -> list[np.ndarray]:
-    """Return ``lines``, map (x, y) in ``crs``, (N, 2) each, in the coordinate reference system ``target``."""
+@cache
+def is_placed(crs: Any) -> bool:
+    """Return whether the place on Earth of a map is known: not that of a mine's local grid, nor without a ``crs``."""
+    try:
+        return crs is not None and bool(pyproj.Transformer.from_crs(crs, _WGS84))
+    except pyproj.exceptions.ProjError:
+        return False
+
+
+@cache
+def same_map(crs: Any, other: Any) -> bool:
+    """Return whether coordinates mean the same in two coordinate reference systems, None for none.
+
+    They may be spelled differently. Local grids are the same if their names, units and axes are: not every format keeps
+    their datum, and PROJ does not look at their names.
+    """
+    if crs is None or other is None:
+        return crs is other
+    if is_placed(crs) or is_placed(other):
+        return pyproj.CRS(crs).equals(pyproj.CRS(other), ignore_axis_order=True)
+    return _local_grid(crs) == _local_grid(other)
+
+
+def _local_grid(crs: Any) -> tuple:
+    known = pyproj.CRS(crs)
+    known = known.sub_crs_list[0] if known.is_compound else known
+    name = "".join(filter(str.isalnum, known.name.lower()))  # a Shapefile has _ in place of spaces
+    return name, [(axis.direction, axis.unit_conversion_factor) for axis in known.axis_info[:2]]
+
+
+def check_same_ground(path: str, crs: Any, other_path: str, other: Any) -> None:
+    """Refuse two files, by a DataError, of which the maps, ``crs`` and ``other``, have no way to each other.
+
+    They have none where only one states a coordinate reference system, and from a local grid to any other map.
+    """
+    if (crs is None) != (other is None):
+        bare, placed = (path, other_path) if crs is None else (other_path, path)
+        raise DataError(
+            f"{bare}: has no coordinate reference system, but {placed} has one; give it its own, as with "
+            "ogr2ogr -a_srs or gdal_edit.py -a_srs"
+        )
+    if not same_map(crs, other) and not (is_placed(crs) and is_placed(other)):
+        one, two = (f"'{known.name}' ({known.axis_info[0].unit_name})" for known in map(pyproj.CRS, (crs, other)))
+        raise DataError(
+            f"{path}: is on the map {one}, but {other_path} on {two}, and from a local grid there is no way to another "
+            "map; bring both onto one"
+        )
+
+
+def reprojected(lines: Sequence[np.ndarray], crs: str | None, target: str | None) -> list[np.ndarray]:
+    """Return ``lines``, map (x, y) in ``crs``, (N, 2) each, in the coordinate reference system ``target``.
+
+    On the `same_map` they are as they are.
+    """
+    if same_map(crs, target):
+        return list(lines)
     return [np.stack(warp.transform(crs, target, line[:, 0], line[:, 1]), axis=1) for line in lines]
 
 
@@ -52,8 +106,8 @@ def metric_of(crs: str | None, place: np.ndarray, name: str) -> tuple[str | None
     if crs is None:
         return None, 1.0
     known = _crs(crs)
-    unit_m = float(known.units_factor[1])
-    if not (known.is_geographic or known.is_projected):
+    unit_m = float(known.units_factor[1]) or 1.0  # 0 says that it is not known
+    if not is_placed(crs):
         return crs, unit_m
     zone = metric_crs(crs, place, name)
     if known.is_projected:
@@ -171,9 +225,7 @@ class PixelFrame:
 
     def to_metres(self, xy_px: np.ndarray) -> np.ndarray:
         """Return points (N, 2) in metres on the ground, where `metric_of` says."""
-        points = self.to_map(xy_px)
-        if self._metric_crs != self.crs and self.crs is not None and self._metric_crs is not None:
-            (points,) = reprojected([points], self.crs, self._metric_crs)
+        (points,) = reprojected([self.to_map(xy_px)], self.crs, self._metric_crs)
         return points * self._unit_m
 
     def pixel_area(self, xy_px: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .metric import metric_crs, reprojected
+from .metric import check_same_ground, metric_of, reprojected
 from .raster import RasterInfo, Window, rasterio, transform_at
 
 _PURPOSE = "vector data"
@@ -56,14 +56,14 @@ class VectorLayer:
     Attributes:
         path: the file, with ``:layer`` where one was chosen.
         shapes: shapely LineStrings and Polygons (N,), x and y.
-        crs: coordinate reference system as an authority code or WKT.
+        crs: coordinate reference system as an authority code or WKT, None without.
         fields: values (N,) of the fields that were asked for.
         fids: the file's own number (N,) of the feature that each shape is of.
     """
 
     path: str
     shapes: np.ndarray
-    crs: str
+    crs: str | None
     fields: dict[str, np.ndarray]
     fids: np.ndarray
 
@@ -79,8 +79,8 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
     Invalid geometries are repaired, or left out where nothing remains of them; the log names both.
 
     Raises:
-        DataError: missing or unreadable, no such layer or field, several layers and none chosen, no coordinate
-            reference system, or one of degrees for what are none.
+        DataError: missing or unreadable, no such layer or field, several layers and none chosen, or a coordinate
+            reference system of degrees for what are none.
     """
     path, layer = file_and_layer(source)
     try:
@@ -94,20 +94,15 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
         )
     except (RuntimeError, ValueError):
         raise DataError(f"{source}: cannot be read as vector data; replace it or take it out") from None
-    if meta["crs"] is None:
-        raise DataError(
-            f"{source}: has no coordinate reference system, so it cannot be placed; set one, as with "
-            "ogr2ogr -a_srs EPSG:CODE placed.gpkg FILE"
-        )
     shapes, index = valid_parts(source, shapely.from_wkb(raw, on_invalid="fix"), fids)
     check_degrees(source, shapes, meta["crs"])
     columns = {name: column[index] for name, column in zip(meta["fields"], values, strict=True)}
     return VectorLayer(source, shapes, meta["crs"], columns, fids[index])
 
 
-def check_degrees(source: str, shapes: np.ndarray, crs: str) -> None:
+def check_degrees(source: str, shapes: np.ndarray, crs: str | None) -> None:
     """Refuse, by a DataError, ``shapes`` (N,) that lie nowhere on the globe though their ``crs`` is in degrees."""
-    if len(shapes) and rasterio.crs.CRS.from_user_input(crs).is_geographic:
+    if len(shapes) and crs is not None and rasterio.crs.CRS.from_user_input(crs).is_geographic:
         bounds = shapely.bounds(shapes)
         x, y = np.abs(bounds).reshape(-1, 2, 2).max(axis=(0, 1))
         if x > 360 or y > 90:
@@ -183,20 +178,20 @@ def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.n
     return parts, index
 
 
-def outline(raster: RasterInfo, crs: str) -> Any:
+def outline(raster: RasterInfo, crs: str | None) -> Any:
     """Return the outline of a georeferenced raster as a polygon in ``crs``, with 50 points on each side."""
-    assert raster.transform is not None and raster.crs is not None
+    assert raster.transform is not None
     to_map = rasterio.Affine(*raster.transform) @ rasterio.Affine.scale(raster.width, raster.height)
     square = shapely.segmentize(shapely.box(0, 0, 1, 1), 1 / 50)
     shape = shapely.transform(square, lambda points: np.stack(to_map @ points.T, axis=1))
-    return shape if crs == raster.crs else _reprojected_shape(shape, raster.crs, crs)
+    return _reprojected_shape(shape, raster.crs, crs)
 
 
-def _reprojected_shape(shape: Any, crs: str, target: str) -> Any:
+def _reprojected_shape(shape: Any, crs: str | None, target: str | None) -> Any:
     return shapely.transform(shape, lambda points: reprojected([points], crs, target)[0])
 
 
-def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str) -> list[np.ndarray]:
+def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str | None) -> list[np.ndarray]:
     """Return the parts of ``lines``, (x, y) in ``crs``, (N, 2) each, that lie on the ground of a ``raster``."""
     ground = outline(raster, crs)
     parts = shapely.get_parts(shapely.intersection([shapely.LineString(line) for line in lines], ground))
@@ -229,25 +224,26 @@ def _with_vertices(line: np.ndarray, touches: Sequence[tuple[float, np.ndarray]]
 def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | None = None) -> np.ndarray:
     """Return the centrelines of a vector file as road areas on a raster's pixels.
 
-    Lines are widened to ``width_m``, in the UTM zone of their first point; without a coordinate reference system they
-    are in that of the raster, ``grid``. Geometries other than lines are skipped.
+    Lines are widened to ``width_m``, measured at their first point as `metric_of` says; without a coordinate reference
+    system they are in that of the raster, ``grid``. Geometries other than lines are skipped.
 
     Returns:
         uint8 (H, W) of the raster or its ``window``: 1 where the pixel's centre lies within half the width of a line.
 
     Raises:
-        DataError: unreadable, or the raster has no georeference.
+        DataError: unreadable, the raster has no georeference, or there is no way between their maps.
     """
-    if grid.crs is None or grid.transform is None:
+    if grid.transform is None:
         raise DataError(f"{grid.path}: has no georeference, so the lines of {path} cannot be placed; add one")
     row, column, height, width = window or (0, 0, grid.height, grid.width)
     found = read_lines(path)
     if not found.lines:
         return np.zeros((height, width), np.uint8)
     crs = found.crs or grid.crs
-    metric = metric_crs(crs, found.lines[0][0], path)
+    check_same_ground(path, crs, grid.path, grid.crs)
+    metric, unit_m = metric_of(crs, found.lines[0][0], path)
     areas = [
-        _reprojected_shape(shapely.LineString(line).buffer(width_m / 2), metric, grid.crs)
+        _reprojected_shape(shapely.LineString(line).buffer(width_m / 2 / unit_m), metric, grid.crs)
         for line in reprojected(found.lines, crs, metric)
     ]
     transform = rasterio.Affine(*transform_at(grid.transform, row, column))

@@ -9,7 +9,7 @@ import numpy as np
 import pyproj
 
 from ..errors import DataError
-from ..geo import RasterSource, height_unit_m, metric_of, raster_info
+from ..geo import RasterSource, check_same_ground, height_unit_m, metric_of, raster_info, same_map
 from ..geo.raster import rasterio
 
 _TILE_PX = 512  # rows and columns of the DEM in memory at a time
@@ -87,7 +87,8 @@ class Ground:
     on their map. Where the roads or the DEM have no coordinate reference system, that of the other is assumed.
 
     Raises:
-        DataError: the roads lie outside their coordinate reference system, or cannot be transformed to the DEM's.
+        DataError: the roads lie outside their coordinate reference system, have no way to the DEM's, or have none and
+            the DEM's is not in metres.
     """
 
     def __init__(self, points: np.ndarray, crs: str | None, dem: Dem) -> None:
@@ -98,15 +99,16 @@ class Ground:
                 *((f"{dem.info.path}: has", "roads") if crs else ("the roads have", "DEM")),
             )
         known = crs or dem.info.crs
+        check_same_ground(dem.info.path, dem.info.crs or known, "the road network", known)
         metric, self._unit_m = metric_of(known, (points.min(axis=0) + points.max(axis=0)) / 2, "the road network")
-        try:
-            self._map_to_metric = _transformation(known, metric)
-            self._map_to_dem = _transformation(known, dem.info.crs)
-            self._metric_to_dem = _transformation(metric, dem.info.crs)
-        except pyproj.exceptions.ProjError:
+        if crs is None and (metric, self._unit_m) != (known, 1.0):
             raise DataError(
-                f"{dem.info.path}: there is no way from the roads' coordinate reference system to its own; reproject it"
-            ) from None
+                f"{dem.info.path}: its map is not in metres, as the roads, which have no coordinate reference system, "
+                "are taken to be; give the roads their own"
+            )
+        self._map_to_metric = _transformation(known, metric)
+        self._map_to_dem = _transformation(known, dem.info.crs)
+        self._metric_to_dem = _transformation(metric, dem.info.crs)
 
     def metres(self, xy: np.ndarray) -> np.ndarray:
         """Return points (N, 2) of the map in metres."""
@@ -138,7 +140,7 @@ def _transformation(source: str | None, target: str | None) -> Callable[[np.ndar
 
     Without one of them the points are as they are.
     """
-    if source is None or target is None or pyproj.CRS(source) == pyproj.CRS(target):  # however they are spelled
+    if source is None or target is None or same_map(source, target):
         return lambda xy: xy
     transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
     return lambda xy: np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1)

@@ -12,11 +12,15 @@ import pyogrio
 
 from ..errors import ConfigError, lazy_import
 from ..files import complete_file
+from ..geo import is_placed
 
 _WGS84 = "EPSG:4326"
 # said for empty layers, which do not show it
 _KINDS = dict(edges="LineString", nodes="Point", surface="Polygon", changes="LineString", grades="LineString")
-_UNPLACED = "GeoJSON is in WGS 84, but the map has no coordinate reference system; write .gpkg instead"
+_UNPLACED = (
+    "GeoJSON is in WGS 84, but the map has no coordinate reference system or is a local grid, so its place on Earth is "
+    "not known; write .gpkg instead"
+)
 _DEGREES = 9  # digits: a tenth of a millimetre
 
 
@@ -54,11 +58,11 @@ def layer_files(path: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def check_layer_files(path: str, names: Sequence[str], overwrite: bool, placed: bool = True) -> None:
-    """Refuse, before the work, what could not be written after it; layers that are ``placed`` have a CRS.
+    """Refuse, before the work, what could not be written after it; layers are ``placed`` as `is_placed` says.
 
     Raises:
-        ConfigError: another suffix, a file is there already and ``overwrite`` is not set, or GeoJSON of what has no
-            coordinate reference system.
+        ConfigError: another suffix, a file is there already and ``overwrite`` is not set, or GeoJSON of what is not
+            ``placed``.
         MissingExtraError: GeoParquet needs pyarrow.
     """
     for file in set(layer_files(path, names).values()):
@@ -76,12 +80,12 @@ def write_layers(path: str, layers: Mapping[str, gpd.GeoDataFrame]) -> list[str]
     GeoJSON is in WGS 84, as RFC 7946 wants it.
 
     Raises:
-        ConfigError: a file cannot be written, the suffix is not one of `_WRITERS`, or GeoJSON of a map without
-            coordinate reference system.
+        ConfigError: a file cannot be written, the suffix is not one of `_WRITERS`, or GeoJSON of a map that is not
+            placed, as `is_placed` says.
     """
     files = layer_files(path, list(layers))
     suffix = os.path.splitext(path)[1]
-    if suffix == ".geojson" and any(table.crs is None for table in layers.values()):
+    if suffix == ".geojson" and not all(is_placed(table.crs) for table in layers.values()):
         raise ConfigError(_UNPLACED)
     written = list(dict.fromkeys(files.values()))
     for file in written:

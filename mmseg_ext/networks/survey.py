@@ -13,7 +13,7 @@ import pyogrio
 import shapely
 
 from ..errors import DataError, lazy_import
-from ..geo import metric_of
+from ..geo import check_same_ground, metric_of, same_map
 from ..geo.vector import check_areas, check_degrees, file_and_layer, one_layer, valid_parts
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class SurveyFrame:
     The metres are those of its map, or of its UTM zone where its units are no true lengths, as `metric_of` says.
 
     Raises:
-        DataError: one has a coordinate reference system and the other has none, or it is wrong for its places.
+        DataError: their maps have no way to each other, or one is wrong for its places.
     """
 
     def __init__(self, old: Survey, new: Survey) -> None:
@@ -136,7 +136,7 @@ class SurveyFrame:
         self._check(new.edges, new.name)
         if self._map is None:
             logger.warning("both surveys have no coordinate reference system; their units are assumed to be metres")
-        elif len(some := old.edges if len(old.edges) else new.edges.to_crs(self._map)):
+        elif len(some := old.edges.geometry if len(old.edges) else _brought(new.edges, self._map)):
             left, bottom, right, top = some.total_bounds
             place = np.array([left + right, bottom + top]) / 2
             self._metric, self._factor = metric_of(self._map.to_string(), place, old.name)
@@ -144,7 +144,7 @@ class SurveyFrame:
     def to_metres(self, table: gpd.GeoDataFrame, name: str) -> np.ndarray:
         """Return the geometries (N,) of a table, called ``name``, in metres; errors as of the class."""
         self._check(table, name)
-        shapes = table.geometry if self._map is None else table.geometry.to_crs(self._metric)
+        shapes = _brought(table, self._metric)
         if not np.isfinite(shapely.get_coordinates(shapes)).all():
             claimed = "finite" if table.crs is None else f"of {table.crs.name}, which it claims"
             raise DataError(f"{name}: has coordinates that are not {claimed}; correct that")
@@ -156,9 +156,11 @@ class SurveyFrame:
         return shapes if self._map is None else shapes.to_crs(self._map)
 
     def _check(self, table: gpd.GeoDataFrame, name: str) -> None:
-        if table.crs is None and self._map is not None:
-            raise DataError(f"{name}: has no coordinate reference system, but {self._old} has one; give it its own")
+        check_same_ground(name, table.crs, self._old, self._map)
         if table.crs is not None:
-            if self._map is None:
-                raise DataError(f"{self._old}: has no coordinate reference system, but {name} has one; give it its own")
             check_degrees(name, table.geometry.to_numpy(), table.crs.to_string())
+
+
+def _brought(table: gpd.GeoDataFrame, crs: object) -> gpd.GeoSeries:
+    """Return the geometries of a table on the map of ``crs``."""
+    return table.geometry if same_map(table.crs, crs) else table.geometry.to_crs(crs)

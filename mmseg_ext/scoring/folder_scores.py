@@ -18,11 +18,12 @@ from ..geo import (
     VECTOR_SUFFIXES,
     PixelFrame,
     RasterInfo,
+    check_same_ground,
     clipped,
     common_ground,
     ground_sampling_distance,
     joined,
-    metric_crs,
+    metric_of,
     read_lines,
     reprojected,
 )
@@ -231,7 +232,7 @@ def _lines_of(
         found = read_lines(path)
         return found.lines, found.crs, None
     info = image_info(path)
-    if info.transform is None or info.crs is None:
+    if info.transform is None:
         raise DataError(f"{path}: has no georeference, so it does not compare to lines; add one")
     road, valid, _ = _read_road(path, labels, probability, threshold)
     frame = PixelFrame(info)
@@ -239,11 +240,13 @@ def _lines_of(
     return [frame.to_map(line) for line in lines], info.crs, info
 
 
-def _refuse_far_apart(pair: FilePair, predicted: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> None:
+def _refuse_far_apart(
+    pair: FilePair, predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], unit_m: float
+) -> None:
     if not predicted or not true:
         return
     low, high = ([reduce(np.concatenate(lines), axis=0) for lines in (predicted, true)] for reduce in (np.min, np.max))
-    apart = np.maximum(np.maximum(low[0] - high[1], low[1] - high[0]), 0)
+    apart = np.maximum(np.maximum(low[0] - high[1], low[1] - high[0]), 0) * unit_m
     if np.hypot(*apart) > _FAR_APART_M:
         raise DataError(
             f"{pair.prediction}: lies {np.hypot(*apart) / 1000:,.0f} km from its truth {pair.truth}; fix the "
@@ -256,31 +259,30 @@ def score_lines(
 ) -> ImageScores:
     """Measure two networks of which at least one is a file of lines, in metres.
 
-    Lines are projected to the UTM zone of the truth; lines without a coordinate reference system are taken to be in
+    Metres are those of `metric_of` at the truth, so lines without a coordinate reference system are taken to be in
     metres. They have no width: the buffer is the tolerance, of which pixels count as metres here. A line whose end lies
     on another joins it. Compared with a mask, which must be georeferenced, lines count as far as the mask reaches.
     ``labels`` and ``probability`` are as in `read_masks`.
 
     Raises:
-        DataError: unreadable, only one of them has a coordinate reference system, or they lie far apart.
+        DataError: unreadable, their maps have no way to each other, or they lie far apart.
     """
     predicted, predicted_crs, predicted_raster = _lines_of(pair.prediction, labels[0], probability, settings.road_from)
     true, true_crs, true_raster = _lines_of(pair.truth, labels[1], False, settings.road_from)
-    found = [(predicted, predicted_crs), (true, true_crs)]
-    files = zip(found, (pair.prediction, pair.truth), strict=True)
-    placed = [(lines, crs, path) for (lines, crs), path in files if lines and crs is not None]
-    if placed and any(lines and crs is None for lines, crs in found):
-        raise DataError(
-            f"{pair.prediction} and {pair.truth}: one has a coordinate reference system, the other none; add it"
+    if (predicted or predicted_raster) and (true or true_raster):  # an empty file of lines may have any map
+        check_same_ground(pair.prediction, predicted_crs, pair.truth, true_crs)
+    if predicted or true:
+        lines, crs, path = (true, true_crs, pair.truth) if true else (predicted, predicted_crs, pair.prediction)
+        metric, unit_m = metric_of(crs, lines[0][0], path)
+        predicted, true = (
+            reprojected(lines, crs, metric) if lines else []
+            for lines, crs in ((predicted, predicted_crs), (true, true_crs))
         )
-    if placed:
-        lines, crs, path = placed[-1]
-        metric = metric_crs(crs, lines[0][0], path)
-        found = [([] if system is None else reprojected(lines, system, metric), metric) for lines, system in found]
-        _refuse_far_apart(pair, found[0][0], found[1][0])
+        _refuse_far_apart(pair, predicted, true, unit_m)
         for raster in filter(None, (predicted_raster, true_raster)):
-            found = [(clipped(lines, raster, metric), metric) for lines, _ in found]
-    graphs = [graph_from_lines(joined(lines, _JOIN_M), _JOIN_M) for lines, _ in found]
+            predicted, true = (clipped(lines, raster, metric) for lines in (predicted, true))
+        predicted, true = ([line * unit_m for line in lines] for lines in (predicted, true))
+    graphs = [graph_from_lines(joined(lines, _JOIN_M), _JOIN_M) for lines in (predicted, true)]
     tolerance = settings.tolerance_px if settings.tolerance_m is None else settings.tolerance_m
     counts, scores = score_graphs(graphs[0], graphs[1], tolerance, 1.0)
     return ImageScores(pair.name, counts, scores)

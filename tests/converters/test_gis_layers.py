@@ -148,6 +148,57 @@ def test_polygons_on_another_map_are_placed(sources, mine, tmp_path):
     assert iou(mosaic(tmp_path / "out"), mine.mask) > 0.999
 
 
+LOCAL = 'LOCAL_CS["pit grid",LOCAL_DATUM["pit",32767],UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+
+
+@pytest.mark.parametrize("gsd", [None, 4.0])
+@pytest.mark.parametrize("crs", [LOCAL, None])
+def test_a_local_grid_gives_the_tiles_of_any_map(sources, mine, tmp_path, crs, gsd, caplog):
+    write_geotiff(str(tmp_path / "mine.tif"), mine.image, crs, PLACE)
+    lines = pyogrio.read_dataframe(sources / "lines.gpkg")
+    layer(tmp_path / "lines.gpkg", lines.geometry.to_numpy(), crs, width_m=lines["width_m"].tolist())
+    layer(tmp_path / "area.gpkg", [shapely.box(500_000, 3_999_600, 500_400, 4_000_000)], crs)
+    layer(tmp_path / "area_utm.gpkg", [shapely.box(500_000, 3_999_600, 500_400, 4_000_000)], UTM)
+    how = dict(width_field="width_m", settings=dict(gsd=gsd))
+    make(tmp_path, "lines.gpkg", tmp_path / "out", area=str(tmp_path / "area.gpkg"), **how)
+    assert ("its units are assumed to be metres" in caplog.text) == (crs is None)
+    make(sources, "lines.gpkg", tmp_path / "placed", area=str(tmp_path / "area_utm.gpkg"), **how)
+    found, placed = tiles(tmp_path / "out"), tiles(tmp_path / "placed")
+    assert found.keys() == placed.keys()
+    for stem, tile in found.items():
+        for ours, theirs in zip(tile, placed[stem], strict=True):
+            assert np.array_equal(ours, theirs)
+    about = read_metadata(str(tmp_path / "out"))
+    assert about["gsd_m"] == (gsd or 2.0) and len(about["crs"]) == (crs is not None)
+
+
+def test_images_and_layers_without_a_way_to_each_other_are_refused(sources, mine, tmp_path):
+    for name, crs in (
+        ("local", LOCAL),
+        ("other", LOCAL.replace("pit grid", "north grid")),
+        ("none", None),
+        ("utm", UTM),
+    ):
+        write_geotiff(str(tmp_path / f"{name}.tif"), mine.image, crs, PLACE)
+        layer(tmp_path / f"{name}.gpkg", [shapely.box(500_000, 3_999_900, 500_060, 4_000_000)], crs)
+    no_way, bare = "is on the map '.*, but the image on '.*, and from a local grid", "has no coordinate reference sys"
+    for rasters, roads, words in (
+        (["local"], "other", f"other.gpkg: {no_way}"),
+        (["local"], "utm", f"utm.gpkg: {no_way}"),
+        (["local"], "none", f"none.gpkg: {bare}"),
+        (["none"], "local", f"the image: {bare}"),
+        (
+            ["local", "utm"],
+            "local",
+            "utm.tif: is on the map 'WGS 84 / UTM zone 12N' .metre., but .*local.tif on 'pit grid'",
+        ),
+        (["local", "none"], "local", f"none.tif: {bare}"),
+    ):
+        with pytest.raises(DataError, match=words):
+            make(tmp_path, f"{roads}.gpkg", tmp_path / "out", [f"{name}.tif" for name in rasters])
+        assert not any(tmp_path.glob("out*"))
+
+
 def test_roads_of_the_whole_world_are_no_hindrance(sources, mine, tmp_path):
     own = in_degrees([shapely.box(500_000, 3_999_800, 500_512, 3_999_900)])
     far = [shapely.box(x, y, x + 9, y + 9) for x in (-180, 60) for y in (-90, 81)]

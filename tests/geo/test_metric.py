@@ -12,12 +12,15 @@ from mmseg_ext.errors import DataError
 from mmseg_ext.geo import (
     PixelFrame,
     RasterInfo,
+    check_same_ground,
     grid_of,
     ground_sampling_distance,
+    is_placed,
     metric_crs,
     metric_of,
     raster_info,
     reprojected,
+    same_map,
     write_geotiff,
 )
 from mmseg_ext.mapping import MapSettings
@@ -79,9 +82,67 @@ def test_the_utm_zone_of_a_place_on_a_border_is_the_one_to_the_east_or_north(lon
     assert metric_crs("EPSG:4326", (longitude, latitude), "roads") == f"EPSG:{zone}"
 
 
+def local(name="mine grid", unit='"foot",0.3048', datum="", axes=("EAST", "NORTH")):
+    return f'LOCAL_CS["{name}",{datum}UNIT[{unit}],AXIS["x",{axes[0]}],AXIS["y",{axes[1]}]]'
+
+
+ENGINEERING = (
+    """ENGCRS["Mine_Grid",EDATUM["Pit"],CS[Cartesian,2],AXIS["(E)",east],AXIS["(N)",north],LENGTHUNIT["foot",0.3048]]"""
+)
+HEIGHTS = 'VERT_CS["heights",VERT_DATUM["heights",2005],UNIT["metre",1],AXIS["up",UP]]'
+AFFINE = """DERIVEDPROJCRS["mine plane",BASEPROJCRS["WGS 84 / UTM zone 12N",BASEGEOGCRS["WGS 84",DATUM["World
+Geodetic System 1984",ELLIPSOID["WGS 84",6378137,298.257223563]]],CONVERSION["UTM zone 12N",
+METHOD["Transverse Mercator"],PARAMETER["Longitude of natural origin",-111],
+PARAMETER["Scale factor at natural origin",0.9996],PARAMETER["False easting",500000]]],
+DERIVINGCONVERSION["turned",METHOD["Affine parametric transformation"],
+PARAMETER["A0",1000,LENGTHUNIT["metre",1]],PARAMETER["A1",1],PARAMETER["A2",0],
+PARAMETER["B0",0,LENGTHUNIT["metre",1]],PARAMETER["B1",0],PARAMETER["B2",1]],
+CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]"""
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (LOCAL, local(), True),
+        (LOCAL, local(datum='LOCAL_DATUM["Pit",32767],'), True),  # a GeoTIFF does not keep it
+        (LOCAL, ENGINEERING, True),
+        (LOCAL, f'COMPD_CS["both",{LOCAL},{HEIGHTS}]', True),
+        (LOCAL, local(name="north grid"), False),  # PROJ says that they are equal
+        (LOCAL, local(unit='"metre",1'), False),
+        (LOCAL, local(axes=("WEST", "SOUTH")), False),
+        (LOCAL, None, False),
+        (None, None, True),
+        (LOCAL, "EPSG:32612", False),
+        ("EPSG:32612", "EPSG:32613", False),
+        ("EPSG:4326", "OGC:CRS84", True),
+    ],
+)
+def test_maps_are_the_same_however_they_are_spelled(one, other, same):
+    assert same_map(one, other) == same_map(other, one) == same
+
+
+def test_only_local_grids_have_no_place_on_earth():
+    placed = ["EPSG:32612", "EPSG:4326", "EPSG:32612+5703", "EPSG:2223", "EPSG:4807", AFFINE]
+    assert all(map(is_placed, placed))
+    assert not any(map(is_placed, [None, LOCAL, ENGINEERING, f'COMPD_CS["both",{LOCAL},{HEIGHTS}]']))
+
+
+def test_maps_without_a_way_to_each_other_are_refused():
+    for crs in (None, LOCAL, "EPSG:32612"):
+        check_same_ground("a.tif", crs, "b.gpkg", crs)
+    check_same_ground("a.tif", "EPSG:32612", "b.gpkg", "EPSG:4326")
+    with pytest.raises(DataError, match="^b.gpkg: has no coordinate reference system, but a.tif has one; give it its"):
+        check_same_ground("a.tif", LOCAL, "b.gpkg", None)
+    words = "^a.tif: is on the map 'mine grid' .foot., but b.gpkg on 'WGS 84' .degree., and from a local"
+    with pytest.raises(DataError, match=words):
+        check_same_ground("a.tif", LOCAL, "b.gpkg", "EPSG:4326")
+
+
 def test_a_place_that_is_not_known_has_the_units_that_are_stated():
     assert metric_of(None, np.zeros(2), "roads") == (None, 1)
     assert metric_of(LOCAL, np.zeros(2), "roads") == (LOCAL, pytest.approx(0.3048))
+    unknown = local(unit='"unknown",0')
+    assert metric_of(unknown, np.zeros(2), "roads") == (unknown, 1)
     frame = PixelFrame(RasterInfo("mine.tif", 10, 10, 1, "uint8", crs=LOCAL, transform=(2.0, 0, 0, 0, -2.0, 0)))
     assert frame.pixel_size == pytest.approx(0.6096)
 

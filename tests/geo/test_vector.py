@@ -66,6 +66,17 @@ def test_what_cannot_be_placed_is_named(tmp_path):
         read_lines(str(tmp_path / "c.gpkg"))
 
 
+@pytest.mark.parametrize("crs", ['LOCAL_CS["pit",UNIT["foot",0.3048]]', None])
+def test_lines_of_a_local_grid_are_placed_as_they_are(tmp_path, crs):
+    path = layer(tmp_path / "r.gpkg", [shapely.LineString([(500_000, 3_999_985), (500_040, 3_999_985)])], crs=crs)
+    grid = RasterInfo("x.tif", 60, 80, 3, "uint8", crs=crs, transform=GRID.transform)
+    width = 6 if crs is None else 6 * 0.3048
+    assert np.flatnonzero(burn_lines(path, grid, width)[:, 40]).tolist() == list(range(24, 36))  # 3 units to a side
+    if crs is not None:
+        with pytest.raises(DataError, match="r.gpkg: is on the map 'pit' .foot., but x.tif on 'WGS 84 / UTM zone 12N'"):
+            burn_lines(path, GRID, width)
+
+
 def test_a_ring_road_stays_open_inside(tmp_path):
     ring = [(500_010, 3_999_995), (500_030, 3_999_995), (500_030, 3_999_975), (500_010, 3_999_975)]
     mask = burn_lines(write(tmp_path / "a.geojson", [*ring, ring[0]]), GRID, 4)
@@ -163,7 +174,7 @@ def test_metres_that_are_said_to_be_degrees_are_refused(tmp_path):
         read_layer(path)
 
 
-def test_layers_of_one_name_and_layers_without_a_map_are_refused(tmp_path):
+def test_layers_of_one_name_are_refused(tmp_path):
     one = write(tmp_path / "a.geojson", [(0.0, 0.0), (1.0, 1.0)])
     twins = tmp_path / "twins.vrt"
     entry = f'<OGRVRTLayer name="roads"><SrcDataSource>{one}</SrcDataSource><SrcLayer>a</SrcLayer></OGRVRTLayer>'
@@ -171,6 +182,4 @@ def test_layers_of_one_name_and_layers_without_a_map_are_refused(tmp_path):
     for source in (twins, f"{twins}:roads"):
         with pytest.raises(DataError, match="has two layers of the name roads; rename one"):
             read_layer(str(source))
-    path = layer(tmp_path / "r.shp", [shapely.box(0, 0, 1, 1)], crs=None)
-    with pytest.raises(DataError, match="r.shp: has no coordinate reference system, so it cannot be placed; set one"):
-        read_layer(path)
+    assert read_layer(layer(tmp_path / "r.shp", [shapely.box(0, 0, 1, 1)], crs=None)).crs is None

@@ -221,6 +221,34 @@ def test_an_empty_survey_and_one_without_reference(caplog):
         found(survey(ROAD, crs=None), survey(ROAD, crs=None), ground((0, 0, 9, 9)))
 
 
+GRID = 'LOCAL_CS["pit grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+WITH_DATUM = GRID.replace("UNIT", 'LOCAL_DATUM["pit",32767],UNIT')
+
+
+@pytest.mark.parametrize("other", [GRID, WITH_DATUM])
+def test_surveys_on_one_local_grid_are_compared_in_metres(other):
+    longer = [(0, 0), (1000, 0)], [(0, 0), (0, 1000)]  # feet
+    grown = survey(*longer, crs=other)
+    assert found(survey(longer[0], crs=GRID), grown) == [("new", 305)]
+    assert found(survey(longer[0], crs=GRID), grown, ground((-9, -9, 9, 500)).set_crs(other, allow_override=True)) == [
+        ("new", 152)
+    ]
+    changes = compare_networks(survey(longer[0], crs=GRID), grown).changes
+    assert changes.crs == GRID and changes.geometry[0].length == pytest.approx(1000)  # on the map: feet
+    assert found(Survey(grown.edges.iloc[:0]), survey(longer[0], crs=GRID)) == [("new", 305)]
+
+
+@pytest.mark.parametrize(
+    "crs", ["EPSG:32612", GRID.replace("pit", "other"), GRID.replace('"foot",0.3048', '"metre",1')]
+)
+def test_surveys_on_a_local_grid_and_on_another_map_are_refused(crs):
+    for one, other in ((GRID, crs), (crs, GRID)):
+        with pytest.raises(DataError, match="the new survey: is on the map '.*, but the old survey on '.*, and from a"):
+            compare_networks(survey(ROAD, crs=one), survey(ROAD, crs=other))
+    with pytest.raises(DataError, match="the area: is on the map '.*, but the old survey on 'pit grid'"):
+        found(survey(ROAD, crs=GRID), survey(ROAD, crs=GRID), ground((0, 0, 9, 9)).set_crs(crs, allow_override=True))
+
+
 def ground(*boxes, crs="EPSG:32612"):
     """Return an area of boxes (left, bottom, right, top), metres from a corner."""
     shapes = [shapely.box(*(box + np.tile(ORIGIN, 2))) for box in boxes]
@@ -420,6 +448,13 @@ def test_the_tool_compares_on_the_area(run_tool, tmp_path):
         dict(new=0.6, removed=0, shifted=0, widened=0, narrowed=0, unchanged=1) | {"old survey": 1, "new survey": 1.6}
     )
     assert read_survey(str(tmp_path / "changes.gpkg")).edges.length.tolist() == pytest.approx([600], abs=0.1)
+    local = tmp_path / "local.gpkg"
+    survey(ROAD, crs=GRID).edges.to_file(local)
+    refused = run_tool("compare_networks.py", local, local, "--out", tmp_path / "x.geojson")
+    assert refused.returncode == 2 and not list(tmp_path.glob("x*"))
+    assert refused.stderr.startswith(
+        "error: GeoJSON is in WGS 84, but the map has no coordinate reference system or is a"
+    )
     refused = run_tool("compare_networks.py", *surveys, "--out", area, "--overwrite")
     assert refused.returncode == 2
     assert refused.stderr == f"error: {area}: is a file to compare; give another --out\n"

@@ -375,7 +375,7 @@ def test_what_is_no_dem_of_the_place_is_refused(raster, tmp_path, caplog):
         add_heights(lines, dem)
 
 
-def test_a_map_without_known_place_is_as_its_units_say(raster, caplog):
+def test_a_map_without_known_place_is_as_its_units_say(raster, caplog, tmp_path):
     lines = network([(20, -100), (180, -100)])
     no_crs = raster(surface(plane), None, FRAME, name="no_crs.tif")
     assert add_heights(lines, no_crs).edges["grade_max_percent"][0] == pytest.approx(8, abs=0.01)
@@ -385,8 +385,23 @@ def test_a_map_without_known_place_is_as_its_units_say(raster, caplog):
         table.set_crs(grid, allow_override=True, inplace=True)
     in_feet = add_heights(lines, raster(surface(plane), grid, FRAME, name="feet.tif"))
     assert in_feet.edges["grade_max_percent"][0] == pytest.approx(8 / 0.3048, abs=0.01)
-    with pytest.raises(DataError, match="utm.tif: there is no way from the roads' coordinate reference system"):
+    for table in (lines.edges, lines.nodes):  # the GeoTIFF does not keep the datum
+        table.set_crs(grid.replace("UNIT", 'LOCAL_DATUM["pit",32767],UNIT'), allow_override=True, inplace=True)
+    assert (
+        add_heights(lines, str(tmp_path / "feet.tif"))
+        .edges["grade_max_percent"]
+        .equals(in_feet.edges["grade_max_percent"])
+    )
+    with pytest.raises(
+        DataError, match="utm.tif: is on the map 'WGS 84 / UTM zone 12N' .metre., but the road network on"
+    ):
         add_heights(lines, raster(surface(plane), transform=FRAME, name="utm.tif"))
+    for table in (lines.edges, lines.nodes):
+        table.set_crs(None, allow_override=True, inplace=True)
+    assert add_heights(lines, str(tmp_path / "utm.tif")).edges["grade_max_percent"][0] == pytest.approx(8, abs=0.01)
+    assert "the roads have no coordinate reference system; that of the DEM is assumed" in caplog.text
+    with pytest.raises(DataError, match="feet.tif: its map is not in metres, as the roads, which have no coordinate"):
+        add_heights(lines, str(tmp_path / "feet.tif"))
 
 
 def test_heights_are_scaled_as_the_file_says(raster):

@@ -328,6 +328,40 @@ def test_a_mask_against_lines(tmp_path):
         score(tmp_path / "p", tmp_path / "t")
 
 
+GRID = 'LOCAL_CS["pit grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+
+
+@pytest.mark.parametrize(("crs", "unit_m"), [(GRID, 0.3048), (None, 1.0), (UTM, 1.0), ("EPSG:2223", 0.3048)])
+def test_lines_and_masks_of_one_grid_are_scored_in_its_unit(tmp_path, crs, unit_m):
+    east, north = (700_000, 1_000_000) if crs == "EPSG:2223" else (500_000, 5_000_000)
+    for off, complete in ((2.9 / unit_m, 1), (3.1 / unit_m, 0)):  # the tolerance is 3 m
+        lines(tmp_path / "t" / "a.gpkg", [(east, north), (east + 400, north)], crs=crs)
+        lines(tmp_path / "p" / "a.gpkg", [(east, north + off), (east + 400, north + off)], crs=crs)
+        (found,) = score(tmp_path / "p", tmp_path / "t")
+        assert image_values(found)["completeness"] == pytest.approx(complete)
+        assert found.counts["truth_km"] == pytest.approx(0.4 * unit_m, rel=1e-3)
+    (tmp_path / "m").mkdir()
+    write_geotiff(str(tmp_path / "m" / "a.tif"), road().astype(np.uint8), crs, (0.5, 0, east, 0, -0.5, north + 25))
+    (found,) = score(tmp_path / "m", tmp_path / "t")
+    assert found.counts["centreline_truth"] == pytest.approx(50 * unit_m, rel=1e-3)  # as far as the mask reaches
+    values = image_values(found)
+    assert [values["completeness"], values["correctness"]] == pytest.approx([1, 1])
+
+
+def test_lines_whose_maps_have_no_way_to_each_other_are_refused(tmp_path):
+    lines(tmp_path / "t" / "a.gpkg", [(500_000, 5_000_000), (500_400, 5_000_000)], crs=GRID)
+    place = (0.5, 0, 500_000, 0, -0.5, 5_000_025)
+    (tmp_path / "p").mkdir()
+    for crs, words in (
+        (UTM, "p/a.tif: is on the map 'WGS 84 / UTM zone 32N' .metre., but .*t/a.gpkg on 'pit grid' .foot., and"),
+        (None, "p/a.tif: has no coordinate reference system, but .*t/a.gpkg has one; give it its own"),
+    ):
+        for mask in (road(), np.zeros((100, 100))):
+            write_geotiff(str(tmp_path / "p" / "a.tif"), mask.astype(np.uint8), crs, place)
+            with pytest.raises(DataError, match=words):
+                score(tmp_path / "p", tmp_path / "t")
+
+
 def test_what_does_not_pair_is_named(tmp_path):
     save(tmp_path / "t" / "a.png", road() * 255)
     save(tmp_path / "t" / "b.png", road() * 255)

@@ -60,10 +60,13 @@ def test_what_cannot_become_a_file_is_refused_before_the_work(road, refused, tmp
     assert refused(road, "--out", out, "--min-length", -3) == "min length of -3: give 0 or more"
     assert refused(road, "--out", out, "--road-values", "one").startswith("--road-values one: give whole numbers")
     assert "the suffix says the format; give one of .gpkg, .geojson" in refused(road, "--out", tmp_path / "roads.shp")
-    write_geotiff(str(tmp_path / "nowhere.tif"), np.ones((9, 9), np.uint8))
-    message = refused(tmp_path / "nowhere.tif", "--out", tmp_path / "roads.geojson")
-    assert message.endswith("the map has no coordinate reference system; write .gpkg instead")
+    grid = 'LOCAL_CS["pit grid",UNIT["foot",0.3048]]'
+    for name, place in (("nowhere.tif", ()), ("bare.tif", (None, PLACE[1])), ("local.tif", (grid, PLACE[1]))):
+        write_geotiff(str(tmp_path / name), np.ones((9, 9), np.uint8), *place)
+        message = refused(tmp_path / name, "--out", tmp_path / "roads.geojson")
+        assert message.startswith("GeoJSON is in WGS 84, but the map has no coordinate reference system or is a local")
+        assert message.endswith("write .gpkg instead")
     assert refused(tmp_path / "none.tif", "--out", out) == f"{tmp_path / 'none.tif'}: no such file"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["nowhere.tif", "road.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare.tif", "local.tif", "nowhere.tif", "road.tif"]
     out.touch()
     assert refused(road, "--out", out) == f"{out}: is there already; give --overwrite, or another --out"
