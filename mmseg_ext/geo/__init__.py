@@ -9,7 +9,17 @@ from .grid import GridSource, GroundGrid, grid_of
 from .metric import PixelFrame, ground_sampling_distance, height_unit_m, metric_crs, metric_of, reprojected
 from .raster import Georeference, RasterInfo, RasterSource, disagreement, raster_info, read_raster, write_geotiff
 from .sources import source_files
-from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
+from .vector import (
+    VECTOR_SUFFIXES,
+    RasterArea,
+    VectorLayer,
+    burn_lines,
+    clipped,
+    joined,
+    read_areas,
+    read_layer,
+    read_lines,
+)
 
 __all__ = [
     "VECTOR_SUFFIXES",
@@ -17,6 +27,7 @@ __all__ = [
     "GridSource",
     "GroundGrid",
     "PixelFrame",
+    "RasterArea",
     "RasterInfo",
     "RasterSource",
     "VectorLayer",
@@ -33,6 +44,7 @@ __all__ = [
     "metric_crs",
     "metric_of",
     "raster_info",
+    "read_areas",
     "read_layer",
     "read_lines",
     "read_raster",
