@@ -4,13 +4,16 @@
 import argparse
 import logging
 import os
+from functools import partial
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
+from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import require, run_tool
+from mmseg_ext.geo import read_areas
 from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
 
@@ -21,6 +24,8 @@ def main() -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="GeoTIFF, COG, VRT, image, folder or pattern")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
+    text = "polygons; only the ground inside is read and mapped"
+    parser.add_argument("--area", metavar="FILE[:LAYER]", help=text)
     parser.add_argument("--tile", type=int, default=1024, metavar="PX", help="tile size in pixels (default: 1024)")
     parser.add_argument("--overlap", type=int, default=256, metavar="PX", help="of neighbouring tiles (default: 256)")
     parser.add_argument("--batch", type=int, default=2, help="tiles at a time (default: 2)")
@@ -31,6 +36,9 @@ def main() -> None:
         type=float,
         help="probability from which a pixel is road (default: the checkpoint's, else argmax)",
     )
+    square_metres = partial(parser.add_argument, type=float, default=0.0, metavar="M2")
+    square_metres("--min-area", help="drop pieces of road that are smaller than this many square metres (default: 0)")
+    square_metres("--fill-holes", help="fill holes in roads that are smaller than this, before that (default: 0)")
     parser.add_argument("--uncertainty", action="store_true", help="write the entropy of the probability too")
     text = "write centrelines, nodes and surfaces too, as NAME_network.gpkg (more settings: tools/extract_network.py)"
     parser.add_argument("--network", action="store_true", help=text)
@@ -43,33 +51,37 @@ def main() -> None:
 
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     settings = MapSettings(
-        args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands
-    )
+        args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands,
+        args.min_area, args.fill_holes,
+    )  # fmt: skip
     rasters = find_rasters(args.inputs)
+    area = None if args.area is None else read_areas(args.area)
     process, backend = start_process(args.gpu_id), backend_settings(args)
     group = Group(process.rank, process.world_size, process.wait)
     network = TrainedNetwork.load(
         args.checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
     )
-    check_rasters(rasters, network, settings)
+    rasters = check_rasters(rasters, network, settings, area)
     if args.network:
         require(("geopandas",), "networks", "--network")  # before the work, not after it
     for raster in rasters:
-        map_raster(raster, network, args.out, settings, args.overwrite, group)
+        map_raster(raster, network, args.out, settings, args.overwrite, group, area)
         if args.network and group.rank == 0:
-            network_file, probability = map(MapFiles.of(raster, args.out).path, ("_network.gpkg", "_probability.tif"))
+            network_file = MapFiles.of(raster, args.out).path("_network.gpkg")
             if args.overwrite or not os.path.exists(network_file):
-                write_network(network_file, probability, settings.threshold_for(network.facts) or 0.5)
+                write_network(MapFiles.of(raster, args.out), settings, network.facts)
         group.wait()  # no process leaves while another needs the groups that all are in
 
 
-def write_network(path: str, probability: str, threshold: float) -> None:
-    """Write the road network of a map of probabilities."""
+def write_network(files: MapFiles, settings: MapSettings, facts: NetworkFacts) -> None:
+    """Write the road network of a map of probabilities; of its mask where that was cleaned."""
     from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
 
-    layers = extract_network(probability, NetworkSettings(threshold=threshold))
-    write_layers(path, layers.named())
-    logging.info("%s: %d edges", path, len(layers.edges))
+    limits = NetworkSettings(settings.threshold_for(facts) or 0.5, facts.road_labels)
+    mask = files.path("_roads.tif") if settings.cleans else None
+    layers = extract_network(files.path("_probability.tif"), limits, mask=mask)
+    write_layers(files.path("_network.gpkg"), layers.named())
+    logging.info("%s: %d edges", files.path("_network.gpkg"), len(layers.edges))
 
 
 if __name__ == "__main__":

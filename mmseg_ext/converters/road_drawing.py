@@ -9,15 +9,12 @@ import numpy as np
 
 from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, LazyModule
-from ..geo import GroundGrid, VectorLayer, check_same_ground, read_layer, reprojected, same_map
-from ..geo.raster import Window, rasterio
-from ..geo.vector import check_areas
+from ..geo import GroundGrid, VectorLayer, read_areas, read_layer
+from ..geo.raster import Window
+from ..geo.vector import Areas, placed
 
 _PURPOSE = "drawing road layers"
 shapely = LazyModule("shapely", "geo", _PURPOSE)
-features = LazyModule("rasterio.features", "geo", _PURPOSE)
-warp = LazyModule("rasterio.warp", "geo", _PURPOSE)
-_gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
 _NAMED_FEATURES = 5
 _MARGIN_M = 1000.0  # no road is half as wide
 
@@ -69,82 +66,39 @@ class RoadLabels:
         self._roads = read_layer(drawing.roads, fields)
         self._widths = _widths(self._roads, drawing)
         self._labels, self.classes = _classes(self._roads, drawing.class_field)
-        self._area = None if drawing.area is None else _polygons(drawing.area)
-        self._nogo = None if drawing.nogo is None else _polygons(drawing.nogo)
+        self._area = None if drawing.area is None else read_areas(drawing.area)
+        self._nogo = None if drawing.nogo is None else read_areas(drawing.nogo)
 
     def on(self, grid: GroundGrid, windows: Sequence[Window]) -> LabelGrid:
         """Return the labels on the pixels of ``grid`` in all ``windows`` (row, column, height, width)."""
         bounds = np.array([grid.bounds(window) for window in windows])
         margin = _MARGIN_M / grid.unit_m
         extent = (*(bounds[:, :2].min(axis=0) - margin).tolist(), *(bounds[:, 2:].max(axis=0) + margin).tolist())
-        shapes, which = _placed(self._roads, grid, extent)
+        shapes, which = placed(self._roads, grid.crs, extent, "the image")
         lines = self._roads.are_lines[which]
         shapes[lines] = shapely.buffer(shapes[lines], self._widths[which][lines] / 2 / grid.unit_m, quad_segs=16)
         area, nogo = (
-            None if layer is None else _Areas(_placed(layer, grid, extent)[0]) for layer in (self._area, self._nogo)
+            None if layer is None else Areas(placed(layer, grid.crs, extent, "the image")[0])
+            for layer in (self._area, self._nogo)
         )
-        return LabelGrid(grid, _Areas(shapes, self._labels[which]), area, nogo)
-
-
-class _Areas:
-    """Polygons (N,) on a map, found by place, each with a label (N,); 1 for all without."""
-
-    def __init__(self, shapes: np.ndarray, labels: np.ndarray | None = None) -> None:
-        self._shapes, self._labels = shapes, np.ones(len(shapes), np.uint8) if labels is None else labels
-        self._tree = shapely.STRtree(shapes)
-
-    def burn(self, grid: GroundGrid, window: Window) -> np.ndarray:
-        """Return the label of each pixel (H, W) by its centre, 0 outside; the last polygon counts."""
-        found = np.sort(self._tree.query(shapely.box(*grid.bounds(window))))
-        burnt = np.zeros(window[2:], np.uint8)
-        if len(found):
-            transform = rasterio.Affine(*grid.transform(*window[:2]))
-            shapes = zip(self._shapes[found], self._labels[found], strict=True)
-            features.rasterize(shapes, out=burnt, transform=transform)
-        return burnt
+        return LabelGrid(grid, Areas(shapes, self._labels[which]), area, nogo)
 
 
 class LabelGrid:
     """The labels on the pixels of a grid."""
 
-    def __init__(self, grid: GroundGrid, roads: _Areas, area: _Areas | None, nogo: _Areas | None) -> None:
+    def __init__(self, grid: GroundGrid, roads: Areas, area: Areas | None, nogo: Areas | None) -> None:
         self._grid, self._roads, self._area, self._nogo = grid, roads, area, nogo
 
     def read(self, window: Window) -> np.ndarray:
         """Return labels (H, W) uint8 of a ``window`` (row, column, height, width), 255 where nothing is known."""
-        labels = self._roads.burn(self._grid, window)
+        place = self._grid.transform(*window[:2]), *window[2:]
+        labels = self._roads.burn(*place)
         if self._area is not None:
-            labels[self._area.burn(self._grid, window) == 0] = IGNORE
+            labels[self._area.burn(*place) == 0] = IGNORE
         if self._nogo is not None:
-            labels[self._nogo.burn(self._grid, window) > 0] = IGNORE
+            labels[self._nogo.burn(*place) > 0] = IGNORE
         return labels
-
-
-def _placed(
-    layer: VectorLayer, grid: GroundGrid, extent: tuple[float, float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shapes (K,) of ``layer`` on the map of ``grid`` that may lie in an ``extent`` of it, and which (K,).
-
-    Others are not brought to that map: it may be none for what is far away.
-    """
-    check_same_ground(layer.path, layer.crs, "the image", grid.crs)
-    if not same_map(layer.crs, grid.crs):
-        extent = warp.transform_bounds(grid.crs, layer.crs, *extent)
-    low, high = np.hsplit(shapely.bounds(layer.shapes), 2)
-    which = np.flatnonzero((low <= extent[2:]).all(axis=1) & (high >= extent[:2]).all(axis=1))
-    shapes = layer.shapes[which]
-    try:
-        return shapely.transform(shapes, lambda points: reprojected([points], layer.crs, grid.crs)[0]), which
-    except _gdal.CPLE_BaseError:
-        raise DataError(
-            f"{layer.path}: cannot be brought onto the images' map ({str(grid.crs)[:40]}); check its coordinates"
-        ) from None
-
-
-def _polygons(source: str) -> VectorLayer:
-    layer = read_layer(source)
-    check_areas(source, layer.shapes)
-    return layer
 
 
 def _refuse(layer: VectorLayer, wrong: np.ndarray, what: str, remedy: str) -> None:

@@ -19,7 +19,17 @@ from .metric import (
 )
 from .raster import Georeference, RasterInfo, RasterSource, raster_info, read_raster, write_geotiff
 from .sources import source_files
-from .vector import VECTOR_SUFFIXES, VectorLayer, burn_lines, clipped, joined, read_layer, read_lines
+from .vector import (
+    VECTOR_SUFFIXES,
+    RasterArea,
+    VectorLayer,
+    burn_lines,
+    clipped,
+    joined,
+    read_areas,
+    read_layer,
+    read_lines,
+)
 
 __all__ = [
     "VECTOR_SUFFIXES",
@@ -27,6 +37,7 @@ __all__ = [
     "GridSource",
     "GroundGrid",
     "PixelFrame",
+    "RasterArea",
     "RasterInfo",
     "RasterSource",
     "VectorLayer",
@@ -46,6 +57,7 @@ __all__ = [
     "metric_crs",
     "metric_of",
     "raster_info",
+    "read_areas",
     "read_layer",
     "read_lines",
     "read_raster",

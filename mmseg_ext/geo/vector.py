@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -12,16 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .metric import check_same_ground, metric_of, reprojected
-from .raster import RasterInfo, Window, rasterio, transform_at
+from ..tiling import windows
+from .metric import check_same_ground, metric_of, reprojected, same_map, warp
+from .raster import RasterInfo, Transform, Window, rasterio, transform_at
 
 _PURPOSE = "vector data"
 shapely = LazyModule("shapely", "geo", _PURPOSE)
 pyogrio = LazyModule("pyogrio", "geo", _PURPOSE)
 features = LazyModule("rasterio.features", "geo", _PURPOSE)
+_gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
 
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 _NAMED_FEATURES = 5
+_AROUND = 0.05  # of an extent
+_PARTS = 100  # of the diagonal of an extent: a straight line is a curve on another map
+_LOOK_PX = 1024
 logger = logging.getLogger(__name__)
 
 
@@ -98,6 +104,17 @@ def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
     check_degrees(source, shapes, meta["crs"])
     columns = {name: column[index] for name, column in zip(meta["fields"], values, strict=True)}
     return VectorLayer(source, shapes, meta["crs"], columns, fids[index])
+
+
+def read_areas(source: str) -> VectorLayer:
+    """Return the polygons of a layer, as `read_layer` does.
+
+    Raises:
+        DataError: as of `read_layer`, or there are lines in it, or nothing.
+    """
+    layer = read_layer(source)
+    check_areas(source, layer.shapes)
+    return layer
 
 
 def check_degrees(source: str, shapes: np.ndarray, crs: str | None) -> None:
@@ -189,6 +206,118 @@ def outline(raster: RasterInfo, crs: str | None) -> Any:
 
 def _reprojected_shape(shape: Any, crs: str | None, target: str | None) -> Any:
     return shapely.transform(shape, lambda points: reprojected([points], crs, target)[0])
+
+
+def placed(
+    layer: VectorLayer, crs: str | None, extent: tuple[float, float, float, float], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shapes (K,) of ``layer`` that may lie in an ``extent`` of the map ``crs``, on it, and which (K,).
+
+    Others are not brought to that map, nor is what is far from the ``extent`` (left, bottom, right, top): the map may
+    be none there. An edge stays as straight as it is on the layer's own map.
+
+    Raises:
+        DataError: they cannot be brought there; calls what has that map by its ``name``.
+    """
+    check_same_ground(layer.path, layer.crs, name, crs)
+    same = same_map(layer.crs, crs)
+    if not same:
+        extent = warp.transform_bounds(crs, layer.crs, *extent)
+    low, high = np.hsplit(shapely.bounds(layer.shapes), 2)
+    which = np.flatnonzero((low <= extent[2:]).all(axis=1) & (high >= extent[:2]).all(axis=1))
+    shapes = layer.shapes[which]
+    if same:
+        return shapes, which
+    sides = np.subtract(extent[2:], extent[:2])
+    near = shapely.box(*(extent[:2] - _AROUND * sides), *(extent[2:] + _AROUND * sides))
+    shapes = shapely.segmentize(shapely.intersection(shapes, near), np.hypot(*sides) / _PARTS)
+    try:
+        return shapely.transform(shapes, lambda points: reprojected([points], layer.crs, crs)[0]), which
+    except _gdal.CPLE_BaseError:
+        raise DataError(
+            f"{layer.path}: cannot be brought onto the images' map ({str(crs)[:40]}); check its coordinates"
+        ) from None
+
+
+class Areas:
+    """Polygons (N,) on a map, found by place, each with a label (N,); 1 for all without."""
+
+    def __init__(self, shapes: np.ndarray, labels: np.ndarray | None = None) -> None:
+        self._shapes, self._labels = shapes, np.ones(len(shapes), np.uint8) if labels is None else labels
+        self._tree = shapely.STRtree(shapes)
+
+    def _found(self, transform: Transform, height: int, width: int) -> np.ndarray:
+        """Return which polygons meet the pixels of `burn`."""
+        corners = shapely.linearrings([(0, 0), (width, 0), (width, height), (0, height)])
+        to_map = rasterio.Affine(*transform)
+        ground = shapely.transform(corners, lambda points: np.stack(to_map @ points.T, axis=1))
+        return np.sort(self._tree.query(shapely.polygons(ground), predicate="intersects"))
+
+    def meet(self, transform: Transform, height: int, width: int) -> bool:
+        """Return whether a polygon meets the pixels of `burn`."""
+        return len(self._found(transform, height, width)) > 0
+
+    def burn(self, transform: Transform, height: int, width: int) -> np.ndarray:
+        """Return the label of each pixel (H, W) uint8 by its centre, 0 outside; the last polygon counts.
+
+        The ``transform`` is from pixels to the map, as in `RasterInfo`.
+        """
+        found, burnt = self._found(transform, height, width), np.zeros((height, width), np.uint8)
+        if len(found):
+            shapes = zip(self._shapes[found], self._labels[found], strict=True)
+            features.rasterize(shapes, out=burnt, transform=rasterio.Affine(*transform))
+        return burnt
+
+
+class RasterArea:
+    """The polygons of a ``layer`` on the pixels of a ``raster``, which count by their centres.
+
+    Attributes:
+        window: (row, column, height, width) of the raster that holds them; None where they hold no pixel of it.
+
+    Raises:
+        DataError: the raster has no georeference, or the polygons cannot be brought to its map.
+    """
+
+    def __init__(self, layer: VectorLayer, raster: RasterInfo) -> None:
+        if raster.transform is None:
+            raise DataError(f"{raster.path}: has no georeference, so {layer.path} cannot be placed on it; add one")
+        to_map = rasterio.Affine(*raster.transform)
+        if to_map.is_degenerate:
+            raise DataError(f"{raster.path}: its georeference is degenerate; give it another")
+        self._transform = raster.transform
+        self._shapes, _ = placed(layer, raster.crs, outline(raster, raster.crs).bounds, raster.path)
+        self._areas = Areas(self._shapes)
+        self.window = self._window(raster.height, raster.width, ~to_map)
+
+    def _window(self, height: int, width: int, to_pixels: Any) -> Window | None:
+        points = shapely.get_coordinates(self._shapes)
+        if not len(points):
+            return None
+        x, y = to_pixels @ points.T
+        # centres are half a pixel away from what rounding may move
+        left, right = (int(np.clip(np.rint(value), 0, width)) for value in (x.min() - 0.49, x.max() + 0.49))
+        top, bottom = (int(np.clip(np.rint(value), 0, height)) for value in (y.min() - 0.49, y.max() + 0.49))
+        window = top, left, bottom - top, right - left
+        if not window[2] * window[3]:
+            return None
+        parts = ((top + part[0], left + part[1], *part[2:]) for part in windows(*window[2:], _LOOK_PX, None))
+        return window if any(self.inside(*part).any() for part in parts) else None
+
+    @property
+    def digest(self) -> str:
+        """What tells this area from others, the same while its polygons near the raster are."""
+        x, y = np.hypot(*np.reshape(self._transform, (2, 3))[:, :2])
+        rounded = shapely.transform(self._shapes, lambda points: np.rint(points / (x, y) * 1000))
+        return hashlib.sha256(b"".join(shapely.to_wkb(rounded))).hexdigest()
+
+    def meets(self, row: int, column: int, height: int, width: int) -> bool:
+        """Return whether a polygon meets a window of the raster, be it where no pixel has its centre."""
+        return self._areas.meet(transform_at(self._transform, row, column), height, width)
+
+    def inside(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """Return the pixels of a window (height, width) bool that lie in the polygons."""
+        return self._areas.burn(transform_at(self._transform, row, column), height, width) > 0
 
 
 def clipped(lines: Sequence[np.ndarray], raster: RasterInfo, crs: str | None) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,11 @@ from ..datasets.reading import ImageReading, rgb_of
 from ..datasets.voc import IMAGE_SUFFIXES, list_files
 from ..errors import ConfigError, DataError
 from ..files import complete_file, is_hidden, write_text, writing
-from ..geo import RasterSource, write_cog
+from ..geo import RasterArea, RasterSource, write_cog
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
+from ..tiling import even_parts
+from .cleaning import Cleaning
 
 if TYPE_CHECKING:
     from ..deploy.facts import NetworkFacts
@@ -29,6 +32,7 @@ RASTER_SUFFIXES = (*IMAGE_SUFFIXES, ".vrt", ".jp2", ".img")
 NODATA = 255
 PROBABILITY_STEPS = 250
 _PREVIEW_PX = 2048
+_READ_PX = 512, 2048  # rows and columns of the raster that the preview reads at a time
 _OWN_ENDINGS = ("_roads.tif", "_probability.tif", "_uncertainty.tif", "_preview.png")
 logger = logging.getLogger(__name__)
 
@@ -149,7 +153,8 @@ class MapFiles:
         """Write a finished strip, which begins at ``row`` of the raster, complete or not at all.
 
         Layers are uint8 (h, W) by name, `NODATA` where the raster is nodata: ``labels``, ``probability`` and, if
-        wanted, ``uncertainty`` as `PROBABILITY_STEPS` of 1.
+        wanted, ``uncertainty`` as `PROBABILITY_STEPS` of 1, and ``other``, the likeliest class of the other side: no
+        road where the label is road, else road.
         """
         remedy = "finished strips are kept, free some disk space"
         with complete_file(self.strip(index), remedy) as partial, open(partial, "wb") as file:
@@ -178,8 +183,12 @@ class MapFiles:
         reading: ImageReading,
         facts: NetworkFacts,
         layers: Sequence[str],
+        area: RasterArea | None = None,
+        cleaning: Cleaning | None = None,
     ) -> np.ndarray:
-        """Put all finished strips together: maps of ``layers``, their QGIS styles, and the preview of the raster.
+        """Put all finished strips together: maps of ``layers``, their QGIS styles, and the preview of raster or area.
+
+        A ``cleaning`` changes the labels, and all that is made of them.
 
         Returns:
             The number of pixels with each label (256).
@@ -198,36 +207,54 @@ class MapFiles:
                 np.add(counts, np.bincount(labels.ravel(), minlength=256), out=counts)
                 yield row, labels
 
+        def sides() -> Iterator[tuple[int, np.ndarray]]:
+            both = (self.read_strips(strips, name) for name in ("labels", "other"))
+            for (row, labels), (_, other) in zip(*both, strict=True):
+                yield row, np.stack([labels, other])
+
         for layer in layers:
             parts = self.read_strips(strips, layer)
             if layer == "labels":
-                name, band, parts = "_roads.tif", "class", counted(parts)
+                name, band, parts = "_roads.tif", "class", counted(parts if cleaning is None else cleaning(sides))
                 look: dict = dict(colours=colours, overview_resampling="mode")
             else:
                 name, band, look = f"_{layer}.tif", layer, dict(scale=1 / PROBABILITY_STEPS)
             path, size = self.path(name), (info.height, info.width)
             write_cog(path, parts, *size, "uint8", place, nodata=NODATA, band_names=(band,), **look)
-        self._write_preview(source, reading, facts)
+        self._write_preview(source, reading, facts, area)
         return counts
 
-    def _write_preview(self, source: RasterSource, reading: ImageReading, facts: NetworkFacts) -> None:
-        """Write the raster with its roads tinted, small enough to look at."""
+    def _write_preview(
+        self, source: RasterSource, reading: ImageReading, facts: NetworkFacts, area: RasterArea | None
+    ) -> None:
+        """Write the raster, or what is around the area, with its roads tinted, small enough to look at."""
         info = source.info
-        shrink = min(1.0, _PREVIEW_PX / max(info.height, info.width))
-        shape = max(1, round(info.height * shrink)), max(1, round(info.width * shrink))
-        values, valid = source.read(0, 0, info.height, info.width, bands=reading.bands, out_shape=shape)
-        plain = replace(reading, bands=None if reading.bands is None else tuple(range(1, values.shape[2] + 1)))
-        image = rgb_of(plain.as_read(values, valid, info.path))
+        top, left, height, width = (area and area.window) or (0, 0, info.height, info.width)
+        shrink = min(1.0, _PREVIEW_PX / max(height, width))
+        shape = max(1, round(height * shrink)), max(1, round(width * shrink))
+        rows, columns = (
+            [start + size * i // count for i in range(count + 1)]
+            for start, size, count in ((top, height, shape[0]), (left, width, shape[1]))
+        )
+        bands = info.bands if reading.bands is None else len(reading.bands)
+        values, valid = np.zeros((*shape, bands), info.dtype), np.zeros(shape, bool)
+        y_parts, x_parts = (even_parts(n, max(1, round(px * shrink))) for n, px in zip(shape, _READ_PX, strict=True))
+        for (y, h), (x, w) in product(y_parts, x_parts):
+            place = rows[y], columns[x], rows[y + h] - rows[y], columns[x + w] - columns[x]
+            if area is None or area.meets(*place):
+                found, known = source.read(*place, reading.bands, (h, w))
+                values[y : y + h, x : x + w] = found
+                valid[y : y + h, x : x + w] = True if known is None else known
+        plain = replace(reading, bands=None if reading.bands is None else tuple(range(1, bands + 1)))
+        image = rgb_of(plain.as_read(values, None if valid.all() else valid, info.path))
         with RasterSource(self.path("_roads.tif")) as roads:
             labels, holes = np.zeros(shape, np.uint8), np.zeros(shape, bool)
-            starts = np.arange(shape[1]) * info.width // shape[1]
             # a road thinner than a pixel of the preview stays visible: the largest label below a pixel counts
-            for row in range(shape[0]):
-                top = row * info.height // shape[0]
-                bottom = max((row + 1) * info.height // shape[0], top + 1)
-                found = roads.read(top, 0, bottom - top, info.width)[0][:, :, 0]
-                rows = np.where(found == NODATA, 0, found).max(axis=0)
-                labels[row] = np.maximum.reduceat(rows, starts)
+            starts = np.subtract(columns[:-1], left)
+            for row, (first, last) in enumerate(pairwise(rows)):
+                found = roads.read(first, left, last - first, width)[0][:, :, 0]
+                below = np.where(found == NODATA, 0, found).max(axis=0)
+                labels[row] = np.maximum.reduceat(below, starts)
                 holes[row] = np.minimum.reduceat(found.min(axis=0), starts) == NODATA
         picture = paint_labels(image, labels, facts.palette)
         picture[holes] = 255

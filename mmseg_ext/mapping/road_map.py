@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,20 @@ from tqdm import tqdm
 from .. import __version__
 from ..datasets.reading import ImageReading
 from ..errors import ConfigError, DataError, UserError
-from ..geo import RasterInfo, RasterSource, disk_needed, glimpses, ground_sampling_distance, log_doubts, source_files
+from ..geo import (
+    PixelFrame,
+    RasterArea,
+    RasterInfo,
+    RasterSource,
+    VectorLayer,
+    disk_needed,
+    glimpses,
+    ground_sampling_distance,
+    log_doubts,
+    source_files,
+)
 from ..metrics.pixels import entropy
+from .cleaning import Cleaning
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
 from .strips import MapModel, Strip, TilePlan, map_strips
 
@@ -48,6 +61,8 @@ class MapSettings:
         threshold: probability from which a pixel is road, for two classes; None: the network's, else argmax.
         uncertainty: write the entropy of the probability too.
         bands: numbers from 1 of the bands to read; None: those of the training images.
+        min_area_m2: pieces of road that are smaller are dropped; in pixels where the raster has no georeference.
+        fill_holes_m2: holes in roads that are smaller are filled, likewise; see `Cleaning` for both.
     """
 
     tile_px: int = 1024
@@ -57,17 +72,27 @@ class MapSettings:
     threshold: float | None = None
     uncertainty: bool = False
     bands: tuple[int, ...] | None = None
+    min_area_m2: float = 0.0
+    fill_holes_m2: float = 0.0
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigError(f"a threshold of {self.threshold:g}: give a probability between 0 and 1")
         if self.batch < 1:
             raise ConfigError(f"a batch of {self.batch}: give 1 or more")
+        for option, value in (("--min-area", self.min_area_m2), ("--fill-holes", self.fill_holes_m2)):
+            if not 0 <= value < np.inf:
+                raise ConfigError(f"{option} {value:g}: give square metres, 0 or more")
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the maps that are written."""
         return ("labels", "probability", "uncertainty") if self.uncertainty else ("labels", "probability")
+
+    @property
+    def cleans(self) -> bool:
+        """Whether small pieces or holes of the mask are changed."""
+        return self.min_area_m2 > 0 or self.fill_holes_m2 > 0
 
     def threshold_for(self, facts: NetworkFacts) -> float | None:
         """Return the probability from which a pixel is road for a network; None: argmax."""
@@ -83,18 +108,23 @@ class Group:
     wait: Callable[[], None] = lambda: None
 
 
-def check_rasters(paths: Sequence[str], network: MapModel, settings: MapSettings) -> None:
-    """Look at all rasters before the first is mapped.
+def check_rasters(
+    paths: Sequence[str], network: MapModel, settings: MapSettings, area: VectorLayer | None = None
+) -> list[str]:
+    """Look at all rasters before the first is mapped; return those that have a pixel in the ``area``, or all.
 
     Raises:
-        DataError: names every raster that cannot be mapped.
+        DataError: names every raster that cannot be mapped; or none has a pixel in the area.
     """
-    problems = []
+    problems, outside = [], []
     for path in paths:
         try:
             with RasterSource(path, colours=True) as source:
                 reading = _reading_of(source.info, network, settings)
                 ground_sampling_distance(source.info)
+                if area is not None and RasterArea(area, source.info).window is None:
+                    outside.append(path)
+                    continue
                 _check_values(source, reading)
             log_doubts(path, reading.bands)
         except UserError as error:
@@ -102,6 +132,17 @@ def check_rasters(paths: Sequence[str], network: MapModel, settings: MapSettings
     if problems:
         count = f"{len(problems)} of {len(paths)} rasters cannot be mapped: " if len(paths) > 1 else ""
         raise DataError(count + "; ".join(problems))
+    if area is not None and outside:
+        if len(outside) == len(paths):
+            raise _outside(paths, area)
+        logger.warning("left out, as they lie outside %s: %s", area.path, ", ".join(outside))
+    return [path for path in paths if path not in outside]
+
+
+def _outside(paths: Sequence[str], area: VectorLayer) -> DataError:
+    """Return what is said of rasters that have no pixel in an area."""
+    where = f"{paths[0]}: lies" if len(paths) == 1 else f"all {len(paths)} rasters, {paths[0]} first, lie"
+    return DataError(f"{where} outside {area.path}; give another --area, or check the coordinate reference systems")
 
 
 def _reading_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> ImageReading:
@@ -171,19 +212,23 @@ def map_raster(
     settings: MapSettings,
     overwrite: bool = False,
     group: Group = Group(),
+    area: VectorLayer | None = None,
 ) -> dict:
     """Map the roads of one raster; every process of a ``group`` calls it with the same arguments.
 
     Writes ``NAME_roads.tif`` (classes, `NODATA` where the raster is nodata), ``NAME_probability.tif`` (of road, uint8
     with scale 1/`PROBABILITY_STEPS`), on request ``NAME_uncertainty.tif`` (entropy in bits, likewise), QGIS styles, a
     preview and at last ``NAME.json``. A killed run resumes with its finished strips; a finished map of the same raster,
-    weights and settings is kept, unless ``overwrite`` asks to replace it.
+    weights, settings and area is kept, unless ``overwrite`` asks to replace it.
+
+    Of a raster that lies partly in the polygons of an ``area``, only tiles with a pixel of it are read; the map is
+    nodata outside, and inside as without it.
 
     Returns:
         The content of the JSON file; in processes other than the first, of a map that was already finished only.
 
     Raises:
-        DataError: the raster cannot be read, or does not fit the network.
+        DataError: the raster cannot be read, does not fit the network, or has no pixel in the area.
         ConfigError: other results exist already, the disk is too small, or settings do not fit.
     """
     files, facts = MapFiles.of(path, folder), network.facts
@@ -193,7 +238,11 @@ def map_raster(
         reading = _reading_of(info, network, settings)
         scale = chosen_scale(info, reading, settings)
         plan = TilePlan(info.height, info.width, settings.tile_px, settings.overlap_px, scale, facts.stride)
-        key = _key(info, network, settings, scale)
+        here = None if area is None else RasterArea(area, info)
+        if area is not None and (here is None or here.window is None):
+            raise _outside([path], area)
+        key = _key(info, network, settings, scale, here)
+        cleaning = _cleaning(info, network, settings) if settings.cleans else None
         kept = None if overwrite else files.finished(key)
         group.wait()
         if kept is not None:
@@ -209,18 +258,19 @@ def map_raster(
         share = [len(missing) * rank // group.world_size for rank in (group.rank, group.rank + 1)]
         mine = missing[slice(*share)]
         if first:
-            _announce(info, network, plan, missing, disk)
-        tiles = _tiles(plan, mine)
+            _announce(info, network, plan, missing, disk, here)
+        tiles = _tiles(plan, mine, here)
         pause_s = 0.1 if sys.stderr.isatty() else 30
         with tqdm(total=tiles, desc=files.name, unit="tile", disable=not first, mininterval=pause_s) as bar:
             timed = _Timed(network, bar)
-            for strip in map_strips(source, timed, plan, batch=settings.batch, strips=mine, reading=reading):
+            strips = map_strips(source, timed, plan, batch=settings.batch, strips=mine, reading=reading, area=here)
+            for strip in strips:
                 files.save_strip(strip.index, strip.row, _layers(strip, network, settings))
         group.wait()
         record: dict = {}
         if first:
             seconds = dict(total=round(time.time() - started, 2), network=round(timed.seconds, 2))
-            counts = files.write_maps(plan.rows, source, reading, facts, settings.layers)
+            counts = files.write_maps(plan.rows, source, reading, facts, settings.layers, here, cleaning)
             valid = int(counts[:NODATA].sum())
             if not valid:
                 logger.warning("%s: no valid pixel in it; its map is empty", path)
@@ -229,7 +279,7 @@ def map_raster(
                 raster=asdict(info),
                 weights_sha256=facts.weights_sha256,
                 classes=list(facts.classes),
-                settings=dict(asdict(settings), scale=scale, **network.execution),
+                settings=dict(asdict(settings), scale=scale, area=area and area.path, **network.execution),
                 reading=asdict(reading),
                 version=__version__,
                 **network.software,
@@ -245,29 +295,46 @@ def map_raster(
     return record
 
 
-def _key(info: RasterInfo, network: MapModel, settings: MapSettings, scale: float) -> str:
-    """Return what identifies a map: raster, weights, settings, and all else that its pixels depend on."""
+def _cleaning(info: RasterInfo, network: MapModel, settings: MapSettings) -> Cleaning:
+    """Return what cleans the mask; a DataError where the place of the raster is none."""
+    shape = info.height, info.width
+    limits = settings.min_area_m2, settings.fill_holes_m2
+    return Cleaning(PixelFrame(info), shape, network.facts.road_labels, NODATA, *limits)
+
+
+def _key(
+    info: RasterInfo, network: MapModel, settings: MapSettings, scale: float, area: RasterArea | None = None
+) -> str:
+    """Return what identifies a map: raster, weights, settings, area, and all else that its pixels depend on."""
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
     facts += [asdict(settings), scale, *network.execution.values(), asdict(network.facts.reading)]
+    if area is not None:
+        facts.append(area.digest)
     for file in source_files(info.path)[1:]:
         status = os.stat(file)
         facts += [os.path.abspath(file), status.st_size, status.st_mtime_ns]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _tiles(plan: TilePlan, strips: Sequence[int]) -> int:
-    """Return the number of tiles that strips depend on."""
-    return len({row for index in strips for row in plan.tile_rows_of(index)}) * len(plan.column_starts)
+def _tiles(plan: TilePlan, strips: Sequence[int], area: RasterArea | None) -> int:
+    """Return the number of tiles that strips depend on and that meet the area."""
+    rows = {row for index in strips for row in plan.tile_rows_of(index)}
+    if area is None:
+        return len(rows) * len(plan.column_starts)
+    places = product((plan.row_starts[row] for row in rows), plan.column_starts)
+    return sum(area.meets(*place, *plan.tile_shape) for place in places)
 
 
-def _announce(info: RasterInfo, network: MapModel, plan: TilePlan, missing: Sequence[int], disk: int) -> None:
+def _announce(
+    info: RasterInfo, network: MapModel, plan: TilePlan, missing: Sequence[int], disk: int, area: RasterArea | None
+) -> None:
     """Log what the mapping will need; the time is that of one tile, predicted as a trial."""
     tile = np.zeros((*plan.network_shape, network.facts.bands), np.uint8)
     network.predict([tile])  # the first is slower
     start = time.perf_counter()
     network.predict([tile])
-    tiles = _tiles(plan, missing)
+    tiles = _tiles(plan, missing, area)
     seconds = tiles * (time.perf_counter() - start)
     if len(missing) < len(plan.rows):
         logger.info("%s: resuming, %d of %d strips are done", info.path, len(plan.rows) - len(missing), len(plan.rows))
@@ -303,7 +370,7 @@ class _Timed:
 
 
 def _layers(strip: Strip, network: MapModel, settings: MapSettings) -> dict[str, np.ndarray]:
-    """Return labels and steps of probability and uncertainty of a strip, uint8 (h, W), `NODATA` where not valid."""
+    """Return the layers of a strip that `MapFiles.save_strip` writes."""
     facts, probability = network.facts, strip.probability
     roads = facts.road_labels
     road = np.clip(probability[roads].sum(axis=0), 0, 1)
@@ -313,6 +380,10 @@ def _layers(strip: Strip, network: MapModel, settings: MapSettings) -> dict[str,
     else:
         labels = probability.argmax(axis=0).astype(np.uint8)
     layers = dict(labels=labels, probability=np.rint(road * PROBABILITY_STEPS).astype(np.uint8))
+    if settings.cleans:
+        rest = [label for label in range(len(facts.classes)) if label not in roads]
+        road_class, other_class = (np.take(side, probability[side].argmax(axis=0)) for side in (roads, rest))
+        layers["other"] = np.where(np.isin(labels, roads), other_class, road_class).astype(np.uint8)
     if settings.uncertainty:
         layers["uncertainty"] = np.rint(entropy(road) * PROBABILITY_STEPS).astype(np.uint8)
     if strip.valid is None:

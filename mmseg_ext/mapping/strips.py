@@ -16,7 +16,7 @@ import numpy as np
 
 from ..datasets.reading import ImageReading
 from ..errors import ConfigError
-from ..geo import RasterSource
+from ..geo import RasterArea, RasterSource
 from ..tiling import blend_weights, overlapping_starts
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _BATCHES_AHEAD = 2
 
-# what was read at one place: the image, None where no pixel is valid, and the valid pixels, None where all are
-_Tile = tuple[np.ndarray | None, np.ndarray | None]
+# what was read at one place: the image, None where nothing is to be mapped, and masks of what is to be
+_Tile = tuple[np.ndarray | None, list[np.ndarray]]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -189,7 +189,7 @@ class _TileRow:
         return slice(start, start + self._plan.tile_shape[1])
 
     def hide(self, column: int, valid: np.ndarray) -> None:
-        """Mark what is not ``valid`` (h, w) in tile ``column``, at the network's resolution or the raster's."""
+        """Mark what is not ``valid`` (h, w) bool in tile ``column``, at the network's resolution or the raster's."""
         kept = self._valid[:, self._columns(column)]
         kept &= _resized(valid.astype(np.uint8), self._plan, cv2.INTER_NEAREST)[:, : kept.shape[1]] > 0
 
@@ -232,7 +232,9 @@ def _ahead(work: Callable[[_Item], _Result], items: Iterable[_Item], count: int)
             thread.shutdown(cancel_futures=True)
 
 
-def _reader(source: RasterSource, plan: TilePlan, reading: ImageReading) -> Callable[[tuple[int, int]], _Tile]:
+def _reader(
+    source: RasterSource, plan: TilePlan, reading: ImageReading, area: RasterArea | None
+) -> Callable[[tuple[int, int]], _Tile]:
     """Return a function that reads the tile at (tile row, tile column), mirrored where it reaches out of the raster."""
     path = source.info.path
     reading.select(np.empty((1, 1, source.info.bands_for(reading.bands)), np.uint8), path)
@@ -244,14 +246,18 @@ def _reader(source: RasterSource, plan: TilePlan, reading: ImageReading) -> Call
         row, column = plan.row_starts[place[0]], plan.column_starts[place[1]]
         height, width = plan.tile_shape
         inside = min(height, plan.height - row), min(width, plan.width - column)
+        outside = (0, height - inside[0]), (0, width - inside[1])
+        masks = [] if area is None else [np.pad(area.inside(row, column, *inside), outside)]
+        if masks and not masks[0].any():
+            return None, masks
         values, valid = source.read(row, column, *inside, bands=reading.bands, out_shape=out_shape)
         if inside != plan.tile_shape:
-            outside = (0, height - inside[0]), (0, width - inside[1])
             values = np.pad(values, (*outside, (0, 0)), mode="reflect")
             valid = None if valid is None else np.pad(valid, outside, mode="reflect")
-        if valid is not None and not valid.any():
-            return None, valid
-        return read.as_read(values, valid, path), valid
+        if valid is None:
+            return read.as_read(values, valid, path), masks
+        masks.append(valid)
+        return (read.as_read(values, valid, path) if valid.any() else None), masks
 
     return tile
 
@@ -264,6 +270,7 @@ def map_strips(
     batch: int = 4,
     strips: Sequence[int] | None = None,
     reading: ImageReading | None = None,
+    area: RasterArea | None = None,
 ) -> Iterator[Strip]:
     """Yield the class probabilities of a raster, strip by strip from the top.
 
@@ -274,6 +281,9 @@ def map_strips(
 
     The ``source`` is the raster, or whatever has its ``info`` and reads as it does, in one thread at a time; ``batch``
     is the tiles in one forward pass. None takes all ``strips``, and the ``reading`` that the network was trained with.
+
+    Outside an ``area`` nothing is valid, and tiles without a pixel of it are not read. Inside, the network sees what is
+    around the area too, so the probabilities are those of the whole raster.
 
     Raises:
         DataError: the raster cannot be read, or its bands or its depth do not fit.
@@ -289,14 +299,14 @@ def map_strips(
     columns = range(len(plan.column_starts))
     places = ((row, column) for row in needed for column in columns)
     sums = _TileRow(plan, len(network.facts.classes))
-    read = _reader(source, plan, reading or network.facts.reading)
+    read = _reader(source, plan, reading or network.facts.reading, area)
     with closing(_ahead(read, places, _BATCHES_AHEAD * batch)) as tiles:
         for row in needed:
             sums.move_to(plan.row_starts[row])
             images: dict[int, np.ndarray] = {}
-            for column, (image, valid) in zip(columns, islice(tiles, len(columns)), strict=True):
-                if valid is not None:
-                    sums.hide(column, valid)
+            for column, (image, masks) in zip(columns, islice(tiles, len(columns)), strict=True):
+                for mask in masks:
+                    sums.hide(column, mask)
                 if image is not None:
                     images[column] = image
                 if images and (len(images) == batch or column == columns[-1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count, product
 from typing import Any
@@ -92,17 +93,26 @@ def extract_network(
     path: str,
     settings: NetworkSettings | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    mask: str | None = None,
 ) -> RoadLayers:
     """Return the road network of a mask or a probability map.
 
     The raster at ``path``, of one band with classes or probabilities (see `RoadRaster`), is read by tiles; memory grows
-    with the length of road only. ``progress`` is called with the tiles done and the tiles in all.
+    with the length of road only. ``progress`` is called with the tiles done and the tiles in all. A ``mask`` of the
+    same pixels says what is road instead, such as one that was cleaned; the probabilities along the lines are still
+    those at ``path``.
 
     Raises:
-        DataError: the raster cannot be read, or is neither a mask nor a probability map.
+        DataError: the raster cannot be read, or is neither a mask nor a probability map; the mask has another size.
     """
     settings = settings or NetworkSettings()
-    with RoadRaster(path, settings.threshold, settings.road_values) as raster:
+    with ExitStack() as files:
+        raster = files.enter_context(RoadRaster(path, settings.threshold, settings.road_values))
+        roads = raster
+        if mask is not None:
+            roads = files.enter_context(RoadRaster(mask, settings.threshold, settings.road_values))
+            if (roads.info.height, roads.info.width) != (raster.info.height, raster.info.width):
+                raise DataError(f"{mask}: has another size than {path}; give the mask of that map")
         frame = PixelFrame(raster.info)
         shape = raster.info.height, raster.info.width
         tiles = list(product(*(range(0, size, settings.tile_px) for size in shape)))
@@ -112,7 +122,7 @@ def extract_network(
             progress(next(counter), 2 * len(tiles))
 
         def read(row: int, column: int, height: int, width: int) -> np.ndarray:
-            return raster.road(*raster.values(row, column, height, width))
+            return roads.road(*roads.values(row, column, height, width))
 
         centreline, wide = tiled_centreline(read, shape, tile_px=settings.tile_px, halo_px=settings.halo_px, done=done)
         simplify_px = 1.0 if settings.simplify is None else settings.simplify / frame.pixel_size
@@ -121,7 +131,7 @@ def extract_network(
         _measure(graph, frame)
         _leave_out(graph, settings)
         graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
-        look = _SecondLook(raster, graph, settings.tile_px)
+        look = _SecondLook(raster, roads, graph, settings.tile_px)
         areas = []
         for row, column in tiles:
             areas += look.at(row, column)
@@ -161,10 +171,10 @@ def _leave_out(graph: nx.MultiGraph, settings: NetworkSettings) -> None:
 
 
 class _SecondLook:
-    """What a second look at the raster shows, tile by tile: areas, probabilities on the lines, and cut roads."""
+    """What a second look shows, tile by tile: areas of the roads, probabilities on the lines, and cut roads."""
 
-    def __init__(self, raster: RoadRaster, graph: nx.MultiGraph, tile_px: int) -> None:
-        self._raster, self._tile_px = raster, tile_px
+    def __init__(self, raster: RoadRaster, roads: RoadRaster, graph: nx.MultiGraph, tile_px: int) -> None:
+        self._raster, self._roads, self._tile_px = raster, roads, tile_px
         keys, points = [np.empty(0, int)], [np.empty((0, 2))]
         for place, (*_, data) in enumerate(graph.edges(data=True)):
             points.append(points_at(data["line"], np.arange(0, data["length"] + 1)).round())
@@ -209,7 +219,9 @@ class _SecondLook:
         for node, tip_x, tip_y, reach in self._tips.get(number, ()):
             if self._leaves(tip_x, tip_y, reach):
                 self.cut.add(node)
-        road = self._raster.road(values, valid)
+        if self._roads is not self._raster:
+            values, valid = self._roads.values(row, column, height, width)
+        road = self._roads.road(values, valid)
         return traced_areas(road, row, column) if road.any() else []
 
     def _leaves(self, x: float, y: float, reach: float) -> bool:
