@@ -1,9 +1,12 @@
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mapping
 import numpy as np
 import pytest
+import torch
 from mapping import RepeatedRaster, write_raster
 
 from mmseg_ext.geo import read_raster
@@ -41,10 +44,20 @@ def test_a_mapping_is_measured_in_a_process_of_its_own(run_tool, tmp_path):
     assert float(head.split()[-1]) >= float(words[0].split("(")[-1]) > 0.1
 
 
+def test_slide_inference_gets_its_image_where_the_network_is(monkeypatch, capsys):
+    given, meta = [], torch.device("meta")  # stands for a GPU
+    model = SimpleNamespace(test_cfg={}, inference=lambda image, metas, rescale: given.append(image.device))
+    network = mapping.Brightness()
+    monkeypatch.setattr(network, "model", model, raising=False)
+    monkeypatch.setattr(network, "device", meta, raising=False)
+    monkeypatch.setattr(mapping.TrainedNetwork, "load", lambda *args, **options: network)
+    monkeypatch.setattr(sys, "argv", ["mapping.py", "speed", "a.pth", "a.py", "--tile", "512", "--rounds", "1"])
+    mapping.main()
+    assert set(given) == {meta} and "megapixels a minute: " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_speed_beside_slide_inference(run_tool, tiny_config, tmp_path):
-    import torch
-
     from mmseg_ext.engine import build_network, load_config
 
     weights = tmp_path / "tiny.pth"

@@ -49,6 +49,13 @@ def test_the_memory_of_a_setting_is_its_own(one_config, monkeypatch):
     assert [gib for _, _, gib in speeds.values()] == [1.5, 1.5]
 
 
+@pytest.mark.parametrize("tuned", [True, False])
+def test_convolutions_are_chosen_as_in_a_training(one_config, monkeypatch, tuned):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tuned)
+    build_training(load_config(str(one_config), {"cudnn_benchmark": tuned}), 64, 1)
+    assert torch.backends.cudnn.benchmark is tuned
+
+
 def test_cards_that_emulate_bf16_are_measured_in_fp16(one_config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     assert training.half_precision(torch.device("cuda", 0)) == "fp16"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mmseg_ext.deploy import runner as runner_module
+from mmseg_ext.deploy.choice import fast_precisions
 from mmseg_ext.deploy.onnx import OnnxRuntimeSession, TensorRTSession
 from mmseg_ext.deploy.openvino import has_bf16
 from mmseg_ext.deploy.pytorch import _CudaGraphs, has_compiler
@@ -380,12 +381,28 @@ def test_compiled_scores_are_those_of_the_network(network, images, plain, caplog
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision, most", [("fp32", 1e-2), ("bf16", 0.3), ("fp16", 0.1)])
 def test_gpu_scores_are_those_of_the_network(network, images, plain, precision, most):
-    device = torch.device("cuda")
+    device = torch.device("cuda", torch.cuda.device_count() - 1)  # not the current one, where there are several
+    if precision == "bf16" and "bf16" not in fast_precisions(device):
+        pytest.skip("this GPU only emulates bf16")
     run = make_runner(network, "torch", precision, device)
     for _ in range(2):  # recorded, then replayed
         found = run(images.to(device)).cpu()
         assert (found - plain).abs().max() < most
     assert agreement(found, plain) > 0.98
+
+
+@pytest.mark.gpu
+def test_a_recording_that_fails_on_a_gpu_gives_its_memory_back():
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    image = torch.ones(1, 3, 1024, 1024, device=device)
+    run = _CudaGraphs(lambda image: image.repeat(8, 1, 1, 1)[:1] * float(image.mean()), device)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(device)
+    for _ in range(2):
+        assert torch.equal(run(image), image)
+    assert not run.works and torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved(device) == before
 
 
 def metas(height, width, flip):

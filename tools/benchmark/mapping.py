@@ -133,7 +133,7 @@ def measure_speed(args: argparse.Namespace) -> None:
         with RasterSource(path) as source, torch.no_grad():
             plan = TilePlan(height, width, args.tile, args.overlap, stride=network.facts.stride)
             image = network.facts.normalized(source.read(0, 0, height, width)[0], path)
-            whole = torch.from_numpy(image).permute(2, 0, 1)[None]
+            whole = torch.from_numpy(image).permute(2, 0, 1)[None].to(network.device)
             meta = [dict(ori_shape=(height, width, 3), img_shape=(height, width, 3), flip=False)]
 
             def ours() -> tuple[float, float]:

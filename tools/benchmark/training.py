@@ -89,6 +89,7 @@ def build_training(cfg: Config, crop_px: int | None = None, batch: int | None = 
     if batch is not None:
         cfg.merge_from_dict({"data.samples_per_gpu": batch, "data.train_dataloader.samples_per_gpu": batch})
     images = batch_settings(cfg)["samples_per_gpu"]
+    torch.backends.cudnn.benchmark = bool(cfg.get("cudnn_benchmark"))  # as `train` has it
     with config_mistakes(cfg):
         precision = choose_precision(cfg.get("precision", "fp32"), process.device)
         root = next(part_settings(cfg.data.train)).get("data_root") or ""
