@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,11 +23,14 @@ pyogrio = LazyModule("pyogrio", "geo", _PURPOSE)
 features = LazyModule("rasterio.features", "geo", _PURPOSE)
 _gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
 
+NO_LINES = "{}: has no lines; give road lines, such as those of tools/extract_network.py"
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 _NAMED_FEATURES = 5
 _AROUND = 0.05  # of an extent
 _PARTS = 100  # of the diagonal of an extent: a straight line is a curve on another map
 _LOOK_PX = 1024
+_KEPT_CHARACTERS = 10  # of the name of a field in a Shapefile
+_UNDEFINED = ("Undefined Cartesian SRS", "Undefined geographic SRS")  # how a GeoPackage says that there is none
 logger = logging.getLogger(__name__)
 
 
@@ -38,21 +41,19 @@ class FileLines(NamedTuple):
     crs: str | None
 
 
-def read_lines(path: str) -> FileLines:
-    """Return the (Multi)LineStrings of a vector file (GeoJSON, GeoPackage, Shapefile, ...); others are skipped.
+def read_lines(source: str) -> FileLines:
+    """Return the lines of a vector file (GeoJSON, GeoPackage, Shapefile, ...), read as by `read_layer`.
+
+    The layer is that of `lines_layer`; areas in it are skipped.
 
     Raises:
-        DataError: missing or unreadable.
+        DataError: as of `read_layer`, or areas but no lines in it.
     """
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: no such file")
-    try:
-        meta, _, geometries, _ = pyogrio.raw.read(path, columns=[], force_2d=True)
-    except (RuntimeError, ValueError):
-        raise DataError(f"{path}: cannot be read as vector data; replace it or take it out") from None
-    parts = shapely.get_parts(shapely.from_wkb([one for one in geometries if one is not None]))
-    lines = [shapely.get_coordinates(part) for part in parts if part.geom_type == "LineString" and not part.is_empty]
-    return FileLines(lines, meta["crs"])
+    path, chosen = file_and_layer(source)
+    layer = _read(source, path, lines_layer(source, chosen, layers_of(path)), ())
+    if len(layer.shapes) and not layer.are_lines.any():
+        raise DataError(NO_LINES.format(source))
+    return FileLines([shapely.get_coordinates(line) for line in layer.shapes[layer.are_lines]], layer.crs)
 
 
 @dataclass(frozen=True)
@@ -82,28 +83,56 @@ class VectorLayer:
 def read_layer(source: str, fields: Sequence[str] = ()) -> VectorLayer:
     """Return the lines and polygons of a layer, ``file`` or ``file:layer``, with some ``fields``; points are skipped.
 
-    Invalid geometries are repaired, or left out where nothing remains of them; the log names both.
+    Curves become lines with a vertex every four degrees. Invalid geometries are repaired, or left out where nothing
+    remains of them; the log names both. A field may have the name that a Shapefile leaves of it, see `field_of`.
 
     Raises:
         DataError: missing or unreadable, no such layer or field, several layers and none chosen, or a coordinate
             reference system of degrees for what are none.
     """
-    path, layer = file_and_layer(source)
+    path, chosen = file_and_layer(source)
+    return _read(source, path, one_layer(source, chosen, layers_of(path)), fields)
+
+
+def _read(source: str, path: str, layer: str, fields: Sequence[str]) -> VectorLayer:
     try:
-        layer = one_layer(source, layer, pyogrio.list_layers(path))
         known = pyogrio.read_info(path, layer=layer)["fields"]
-        for name in fields:
-            if name not in known:
+        stored = {name: field_of(name, known) for name in fields}
+        for name, own in stored.items():
+            if own is None:
                 raise DataError(f"{source}: has no field {name}; it has {', '.join(known) or 'none'}")
         meta, fids, raw, values = pyogrio.raw.read(
-            path, layer=layer, columns=list(fields), force_2d=True, return_fids=True
+            path, layer=layer, columns=list(stored.values()), force_2d=True, return_fids=True
         )
     except (RuntimeError, ValueError):
-        raise DataError(f"{source}: cannot be read as vector data; replace it or take it out") from None
+        raise unreadable(source) from None
     shapes, index = valid_parts(source, shapely.from_wkb(raw, on_invalid="fix"), fids)
-    check_degrees(source, shapes, meta["crs"])
-    columns = {name: column[index] for name, column in zip(meta["fields"], values, strict=True)}
-    return VectorLayer(source, shapes, meta["crs"], columns, fids[index])
+    crs = meta["crs"] if states_crs(meta["crs"]) else None
+    check_degrees(source, shapes, crs)
+    columns = dict(zip(meta["fields"], values, strict=True))
+    return VectorLayer(source, shapes, crs, {name: columns[own][index] for name, own in stored.items()}, fids[index])
+
+
+def unreadable(source: str) -> DataError:
+    """Return what to raise where no vectors can be read."""
+    return DataError(f"{source}: cannot be read as vector data; replace it or take it out")
+
+
+def states_crs(crs: Any) -> bool:
+    """Return whether a file says in which coordinate reference system it is; in a GeoPackage it may be undefined."""
+    return crs is not None and not any(name in str(crs) for name in _UNDEFINED)
+
+
+def field_of(name: str, fields: Iterable[str]) -> str | None:
+    """Return the one of ``fields`` with this ``name``, or with the 10 characters of it that a Shapefile keeps, or None.
+
+    Of names that begin alike, it renames one to end in ``_1``; these cannot be told apart.
+    """
+    known = set(fields)
+    cut = name[:_KEPT_CHARACTERS]
+    if name in known:
+        return name
+    return cut if cut in known and f"{cut[:-2]}_1" not in known else None
 
 
 def read_areas(source: str) -> VectorLayer:
@@ -150,6 +179,22 @@ def file_and_layer(source: str) -> tuple[str, str | None]:
     return path, layer
 
 
+def layers_of(path: str) -> list[tuple[str, str | None]]:
+    """Return the names of a file's layers and the kinds of their geometries, None without; curves count as lines."""
+    try:
+        return [(name, kind) for name, kind in pyogrio.list_layers(path)]
+    except (RuntimeError, ValueError):
+        raise unreadable(path) from None
+
+
+def lines_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str | None]]) -> str:
+    """Return the layer that is chosen, else the layer ``edges``, else the only one of lines; errors as `one_layer`."""
+    if chosen is None:
+        chosen = "edges" if "edges" in [name for name, _ in layers] else None
+        layers = [(name, kind) for name, kind in layers if "Polygon" not in (kind or "")] or layers
+    return one_layer(source, chosen, layers)
+
+
 def one_layer(source: str, chosen: str | None, layers: Sequence[tuple[str, str | None]]) -> str:
     """Return the layer of ``layers``, (name, kind of geometry), that is chosen or the only one of lines or polygons.
 
@@ -174,8 +219,9 @@ def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.n
     """Return the lines and polygons that ``shapes`` (N,) are made of, repaired, and which shape each is of.
 
     The log names by their ``fids`` (N,) in the ``source`` those that are repaired, and those of which nothing is left.
-    Broken ones are replaced in ``shapes``.
     """
+    count = len(shapes)
+    shapes, owner = _out_of_collections(shapes)
     dimension = shapely.get_dimensions(shapes)
     finite = np.isfinite(shapely.bounds(shapes)).all(axis=1)
     broken = finite & ~shapely.is_valid(shapes)
@@ -183,16 +229,39 @@ def valid_parts(source: str, shapes: np.ndarray, fids: np.ndarray) -> tuple[np.n
     parts, index = shapely.get_parts(shapes, return_index=True)
     kept = (shapely.get_dimensions(parts) == dimension[index]) & ~shapely.is_empty(parts) & finite[index]
     parts, index = parts[kept & (dimension[index] > 0)], index[kept & (dimension[index] > 0)]
-    left = np.isin(np.arange(len(shapes)), index)
+    index = owner[index]
+    left, repaired = (np.isin(np.arange(count), which) for which in (index, owner[broken]))
     for which, words in (
-        (broken & left, "invalid geometries are repaired"),
-        (~left, "geometries are left out, they are empty, points or damaged"),
+        (repaired & left, "invalid geometries are repaired"),
+        (~left, "geometries are left out, they are empty, points, damaged or of an unreadable kind"),
     ):
         if which.any():
             named = ", ".join(map(str, fids[which][:_NAMED_FEATURES]))
             more = ", ..." if which.sum() > _NAMED_FEATURES else ""
             logger.warning("%s: %d %s (features %s%s)", source, which.sum(), words, named, more)
     return parts, index
+
+
+def _out_of_collections(shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``shapes`` (N,) with what GeometryCollections hold in their place, and which shape each is (of).
+
+    One that holds a curve, which shapely cannot take apart, is empty.
+    """
+    owner = np.arange(len(shapes))
+    while (collections := shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION).any():
+        parts = [
+            _parts(shape) if collection else [shape] for shape, collection in zip(shapes, collections, strict=True)
+        ]
+        owner = np.repeat(owner, [len(some) for some in parts])
+        shapes = np.array([part for some in parts for part in some], object)
+    return shapes.copy(), owner
+
+
+def _parts(collection: Any) -> Sequence:
+    try:
+        return shapely.get_parts(collection)
+    except NotImplementedError:
+        return []
 
 
 def outline(raster: RasterInfo, crs: str | None) -> Any:

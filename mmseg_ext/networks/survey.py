@@ -14,7 +14,19 @@ import shapely
 
 from ..errors import DataError, lazy_import
 from ..geo import check_same_ground, metric_of, same_map
-from ..geo.vector import check_areas, check_degrees, file_and_layer, one_layer, valid_parts
+from ..geo.vector import (
+    NO_LINES,
+    check_areas,
+    check_degrees,
+    field_of,
+    file_and_layer,
+    layers_of,
+    lines_layer,
+    one_layer,
+    states_crs,
+    unreadable,
+    valid_parts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +51,8 @@ class Survey:
 
         A column that is not numeric is a DataError.
         """
-        column = next((column for column in (f"{name}_m", f"{name}_px") if column in self.edges), None)
+        stored = (field_of(f"{name}_{unit}", self.edges.columns) for unit in ("m", "px"))
+        column = next(filter(None, stored), None)
         if column is None:
             return np.full(len(self.edges), np.nan)
         try:
@@ -52,9 +65,9 @@ class Survey:
 def read_survey(source: str) -> Survey:
     """Return the lines of a vector file, each part a row, with its columns, and the surface that belongs to them.
 
-    Lines are the layer ``edges``, else the only layer of lines; points and areas in it are skipped. The surface is the
-    layer ``surface`` beside ``edges``, or the file ``NAME_surface`` beside ``NAME_edges``. Invalid geometries are
-    repaired, or left out where nothing remains of them; the log names both. ``source`` is a GeoPackage, GeoJSON,
+    The layer is that of `lines_layer`; points and areas in it are skipped, curves are as in `read_layer`. The surface
+    is the layer ``surface`` beside ``edges``, or the file ``NAME_surface`` beside ``NAME_edges``. Invalid geometries
+    are repaired, or left out where nothing remains of them; the log names both. ``source`` is a GeoPackage, GeoJSON,
     GeoParquet or any other vector file; ``file:layer`` for another layer.
 
     Raises:
@@ -62,18 +75,14 @@ def read_survey(source: str) -> Survey:
     """
     path, chosen = file_and_layer(source)
     layers = _layers(path)
-    names = [name for name, _ in layers]
-    if chosen is None:
-        chosen = "edges" if "edges" in names else None
-        layers = [(name, kind) for name, kind in layers if "Polygon" not in (kind or "")] or layers
-    layer = one_layer(source, chosen, layers)
+    layer = lines_layer(source, chosen, layers)
     table = _table(source, path, layer)
     edges = table[table.geom_type == "LineString"].reset_index(drop=True)
     if len(table) and not len(edges):
-        raise DataError(f"{source}: has no lines; give road lines, such as those of tools/extract_network.py")
+        raise DataError(NO_LINES.format(source))
     stem, suffix = os.path.splitext(path)
     beside = f"{stem.removesuffix('_edges')}_surface{suffix}"
-    if layer == "edges" and "surface" in names:
+    if layer == "edges" and "surface" in dict(layers):
         surface = _table(f"{path}:surface", path, "surface")
     elif stem.endswith("_edges") and os.path.isfile(beside):
         surface = _table(beside, beside, one_layer(beside, None, _layers(beside)))
@@ -98,10 +107,7 @@ def _layers(path: str) -> Sequence[tuple[str, str | None]]:
     """Return the names of a file's layers and the kinds of their geometries."""
     if path.endswith(".parquet"):
         return [(os.path.basename(path).removesuffix(".parquet"), "Unknown")]
-    try:
-        return [(name, kind) for name, kind in pyogrio.list_layers(path)]
-    except (RuntimeError, ValueError):
-        raise DataError(f"{path}: cannot be read as vector data; give another file") from None
+    return layers_of(path)
 
 
 def _table(source: str, path: str, layer: str) -> gpd.GeoDataFrame:
@@ -114,10 +120,10 @@ def _table(source: str, path: str, layer: str) -> gpd.GeoDataFrame:
             table = pyogrio.read_dataframe(path, layer=layer, fid_as_index=True, on_invalid="fix")
         shapes = shapely.force_2d(table.geometry.to_numpy())
     except (RuntimeError, ValueError, AttributeError, shapely.errors.ShapelyError):
-        raise DataError(f"{source}: cannot be read as vector data; give another file") from None
+        raise unreadable(source) from None
     parts, index = valid_parts(source, shapes, table.index.to_numpy())
     columns = table.drop(columns=table.geometry.name).iloc[index].reset_index(drop=True)
-    return gpd.GeoDataFrame(columns, geometry=parts, crs=table.crs)
+    return gpd.GeoDataFrame(columns, geometry=parts, crs=table.crs if states_crs(table.crs) else None)
 
 
 class SurveyFrame:

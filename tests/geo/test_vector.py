@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pyogrio
@@ -7,6 +9,8 @@ import shapely
 
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import RasterInfo, burn_lines, metric_crs, read_layer, read_lines, reprojected
+from mmseg_ext.geo.vector import field_of, file_and_layer, layers_of, lines_layer
+from mmseg_ext.networks import read_area, read_survey
 
 GRID = RasterInfo("x.tif", 60, 80, 3, "uint8", crs="EPSG:32612", transform=(0.5, 0, 500_000, 0, -0.5, 4_000_000))
 
@@ -39,7 +43,8 @@ def test_a_line_becomes_the_pixels_within_half_its_width(tmp_path):
 
 
 def test_other_geometries_and_no_lines_are_no_road(tmp_path):
-    assert not burn_lines(write(tmp_path / "a", (500_010.0, 3_999_990.0), kind="Point"), GRID, 6).any()
+    with pytest.raises(DataError, match="a: has no layer of lines or polygons; replace it"):
+        burn_lines(write(tmp_path / "a", (500_010.0, 3_999_990.0), kind="Point"), GRID, 6)
     assert not burn_lines(write(tmp_path / "b"), GRID, 6).any()
 
 
@@ -150,7 +155,10 @@ def test_invalid_shapes_are_repaired_or_left_out_and_named(tmp_path, caplog):
     assert areas == {1: 2, 2: 9, 3: 16}  # two triangles of 1; the spike holds no area
     assert shapely.is_valid(found.shapes).all()
     assert "r.gpkg: 2 invalid geometries are repaired (features 1, 3)" in caplog.text
-    assert "r.gpkg: 2 geometries are left out, they are empty, points or damaged (features 4, 5)" in caplog.text
+    assert (
+        "r.gpkg: 2 geometries are left out, they are empty, points, damaged or of an unreadable kind (features 4, 5)"
+        in caplog.text
+    )
 
 
 def test_one_layer_is_chosen_by_its_name(tmp_path):
@@ -165,6 +173,128 @@ def test_one_layer_is_chosen_by_its_name(tmp_path):
         read_layer(f"{path}:roads")
     with pytest.raises(DataError, match="x.gpkg:roads: no such file"):
         read_layer(str(tmp_path / "x.gpkg:roads"))
+
+
+LINE, BEND = "(0 0, 100 0)", "(100 0, 150 50, 200 0)"  # half a circle
+DISC = "CIRCULARSTRING (0 0, 50 50, 100 0, 50 -50, 0 0)"
+SQUARE = "((300 0, 300 10, 310 10, 310 0, 300 0))"
+HALF, WHOLE = 50 * np.pi, 2500 * np.pi
+GEOMETRIES = {  # lengths of lines, areas
+    f"LINESTRING {LINE}": ([100], []),
+    "LINESTRING Z (0 0 5, 100 0 9)": ([100], []),
+    "LINESTRING M (0 0 5, 100 0 9)": ([100], []),
+    "LINESTRING ZM (0 0 5 1, 100 0 9 2)": ([100], []),
+    f"CIRCULARSTRING {BEND}": ([HALF], []),
+    f"COMPOUNDCURVE ({LINE}, CIRCULARSTRING {BEND})": ([100 + HALF], []),
+    "COMPOUNDCURVE Z ((0 0 1, 100 0 2), CIRCULARSTRING Z (100 0 2, 150 50 3, 200 0 4))": ([100 + HALF], []),
+    f"MULTICURVE ({LINE}, CIRCULARSTRING {BEND}, COMPOUNDCURVE ({LINE}))": ([100, HALF, 100], []),
+    f"CURVEPOLYGON ({DISC})": ([], [WHOLE]),
+    f"CURVEPOLYGON ({DISC}, (40 0, 40 10, 50 10, 50 0, 40 0))": ([], [WHOLE - 100]),
+    f"MULTISURFACE (CURVEPOLYGON ({DISC}), {SQUARE})": ([], [WHOLE, 100]),
+    f"GEOMETRYCOLLECTION (POINT (0 0), LINESTRING {LINE})": ([100], []),
+    f"GEOMETRYCOLLECTION (GEOMETRYCOLLECTION (MULTILINESTRING ({LINE}, {LINE})), POINT (0 0))": ([100, 100], []),
+    f"GEOMETRYCOLLECTION (LINESTRING {LINE}, POLYGON {SQUARE})": ([100], [100]),
+    f"GEOMETRYCOLLECTION (LINESTRING {LINE}, MULTIPOLYGON ({SQUARE}))": ([100], [100]),
+}
+UNREAD = [
+    "", "LINESTRING EMPTY", "POLYGON EMPTY", "GEOMETRYCOLLECTION EMPTY", "POINT (0 0)", "MULTIPOINT (0 0, 1 1)",
+    f"GEOMETRYCOLLECTION (CIRCULARSTRING {BEND})", f"TIN ({SQUARE})", f"POLYHEDRALSURFACE ({SQUARE})",
+]  # fmt: skip
+
+
+def of_texts(folder, *texts, kind=None):
+    """Return a vector file with a geometry for each of ``texts``, well-known text, and a field ``n`` that counts."""
+    rows = [f'{i};"{text}"' for i, text in enumerate(texts)]
+    (folder / "a.csv").write_text("\n".join(["n;WKT", *rows]) + "\n")
+    kind = f"<GeometryType>{kind}</GeometryType>" if kind else ""
+    (folder / "a.vrt").write_text(
+        f'<OGRVRTDataSource><OGRVRTLayer name="a"><SrcDataSource relativeToVRT="1">a.csv</SrcDataSource>{kind}'
+        '<LayerSRS>EPSG:32612</LayerSRS><GeometryField encoding="WKT" field="WKT"/><Field name="n" type="Integer"/>'
+        "</OGRVRTLayer></OGRVRTDataSource>"
+    )
+    return str(folder / "a.vrt")
+
+
+@pytest.mark.parametrize("text", GEOMETRIES)
+def test_geometries_of_every_kind_are_lines_and_areas_to_every_reader(tmp_path, text):
+    lengths, areas = GEOMETRIES[text]
+    path = of_texts(tmp_path, text)
+    layer = read_layer(path, ["n"])
+    shapes = layer.shapes
+    assert set(shapely.get_type_id(shapes)) <= {1, 3} and not shapely.has_z(shapes).any()
+    assert shapes[layer.are_lines].tolist() == [shape for shape in shapes if shape.length and not shape.area]
+    assert shapely.length(shapes[layer.are_lines]) == pytest.approx(lengths, rel=1e-3)
+    assert shapely.area(shapes[~layer.are_lines]) == pytest.approx(areas, rel=3e-3)
+    assert len(layer.fields["n"]) == len(layer.fids) == len(shapes)
+    if lengths:
+        assert [shapely.LineString(line).length for line in read_lines(path).lines] == pytest.approx(lengths, rel=1e-3)
+        assert read_survey(path).edges.length.tolist() == pytest.approx(lengths, rel=1e-3)
+    else:
+        for read in (read_lines, read_survey):
+            with pytest.raises(DataError, match="a.vrt: has no lines; give road lines"):
+                read(path)
+    if lengths:
+        with pytest.raises(DataError, match="a.vrt: areas are polygons, it has lines; give another"):
+            read_area(path)
+    else:
+        assert read_area(path).area.tolist() == pytest.approx(areas, rel=3e-3)
+
+
+@pytest.mark.parametrize("text", UNREAD)
+def test_geometries_that_are_none_are_named_by_every_reader(tmp_path, text, caplog):
+    path = of_texts(tmp_path, f"LINESTRING {LINE}", text, f"LINESTRING {LINE}")
+    layer = read_layer(path, ["n"])
+    assert layer.fields["n"].tolist() == [0, 2] and layer.fids.tolist() == [1, 3]
+    assert len(read_lines(path).lines) == 2 and read_survey(path).edges["n"].tolist() == [0, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: 1 geometries are left out, they are empty, points, damaged or of an unreadable kind (features 2)"
+    ] * 3
+    of_texts(tmp_path, text)
+    with pytest.raises(DataError, match="a.vrt: areas are polygons, it has none"):
+        read_area(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [("wkbCompoundCurve", 1), ("wkbMultiCurve", 1), ("wkbCurvePolygon", 0), ("wkbMultiSurface", 0)],
+)
+def test_layers_of_curves_are_layers_of_lines_or_areas(tmp_path, kind, lines):
+    path = of_texts(tmp_path, kind=kind)
+    ((name, found),) = layers_of(path)
+    others = [("areas", "Polygon")] if lines else [("lines", "LineString")]
+    assert lines_layer(path, None, [(name, found), *others]) == ("a" if lines else "lines")
+
+
+def test_the_layer_of_edges_is_that_of_the_lines(tmp_path):
+    path = layer(tmp_path / "r.gpkg", [shapely.box(0, 0, 1, 1)], "surface")
+    layer(path, [shapely.Point(0, 0)], "nodes", append=True)
+    layer(path, [shapely.LineString([(0, 0), (3, 4)])], "edges", append=True)
+    layer(path, [shapely.LineString([(0, 0), (9, 9)])], "grades", append=True)
+    assert [line.tolist() for line in read_lines(path).lines] == [[[0, 0], [3, 4]]]
+    assert read_survey(path).edges.length.tolist() == [5]
+    assert len(read_lines(f"{path}:grades").lines) == 1 and file_and_layer(f"{path}:grades") == (path, "grades")
+
+
+def test_a_geopackage_may_say_that_its_map_is_undefined(tmp_path):
+    path = layer(tmp_path / "r.gpkg", [shapely.LineString([(5000, 0), (5003, 4)])])
+    for number in (-1, 0):
+        with closing(sqlite3.connect(path)) as file, file:
+            for table in ("gpkg_contents", "gpkg_geometry_columns"):
+                file.execute(f"UPDATE {table} SET srs_id = {number}")
+        assert "Undefined" in pyogrio.read_info(path)["crs"]
+        assert read_layer(path).crs is None and read_lines(path).crs is None and read_survey(path).edges.crs is None
+
+
+def test_a_field_is_found_by_what_a_shapefile_leaves_of_its_name(tmp_path):
+    with pytest.warns(RuntimeWarning, match="Normalized/laundered field name: 'width_median_m' to 'width_medi'"):
+        path = layer(tmp_path / "r.shp", [shapely.box(0, 0, 1, 1)], width_median_m=[4.5], kind=[2.0])
+    found = read_layer(path, ["width_median_m", "kind"]).fields
+    assert {name: values.tolist() for name, values in found.items()} == {"width_median_m": [4.5], "kind": [2]}
+    assert field_of("width_medi", ["width_medi"]) == "width_medi"
+    assert field_of("width_median_m", ["width_medi", "width_median_m"]) == "width_median_m"
+    assert field_of("width", ["width_medi"]) is None
+    twins = ["cross_fall", "cross_fa_1"]  # cross_fall_percent and cross_fall_exceeded
+    assert field_of("cross_fall_exceeded", twins) is None and field_of("cross_fall", twins) == "cross_fall"
 
 
 def test_metres_that_are_said_to_be_degrees_are_refused(tmp_path):

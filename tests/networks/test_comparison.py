@@ -1,5 +1,6 @@
 """Two surveys of a road network: planted changes are found with their lengths, and nothing else."""
 
+import warnings
 from dataclasses import replace
 
 import geopandas as gpd
@@ -22,6 +23,7 @@ from mmseg_ext.networks import (
 
 SIZE_PX, GSD_M = 1400, 0.5
 ORIGIN = np.array([500_000, 4_000_000])
+WIDTHS = "width_median_m", "width_p10_m", "width_p90_m"
 
 
 @pytest.fixture
@@ -225,6 +227,26 @@ GRID = 'LOCAL_CS["pit grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["North
 WITH_DATUM = GRID.replace("UNIT", 'LOCAL_DATUM["pit",32767],UNIT')
 
 
+def test_a_shapefile_keeps_the_widths_and_the_surface(raster, crossing, tmp_path):
+    layers = extract_network(raster(crossing))
+    wider = layers.edges.assign(**{name: layers.edges[name] * 2 for name in WIDTHS})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are cut
+        for name, table in (("old", layers.edges), ("old_edges", layers.edges), ("new", wider)):
+            table.to_file(tmp_path / f"{name}.shp")
+        layers.surface.to_file(tmp_path / "old_surface.shp")
+    old, new = (read_survey(str(tmp_path / f"{name}.shp")) for name in ("old", "new"))
+    assert "width_medi" in old.edges
+    for name in WIDTHS:
+        assert old.widths(name.removesuffix("_m")) == pytest.approx(layers.edges[name].tolist())
+    changes = compare_networks(old, new).changes
+    expected = compare_networks(Survey(layers.edges), Survey(wider)).changes
+    assert len(changes) and set(changes["kind"]) == {"widened"}
+    for name in ("length_m", "width_old_m", "width_new_m"):
+        assert changes[name].tolist() == pytest.approx(expected[name].tolist())
+    assert read_survey(str(tmp_path / "old_edges.shp")).surface.area.sum() == pytest.approx(crossing.sum() / 4)
+
+
 @pytest.mark.parametrize("other", [GRID, WITH_DATUM])
 def test_surveys_on_one_local_grid_are_compared_in_metres(other):
     longer = [(0, 0), (1000, 0)], [(0, 0), (0, 1000)]  # feet
@@ -364,7 +386,8 @@ def test_lines_without_length_are_named(tmp_path, caplog):
     edges = read_survey(path).edges
     assert [line.length for line in edges.geometry] == [9, 9] and not edges.has_z.any()
     assert (
-        "lines.gpkg: 4 geometries are left out, they are empty, points or damaged (features 1, 3, 4, 5)" in caplog.text
+        "4 geometries are left out, they are empty, points, damaged or of an unreadable kind (features 1, 3, 4, 5)"
+        in caplog.text
     )
 
 

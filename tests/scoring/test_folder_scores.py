@@ -298,10 +298,11 @@ def test_lines_join_where_one_ends_on_another_and_far_ones_are_refused(tmp_path)
 def test_lines_that_are_nowhere_are_named(tmp_path):
     lines(tmp_path / "p" / "a.gpkg", [(500_000, 5_000_000), (500_200, 5_000_000)], crs="EPSG:4326")
     lines(tmp_path / "t" / "a.gpkg")
-    with pytest.raises(DataError, match=r"p/a.gpkg: lies around 500000 5e\+06, which is nowhere in EPSG:4326"):
+    with pytest.raises(DataError, match=r"p/a.gpkg: is said to be in degrees .EPSG:4326. but reaches to 5000000"):
         score(tmp_path / "p", tmp_path / "t")
+    lines(tmp_path / "p" / "a.gpkg", [(10, 50), (10.001, 50)], crs="EPSG:4326")
     lines(tmp_path / "t" / "a.gpkg", [(500_000, 5_000_000), (500_200, 5_000_000)], crs="EPSG:4326")
-    with pytest.raises(DataError, match=r"t/a.gpkg: lies around"):
+    with pytest.raises(DataError, match=r"t/a.gpkg: is said to be in degrees"):
         score(tmp_path / "p", tmp_path / "t")
 
 
