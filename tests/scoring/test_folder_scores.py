@@ -6,6 +6,8 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mmseg_ext.datasets.reading import ImageReading
@@ -21,6 +23,7 @@ from mmseg_ext.scoring import (
     write_report,
     write_scores,
 )
+from mmseg_ext.scoring.folder_scores import FilePair, read_masks
 from mmseg_ext.scoring.results import image_values
 
 UTM = "EPSG:32632"
@@ -110,6 +113,37 @@ def test_integers_are_probabilities_by_their_scale_and_offset_and_nodata_is_no_r
     assert image_values(found) == pytest.approx(image_values(floats), abs=5e-4, nan_ok=True)
     # rows 47 to 56 against 45 to 54, and what lies at no data is missed
     assert image_values(found)["IoU"] == pytest.approx((800 - 60) / 1200)
+
+
+@given(data=st.data(), dtype=st.sampled_from(["uint8", "uint16", "int16", "int32", "float32", "float64"]))
+@settings(max_examples=40, deadline=None)
+def test_probabilities_of_any_type_scale_offset_nodata_and_mask_are_what_the_file_says(tmp_path_factory, data, dtype):
+    folder = tmp_path_factory.mktemp("any")
+    whole = np.issubdtype(dtype, np.integer)
+    steps = data.draw(st.integers(50, 250)) if whole else 1
+    scale = data.draw(st.sampled_from([1, -1])) / steps
+    offset = 0.0 if scale > 0 else 1.0
+    if whole and np.iinfo(dtype).min < 0 and data.draw(st.booleans()):
+        offset += 50 * scale
+    chance = np.array(data.draw(st.lists(st.integers(0, steps), min_size=6, max_size=6)), float).reshape(2, 3) / steps
+    stored = np.array((chance - offset) / scale)
+    stored = (stored.round() if whole else stored).astype(dtype)
+    valid = np.array(data.draw(st.lists(st.booleans(), min_size=6, max_size=6))).reshape(2, 3)
+    by = data.draw(st.sampled_from(["nothing", "nodata", "mask"]))
+    nodata = 255 if dtype == "uint8" else np.iinfo(dtype).max if whole else float("nan")
+    if by == "nodata":
+        stored[~valid] = nodata
+    path = str(folder / "a.tif")
+    with rasterio.open(path, "w", "GTiff", 3, 2, 1, dtype=dtype, nodata=nodata if by == "nodata" else None) as raster:
+        raster.write(stored, 1)
+        raster.scales, raster.offsets = (scale,), (offset,)
+        if by == "mask":
+            raster.write_mask(valid)
+    save(folder / "t.png", [[0, 255, 0], [255, 0, 255]])
+    pair = FilePair("a", path, str(folder / "t.png"))
+    found = read_masks(pair, (False, False), ScoringSettings(), probability=False)
+    wanted = chance if by == "nothing" else np.where(valid, chance, 0)
+    np.testing.assert_allclose(found.probability, wanted, atol=1e-6)
 
 
 def test_a_map_of_our_own_scores_the_same_as_classes_and_as_probabilities(tmp_path):
