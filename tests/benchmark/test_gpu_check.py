@@ -159,6 +159,9 @@ def test_an_old_driver_is_named(check, monkeypatch):
     found["why"] = "The NVIDIA driver on your system is too old"
     with pytest.raises(FailedError, match=r"is too old; its CUDA needs driver 580 or newer.*RTX 5000, 470.1"):
         gpu_check.machine(check)
+    cards = ""  # there is no nvidia-smi in a container
+    with pytest.raises(FailedError, match=r"is too old; its CUDA needs driver 580 or newer.*no nvidia-smi"):
+        gpu_check.machine(check)
     found |= dict(gpus=2, native_bf16=False, nccl="2.28")
     assert gpu_check.machine(check).endswith("torch 2.11.0 for CUDA 13.0, NCCL 2.28; 2 GPU(s)")
     assert (check.gpus, check.half, check.ranks) == (2, "fp16", 2)
