@@ -20,9 +20,10 @@ def check(tmp_path):
 
 
 def rows(check):
-    lines = (check.out / "gpu_check.md").read_text().splitlines()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return {cells[0]: cells[1:2] + cells[3:] for cells in table[2:]}
+    page = (check.out / "gpu_check.md").read_text()
+    lines = page[page.index("| part |") :].split("\n\n")[0].splitlines()[2:]  # other tables may follow
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {cells[0]: cells[1:2] + cells[3:] for cells in table}
 
 
 def raises(error):

@@ -329,7 +329,7 @@ def backend(check: Check, name: str) -> str:
     precision = "fp32"
     if check.gpus and name != "plain":
         precision = "fp16" if name == "onnxruntime" else check.half
-    limit = 180 if check.gpus and name != "compile" else 400
+    limit = 180 if check.gpus and name != "compile" else 500
     options = ["--backend", name, "--precision", precision, "--batch", 1]  # compile compiles for one shape only
     try:
         found = mapped(check, name, *options, seconds=limit)
