@@ -180,16 +180,20 @@ def _runners(network: nn.Module, candidates: Sequence[tuple[str, str]], image: T
 
     Each has seen the ``image``: what compiles does so then, and fails then.
     """
-    runners = {}
+    runners, full = {}, ""
     for backend, precision in candidates:
         try:
             run = make_runner(network, backend, precision, image.device)
             _seconds(run, image)
             runners[f"{backend} {precision}"] = run
         except Exception as error:  # an optional package may fail in any way; the others still run
-            if backend == "torch":
+            if isinstance(error, torch.OutOfMemoryError):  # another precision may fit
+                full = str(error)
+            elif backend == "torch":
                 raise
             logger.warning("%s %s does not run here: %s", backend, precision, str(error).split("\n")[0])
+    if not runners:
+        raise torch.OutOfMemoryError(full)
     return runners
 
 

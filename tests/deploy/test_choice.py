@@ -81,6 +81,23 @@ def test_what_fails_at_its_first_image_is_left_out(network, folder, made, monkey
         choose_backend(network, (1, 3, 96, 64), ("fp32", "bf16"))
 
 
+def test_what_does_not_fit_into_the_gpu_is_left_out(network, folder, made, monkeypatch):
+    make = choice_module.make_runner
+
+    def full(network, backend, precision, device):
+        if (backend, precision) in large:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(network, backend, precision, device)
+
+    monkeypatch.setattr(choice_module, "make_runner", full)
+    large = [("torch", "fp32"), ("openvino", "fp32")]
+    found = choose_backend(network, (1, 3, 64, 64), ("fp32", "bf16"))
+    assert list(found.seconds) == ["openvino bf16", "torch bf16"]
+    large += [("torch", "bf16"), ("openvino", "bf16")]
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+        choose_backend(network, (1, 3, 96, 64), ("fp32", "bf16"))
+
+
 def test_it_is_measured_once(network, folder, made, caplog):
     caplog.set_level("INFO")
     first = choose_backend(network, (1, 3, 50, 64))

@@ -183,8 +183,8 @@ def machine(check: Check) -> str:
     except (OSError, subprocess.SubprocessError):
         cards = []
     found = json.loads(check.run(sys.executable, "-W", "ignore", "-c", _TORCH, seconds=120).splitlines()[-1])
-    said = f"{'; '.join(cards) or 'no NVIDIA driver'}; torch {found['torch']} for CUDA {found['built_for']}"
-    if cards and not found["gpus"]:
+    said = f"{'; '.join(cards) or 'no nvidia-smi'}; torch {found['torch']} for CUDA {found['built_for']}"
+    if not found["gpus"] and (cards or "why" in found):
         needed = DRIVERS.get(str(found["built_for"]).split(".")[0], "newer")
         why = found.get("why", "torch sees no GPU")
         raise FailedError(f"{why}; its CUDA needs driver {needed} or newer, or a torch for yours ({said})")
@@ -329,7 +329,7 @@ def backend(check: Check, name: str) -> str:
     precision = "fp32"
     if check.gpus and name != "plain":
         precision = "fp16" if name == "onnxruntime" else check.half
-    limit = 180 if check.gpus and name != "compile" else 400
+    limit = 180 if check.gpus and name != "compile" else 500
     options = ["--backend", name, "--precision", precision, "--batch", 1]  # compile compiles for one shape only
     try:
         found = mapped(check, name, *options, seconds=limit)
