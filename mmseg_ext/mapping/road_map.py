@@ -251,7 +251,8 @@ def map_raster(
             return kept
         disk = len(settings.layers) * disk_needed(info.height, info.width, 1)
         if first:
-            files.prepare(key, disk + 2 * info.height * info.width, info.path)
+            strips_bytes = (len(settings.layers) + settings.cleans) * info.height * info.width
+            files.prepare(key, disk + strips_bytes, info.path)
         group.wait()
         missing = [index for index in plan.rows if not os.path.isfile(files.strip(index))]
         share = [len(missing) * rank // group.world_size for rank in (group.rank, group.rank + 1)]
