@@ -1,4 +1,4 @@
-"""What the pixels of an image say against its header, from a look at a few of them before the work."""
+"""What is said of an image before the work: pixels that speak against its header, pieces too large to decode twice."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .raster import RasterSource
+from .raster import MOST_ROOM, RasterSource
 
 _STRIPS = 5
 _STRIP_PX = 16
 _LARGEST_BLOCK_PX = 2**24  # a strip of which is as dear as all of it
 _ALPHA_LEVELS = 16
 _ALPHA_SHARE = 0.9
+_WINDOW_PX = 1024  # as tiles are, more or less
 _NEAR = 8  # what JPEG adds to nodata, at most
 _NEAR_PX = 16  # and how far from it: a block
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def glimpses(source: RasterSource, bands: Sequence[int] | None) -> Iterator[tupl
 
 
 def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
-    """Warn of what makes holes, or ground, of the image at ``path``; return whether there was something to say.
+    """Warn of what makes holes, or ground, of the image at ``path``, or takes long; return whether anything was said.
 
     ``bands`` are those that are read, None for all.
 
@@ -57,6 +58,11 @@ def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
                     f"JPEG left values near its nodata {nodata:g} along the border of the image, which count as "
                     f"ground; mark them with: nearblack{white} -setalpha -of GTiff -o CLEAN.tif {path}"
                 )
+        if source.is_decoded_by_bands or source.room_for(_WINDOW_PX, _WINDOW_PX) > MOST_ROOM:
+            found.append(
+                "is stored in pieces so large that they are decoded again and again, which takes long; make it tiled "
+                f"first: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=IF_SAFER {path} TILED.tif"
+            )
     for words in found:
         logger.warning("%s: %s", path, words)
     return bool(found)

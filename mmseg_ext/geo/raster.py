@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -21,6 +21,11 @@ warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 
 Window = tuple[int, int, int, int]
 Transform = tuple[float, float, float, float, float, float]
+# rows and columns of the largest block, bands, bytes of a pixel, and whether each band is one compressed strip
+_Layout = tuple[int, int, int, int, bool]
+MOST_ROOM = 2**30
+_CACHE = "GDAL_CACHEMAX"
+_BLOCK_HEADER = 256
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ class RasterSource:
 
     With ``colours`` a colour table is looked up, as for pictures; without, the values are as stored, as for classes.
     Any thread may read it, but only one at a time; a forked process must open a source of its own. GDAL caches
-    decoded blocks of all rasters, up to 5 % of the machine's memory unless ``GDAL_CACHEMAX`` says otherwise.
+    decoded blocks of all rasters, up to 5 % of the machine's memory unless ``GDAL_CACHEMAX`` or `make_room` say
+    otherwise.
 
     Attributes:
         info: what its header says.
@@ -123,6 +129,7 @@ class RasterSource:
             self.info = _info(header, path, colours)
             self.compression = header.compression.value if header.compression else None
             self.block_px = max(height * width for height, width in header.block_shapes)
+            self._layouts = [_layout(header), *_layouts_of_sources(header, path)]
             points, crs = header.gcps
             self.georeference = Georeference(self.info.crs, self.info.transform, tuple(points), _crs_name(crs))
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
@@ -132,6 +139,7 @@ class RasterSource:
             if colours and has_colour_table(self._raster):
                 self._raster = in_pixels(expanded(self._raster, path, files), files)
             self._files = files.pop_all()
+        self._read_whole = False
 
     def __enter__(self) -> Self:
         return self
@@ -142,6 +150,40 @@ class RasterSource:
     def close(self) -> None:
         """Close the file."""
         self._files.close()
+
+    def room_for(self, height: int, width: int) -> int:
+        """Return the bytes of the blocks that windows of one size, side by side across the raster, touch.
+
+        It is 0 where no block is longer or wider than a window: reading those twice is no harm.
+        """
+        rows, columns, bands, pixel = np.max([layout[:4] for layout in self._layouts], axis=0).tolist()
+        if rows <= height and columns <= width:
+            return 0
+        down = min(-(-height // rows) + 1, -(-self.info.height // rows))
+        return down * -(-self.info.width // columns) * (rows * columns * pixel + bands * _BLOCK_HEADER)
+
+    @property
+    def is_decoded_by_bands(self) -> bool:
+        """Whether each band is one compressed strip, of which nothing can be decoded without all that is above it."""
+        return any(by_bands for *_, by_bands in self._layouts)
+
+    def make_room(self, height: int, width: int) -> int:
+        """Let GDAL keep what windows of one size, read row by row, need again, and decode all bands at a time.
+
+        Without it each window would decode again blocks that do not fit GDAL's cache. Nothing is done where they are
+        small, or need more than `MOST_ROOM`. Closing the raster ends it.
+
+        Returns:
+            the bytes by which the cache has grown.
+        """
+        room = self.room_for(height, width)
+        self._read_whole = room > 0
+        before, wanted = int(rasterio.env.get_gdal_config(_CACHE)), room + room // 8
+        if not before < wanted <= MOST_ROOM + MOST_ROOM // 8:
+            return 0
+        rasterio.env.set_gdal_config(_CACHE, wanted)
+        self._files.callback(rasterio.env.set_gdal_config, _CACHE, before)
+        return wanted - before
 
     def read(
         self,
@@ -168,7 +210,7 @@ class RasterSource:
             ValueError: the window is not inside the raster.
         """
         with _exact():
-            return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape)
+            return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape, self._read_whole)
 
 
 def raster_info(path: str, colours: bool = False) -> RasterInfo:
@@ -259,8 +301,35 @@ def _has_mask(raster: Any) -> bool:
     return rasterio.enums.MaskFlags.per_dataset in raster.mask_flag_enums[0]
 
 
+def _layout(raster: Any) -> _Layout:
+    """Return how a raster is stored."""
+    rows, columns = np.max(raster.block_shapes, axis=0).tolist()
+    masked = _has_mask(raster) and len(_colour_bands(raster)) == raster.count
+    pixel = sum(np.dtype(dtype).itemsize for dtype in raster.dtypes) + masked
+    by_bands = raster.count > 1 and raster.interleaving == rasterio.enums.Interleaving.band and raster.compression
+    if by_bands and raster.driver == "GTiff" and rows == 1 < raster.height:
+        # GDAL shows one strip as blocks of one row, of which the second is nowhere in the file
+        first, second = (raster.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
+        return rows, columns, raster.count, pixel, first is not None and second is None
+    return rows, columns, raster.count, pixel, False
+
+
+def _layouts_of_sources(raster: Any, path: str) -> list[_Layout]:
+    """Return the layouts of the files that a virtual raster names."""
+    layouts = []
+    for file in source_files(path)[1:] if raster.driver == "VRT" else []:
+        with suppress(rasterio.errors.RasterioError), rasterio.open(file) as source:
+            layouts.append(_layout(source))
+    return layouts
+
+
 def _read(
-    raster: Any, path: str, window: Window, bands: Sequence[int] | None = None, out_shape: tuple[int, int] | None = None
+    raster: Any,
+    path: str,
+    window: Window,
+    bands: Sequence[int] | None = None,
+    out_shape: tuple[int, int] | None = None,
+    whole_first: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     methods = rasterio.enums.Resampling
     row, column, height, width = window
@@ -276,6 +345,8 @@ def _read(
         return np.ascontiguousarray(raster.read(bands, resampling=method, **where).transpose(1, 2, 0))
 
     try:
+        if whole_first and (shape != (height, width) or len(bands) < raster.count):
+            raster.read(window=where["window"])  # into GDAL's cache: else each band and each way would decode anew
         values = pixels(methods.nearest)
         valid = _valid(raster, values, bands, where)
         if tuple(shape) != (height, width):

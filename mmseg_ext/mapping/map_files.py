@@ -13,6 +13,7 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from ..datasets.reading import ImageReading, rgb_of
@@ -242,9 +243,9 @@ class MapFiles:
         for (y, h), (x, w) in product(y_parts, x_parts):
             place = rows[y], columns[x], rows[y + h] - rows[y], columns[x + w] - columns[x]
             if area is None or area.meets(*place):
-                found, known = source.read(*place, reading.bands, (h, w))
-                values[y : y + h, x : x + w] = found
-                valid[y : y + h, x : x + w] = True if known is None else known
+                values[y : y + h, x : x + w], valid[y : y + h, x : x + w] = _shrunk(
+                    *source.read(*place, reading.bands), (w, h)
+                )
         plain = replace(reading, bands=None if reading.bands is None else tuple(range(1, bands + 1)))
         image = rgb_of(plain.as_read(values, None if valid.all() else valid, info.path))
         with RasterSource(self.path("_roads.tif")) as roads:
@@ -264,3 +265,17 @@ class MapFiles:
         """Write the record, which says that the map is finished, and remove the strips."""
         write_text(self.path(".json"), json.dumps(record, indent=1, default=float))
         shutil.rmtree(self.path(".parts"))
+
+
+def _shrunk(values: np.ndarray, valid: np.ndarray | None, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the average of the valid ones of ``values`` (H, W, B) at a ``size`` (w, h), and where there are any."""
+    if valid is None:
+        valid = np.ones(values.shape[:2], bool)
+
+    def shrunk(plane: np.ndarray) -> np.ndarray:
+        return cv2.resize(plane.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+
+    shares = shrunk(valid)
+    sums = np.stack([shrunk(np.where(valid, plane, 0)) for plane in values.transpose(2, 0, 1)], axis=2)
+    means = sums / np.maximum(shares, np.float32(1e-6))[:, :, None]
+    return (means if values.dtype.kind == "f" else np.rint(means)).astype(values.dtype), shares > 0

@@ -251,14 +251,16 @@ def map_raster(
             return kept
         disk = len(settings.layers) * disk_needed(info.height, info.width, 1)
         if first:
-            files.prepare(key, disk + 2 * info.height * info.width, info.path)
+            strips_bytes = (len(settings.layers) + settings.cleans) * info.height * info.width
+            files.prepare(key, disk + strips_bytes, info.path)
         group.wait()
         missing = [index for index in plan.rows if not os.path.isfile(files.strip(index))]
         group.wait()  # a strip that one has finished already would be missing in another's list
         share = [len(missing) * rank // group.world_size for rank in (group.rank, group.rank + 1)]
         mine = missing[slice(*share)]
+        room = source.make_room(*plan.tile_shape)
         if first:
-            _announce(info, network, plan, missing, disk, here)
+            _announce(info, network, plan, missing, disk, room, here)
         tiles = _tiles(plan, mine, here)
         pause_s = 0.1 if sys.stderr.isatty() else 30
         with tqdm(total=tiles, desc=files.name, unit="tile", disable=not first, mininterval=pause_s) as bar:
@@ -327,7 +329,13 @@ def _tiles(plan: TilePlan, strips: Sequence[int], area: RasterArea | None) -> in
 
 
 def _announce(
-    info: RasterInfo, network: MapModel, plan: TilePlan, missing: Sequence[int], disk: int, area: RasterArea | None
+    info: RasterInfo,
+    network: MapModel,
+    plan: TilePlan,
+    missing: Sequence[int],
+    disk: int,
+    room: int,
+    area: RasterArea | None,
 ) -> None:
     """Log what the mapping will need; the time is that of one tile, predicted as a trial."""
     tile = np.zeros((*plan.network_shape, network.facts.bands), np.uint8)
@@ -338,7 +346,7 @@ def _announce(
     seconds = tiles * (time.perf_counter() - start)
     if len(missing) < len(plan.rows):
         logger.info("%s: resuming, %d of %d strips are done", info.path, len(plan.rows) - len(missing), len(plan.rows))
-    memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + 2**30
+    memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + 2**30 + room
     logger.info(
         "%s: %d x %d px%s; %d tile(s) of %d px to map by %s %s, about %s, %s of memory and at most %s of disk",
         info.path,

@@ -113,6 +113,8 @@ def extract_network(
             roads = files.enter_context(RoadRaster(mask, settings.threshold, settings.road_values))
             if (roads.info.height, roads.info.width) != (raster.info.height, raster.info.width):
                 raise DataError(f"{mask}: has another size than {path}; give the mask of that map")
+        for source in (raster, roads):
+            source.make_room(*(2 * [settings.tile_px + 2 * settings.halo_px]))
         frame = PixelFrame(raster.info)
         shape = raster.info.height, raster.info.width
         tiles = list(product(*(range(0, size, settings.tile_px) for size in shape)))
