@@ -139,13 +139,16 @@ def test_networks_for_which_no_time_is_left_have_not_failed(check, monkeypatch):
 
     def run(self, *command, **options):
         check.end = time.monotonic() - 1
-        return "| a | 1024x1024 | 4 | 5.0 |" if "get_memory" in command[1] else "| a | 12.3 (1.00), 5.5 GiB |"
+        if "get_memory" in command[1]:
+            return "| a | 1024x1024 | 4 | 5.0 |"
+        machine = "Machine: matrix products of 9000 (fp32) and 40000 (fp16) GFLOP/s"
+        return f"{machine}\n| a | 12.3 (1.00), 5.5 GiB, 800 GFLOP/s |"
 
     monkeypatch.setattr(Check, "run", run)
     assert gpu_check.memory(check) == "16 network(s); the table is below"
     first, *others = check.details[-1].splitlines()[4:]
-    assert first.endswith("| 1024x1024 | 4 | 5.0 | 5.5 | 12.3 at 1024 px |")
-    assert len(others) == 15 and all(row.endswith("| left out: the 20 minutes were over |") for row in others)
+    assert first.endswith("| 1024x1024 | 4 | 5.0 | 5.5 | 12.3 at 1024 px | 2 % |")
+    assert len(others) == 15 and all(row.endswith("| left out: the 20 minutes were over |  |") for row in others)
 
 
 def test_an_old_driver_is_named(check, monkeypatch):

@@ -24,7 +24,7 @@ def test_settings_take_turns(one_config, monkeypatch):
     settings = ("fp32", "fp32+loop", "half+channels_last")
     speeds = training_speeds(load_config(str(one_config)), settings, crop_px=64, batch=3, rounds=2)
     assert list(speeds) == list(settings)
-    assert [gib for _, _, gib in speeds.values()] == [None] * 3
+    assert [speed.gib for speed in speeds.values()] == [None] * 3
     assert [found[:2] for found in speeds.values()] == [pytest.approx((3000, 1))] * 3
     fused, loop, half = runners = steps[:6:2]
     assert steps == [fused, fused, loop, loop, half, half, *runners * 2]
@@ -46,7 +46,7 @@ def test_the_memory_of_a_setting_is_its_own(one_config, monkeypatch):
     monkeypatch.setattr(training.torch.cuda, "memory_allocated", lambda: allocated[0])
     monkeypatch.setattr(training, "peak_bytes", lambda: allocated[0] + 2**29)
     speeds = training_speeds(load_config(str(one_config)), ("fp32", "fp32+loop"), crop_px=64, batch=1, rounds=1)
-    assert [gib for _, _, gib in speeds.values()] == [1.5, 1.5]
+    assert [speed.gib for speed in speeds.values()] == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("tuned", [True, False])
@@ -54,6 +54,20 @@ def test_convolutions_are_chosen_as_in_a_training(one_config, monkeypatch, tuned
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", not tuned)
     build_training(load_config(str(one_config), {"cudnn_benchmark": tuned}), 64, 1)
     assert torch.backends.cudnn.benchmark is tuned
+
+
+def test_operations_are_those_of_the_forward_pass_three_times(one_config, monkeypatch):
+    found = build_training(load_config(str(one_config)), 64, 2)
+    convolution = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
+
+    def step(batch):
+        return convolution(torch.ones(2, 8, 16, 16))
+
+    monkeypatch.setattr(found.runner.model, "train_step", step)
+    multiplications = 2 * 8 * 16 * 16 * 9
+    assert training.step_operations(found) == 3 * 2 * multiplications
+    assert training.cell(training.Speed(12.345, 1.5, 5.54, 812.3)) == "12.35 (1.50), 5.5 GiB, 812 GFLOP/s"
+    assert training.cell(training.Speed(12.345, 1.5, None, None)) == "12.35 (1.50)"
 
 
 def test_cards_that_emulate_bf16_are_measured_in_fp16(one_config, monkeypatch):

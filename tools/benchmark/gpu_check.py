@@ -348,6 +348,12 @@ def backend(check: Check, name: str) -> str:
     return said
 
 
+def products(machine: str) -> dict[str, float]:
+    """Return the rates of products of matrices, GFLOP/s by precision, in the sentence about the machine."""
+    rates = re.search(r"products of (.*) GFLOP/s", machine)
+    return {name: float(rate) for rate, name in re.findall(r"(\d+) \((\w+)\)", rates[1] if rates else "")}
+
+
 def memory(check: Check) -> str:
     """Take training steps with the published batches; put memory beside its estimate, and the speed, on the page."""
     configs = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("myconfigs/**/*.OPM.*k.py"))
@@ -356,7 +362,7 @@ def memory(check: Check) -> str:
     for config in configs:
         name = Path(config).name.removesuffix(".py")
         if time.monotonic() > check.end:
-            rows.append([name, *[""] * 4, f"left out: {OVER}"])
+            rows.append([name, *[""] * 4, f"left out: {OVER}", ""])
             continue
         try:
             table = check.run(sys.executable, "tools/get_memory.py", config, "--precision", precision, seconds=90)
@@ -364,13 +370,17 @@ def memory(check: Check) -> str:
             side, images = (crop.split("x")[0], batch) if check.gpus else ("64", "1")
             options = ["--settings", precision, "--crop", side, "--batch", images, "--rounds", "3"]
             output = check.run(sys.executable, "tools/benchmark/training.py", config, *options, seconds=90)
-            speed, _, peak = output.splitlines()[-1].strip("| ").split("|")[-1].partition(", ")
-            rows.append([name, crop, batch, estimate, peak.removesuffix(" GiB"), f"{speed.split()[0]} at {side} px"])
+            found = output.splitlines()[-1].strip("| ").split("|")[-1]
+            peak, rate = (re.search(rf"([\d.]+) {unit}", found) for unit in ("GiB", "GFLOP/s"))
+            share = f"{100 * float(rate[1]) / products(output)[precision]:.0f} %" if rate else ""
+            rows.append([name, crop, batch, estimate, peak[1] if peak else ""])
+            rows[-1] += [f"{found.split()[0]} at {side} px", share]
         except FailedError as reason:
             failed += 1
             check.details += filter(None, [reason.output])
-            rows.append([name, "", "", "", "", str(reason).replace("|", "/")])
+            rows.append([name, *[""] * 4, str(reason).replace("|", "/"), ""])
     head = ["config", "crop", "images", f"{precision}: estimate, GiB", "measured, GiB", "images/s"]
+    head.append("of the roof")
     lines = [head, ["---"] * len(head), *rows]
     check.details.append("## Training\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     if failed:
@@ -387,8 +397,7 @@ def speed(check: Check) -> str:
     results = json.loads((check.out / "speed" / "results.json").read_text())
     counted = check.run(sys.executable, "tools/get_flops.py", LARGE, "--shape", size, seconds=60)
     macs = float(re.search(r"torchprofile: ([\d.]+) G", counted)[1])  # type: ignore[index]
-    products = re.search(r"products of (.*) GFLOP/s", results["machine"])[1]  # type: ignore[index]
-    limits = {name: float(rate) for rate, name in re.findall(r"(\d+) \((\w+)\)", products)}
+    limits = products(results["machine"])
     lines = []
     for row in results["rows"]:
         share = (

@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
 
 import torch
 from timing import forget_peak, in_turns, machine_line, peak_bytes, ratio, timed
 from mmcv import Config
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_ext.datasets.several import build_training_set, part_settings
 from mmseg_ext.engine import add_config_options, build_network, crop_size, load_config
@@ -149,18 +150,38 @@ def with_setting(cfg: Config, setting: str) -> Config:
     return cfg
 
 
-def training_speeds(
-    cfg: Config, settings: Sequence[str], crop_px: int, batch: int, rounds: int
-) -> dict[str, tuple[float, float, float | None]]:
-    """Return images a second, how many times as fast as the first, and GiB on a GPU, of each setting; medians.
+class Speed(NamedTuple):
+    """What was measured of a setting; medians."""
+
+    images_per_s: float
+    times: float  # as fast as the first setting
+    gib: float | None  # on a GPU
+    gflop_per_s: float | None  # without what is computed anew for the backward pass
+
+
+def step_operations(training: Training) -> float:
+    """Return the floating-point operations of a step.
+
+    They are those of a forward pass, three times: the backward pass has two products for each one of it. (torch's
+    counter takes the backward pass of a depthwise convolution for that of a dense one.)
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        training.runner.model.train_step(training.batches.draw())
+    return 3 * counted.get_total_flops()
+
+
+def training_speeds(cfg: Config, settings: Sequence[str], crop_px: int, batch: int, rounds: int) -> dict[str, Speed]:
+    """Return the speed of each setting.
 
     Each takes ``rounds`` steps of ``batch`` images of random numbers, after two that warm up; see `with_setting`. The
     memory is that of the second one, without what the settings before hold.
     """
-    works, gib = {}, {}
+    works, gib, operations = {}, {}, None
     for setting in settings:
         held = torch.cuda.memory_allocated()
         training = build_training(with_setting(cfg, setting), crop_px, batch)
+        if operations is None and "compile" not in setting:  # what is compiled is not counted
+            operations = step_operations(training)
         for _ in range(WARM_UP):
             forget_peak()
             training.step()
@@ -170,8 +191,22 @@ def training_speeds(
     turns = in_turns(works, rounds, warm_up=0)
     first = turns[settings[0]]
     return {
-        setting: (batch / median(seconds), ratio(first, seconds), gib[setting]) for setting, seconds in turns.items()
+        setting: Speed(
+            batch / median(seconds),
+            ratio(first, seconds),
+            gib[setting],
+            operations and operations / median(seconds) / 1e9,
+        )
+        for setting, seconds in turns.items()
     }
+
+
+def cell(speed: Speed) -> str:
+    """Return ``speed`` as the table has it."""
+    words = [f"{speed.images_per_s:.2f} ({speed.times:.2f})"]
+    words += [f"{speed.gib:.1f} GiB"] if speed.gib else []
+    words += [f"{speed.gflop_per_s:.0f} GFLOP/s"] if speed.gflop_per_s else []
+    return ", ".join(words)
 
 
 class Laps:
@@ -255,8 +290,7 @@ def main() -> None:
             sys.stdout.write(markdown_table(["part", "ms", "% of the step"], table) + "\n\n")
         else:
             speeds = training_speeds(cfg, args.settings, crop, batch, args.rounds).values()
-            cells = [f"{rate:.2f} ({times:.2f})" + (f", {gib:.1f} GiB" if gib else "") for rate, times, gib in speeds]
-            rows.append([name, *cells])
+            rows.append([name, *map(cell, speeds)])
     if rows:
         header = [f"images/s (times as fast), {batch} x {crop} px", *args.settings]
         sys.stdout.write(markdown_table(header, rows) + "\n")
