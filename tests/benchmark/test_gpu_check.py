@@ -166,9 +166,12 @@ def test_an_old_driver_is_named(check, monkeypatch):
     cards = ""  # there is no nvidia-smi in a container
     with pytest.raises(FailedError, match=r"is too old; its CUDA needs driver 580 or newer.*no nvidia-smi"):
         gpu_check.machine(check)
+    assert not check.details
+    cards = "Quadro RTX 5000, 580.95, 16125 MiB, 7.5\n" * 2
     found |= dict(gpus=2, native_bf16=False, nccl="2.28")
     assert gpu_check.machine(check).endswith("torch 2.11.0 for CUDA 13.0, NCCL 2.28; 2 GPU(s)")
     assert (check.gpus, check.half, check.ranks) == (2, "fp16", 2)
+    assert check.details[0].startswith("`nvidia-smi topo -m`")
     assert {"2", "precision=fp16", "runner.max_iters=7"} <= set(gpu_check.training(check, 7))
 
 

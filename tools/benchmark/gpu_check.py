@@ -34,6 +34,7 @@ SAME = 1e-6  # of two scores that should be equal
 NEAR = 0.1  # mean difference of two backends' maps, as a share of a map's standard deviation
 MINE = "mine0004"
 _CARDS = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader")
+_LINKS = ("nvidia-smi", "topo", "-m")
 _TORCH = """
 import json, torch
 cuda, gpus = torch.cuda, range(torch.cuda.device_count())
@@ -176,12 +177,19 @@ class Check:
         draft.replace(self.out / "gpu_check.md")
 
 
+def told(command: Sequence[str]) -> str:
+    """Return what a program of the driver prints; nothing where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def machine(check: Check) -> str:
     """Say which cards, driver, torch and NCCL there are, and whether they fit."""
-    try:
-        cards = subprocess.run(_CARDS, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        cards = []
+    cards = told(_CARDS).splitlines()
+    if len(cards) > 1:  # how they exchange gradients
+        check.details.append(shown(_LINKS, told(_LINKS)))
     found = json.loads(check.run(sys.executable, "-W", "ignore", "-c", _TORCH, seconds=120).splitlines()[-1])
     said = f"{'; '.join(cards) or 'no nvidia-smi'}; torch {found['torch']} for CUDA {found['built_for']}"
     if not found["gpus"] and (cards or "why" in found):
