@@ -15,6 +15,7 @@ _LARGEST_BLOCK_PX = 2**24  # a strip of which is as dear as all of it
 _ALPHA_LEVELS = 16
 _ALPHA_SHARE = 0.9
 _WINDOW_PX = 1024  # as tiles are, more or less
+_MANY_PX = 2**26  # fewer are decoded in a second
 _NEAR = 8  # what JPEG adds to nodata, at most
 _NEAR_PX = 16  # and how far from it: a block
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
                     f"JPEG left values near its nodata {nodata:g} along the border of the image, which count as "
                     f"ground; mark them with: nearblack{white} -setalpha -of GTiff -o CLEAN.tif {path}"
                 )
-        if source.is_decoded_by_bands or source.room_for(_WINDOW_PX, _WINDOW_PX) > MOST_ROOM:
+        by_bands = source.is_decoded_by_bands and info.height * info.width > _MANY_PX
+        if by_bands or source.room_for(_WINDOW_PX, _WINDOW_PX) > MOST_ROOM:
             found.append(
                 "is stored in pieces so large that they are decoded again and again, which takes long; make it tiled "
                 f"first: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=IF_SAFER {path} TILED.tif"

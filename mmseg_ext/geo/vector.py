@@ -290,22 +290,31 @@ def placed(
     """
     check_same_ground(layer.path, layer.crs, name, crs)
     same = same_map(layer.crs, crs)
-    if not same:
-        extent = warp.transform_bounds(crs, layer.crs, *extent)
-    low, high = np.hsplit(shapely.bounds(layer.shapes), 2)
-    which = np.flatnonzero((low <= extent[2:]).all(axis=1) & (high >= extent[:2]).all(axis=1))
-    shapes = layer.shapes[which]
-    if same:
-        return shapes, which
-    sides = np.subtract(extent[2:], extent[:2])
-    near = shapely.box(*(extent[:2] - _AROUND * sides), *(extent[2:] + _AROUND * sides))
-    shapes = shapely.segmentize(shapely.intersection(shapes, near), np.hypot(*sides) / _PARTS)
     try:
+        spans = [extent] if same else _spans(extent, crs, layer.crs)
+        bounds = shapely.bounds(layer.shapes)
+        reached = [(bounds[:, :2] <= span[2:]).all(axis=1) & (bounds[:, 2:] >= span[:2]).all(axis=1) for span in spans]
+        which = np.flatnonzero(np.any(reached, axis=0))
+        shapes = layer.shapes[which]
+        if same:
+            return shapes, which
+        sides = np.subtract(spans[0][2:], spans[0][:2])
+        near = shapely.union_all([shapely.box(*(s[:2] - _AROUND * sides), *(s[2:] + _AROUND * sides)) for s in spans])
+        shapes = shapely.segmentize(shapely.intersection(shapes, near), np.hypot(*sides) / _PARTS)
         return shapely.transform(shapes, lambda points: reprojected([points], layer.crs, crs)[0]), which
     except _gdal.CPLE_BaseError:
         raise DataError(
             f"{layer.path}: cannot be brought onto the images' map ({str(crs)[:40]}); check its coordinates"
         ) from None
+
+
+def _spans(extent: tuple[float, float, float, float], crs: str, target: str) -> list[tuple[float, float, float, float]]:
+    """Return where an ``extent`` lies on the map ``target``; in degrees it may be written a turn further, too."""
+    left, bottom, right, top = warp.transform_bounds(crs, target, *extent)
+    if not rasterio.crs.CRS.from_user_input(target).is_geographic:
+        return [(left, bottom, right, top)]
+    right += 360 * (right < left)  # across the 180th meridian
+    return [(left + turn, bottom, right + turn, top) for turn in (-360, 0, 360)]
 
 
 class Areas:

@@ -36,6 +36,8 @@ class Dem(RasterSource):
         self._unit_m = height_unit_m(info)
         self._to_pixels = ~transform
         super().__init__(path)
+        if self.room_for(_TILE_PX, _TILE_PX):
+            self.make_room(self.info.height, 1)  # roads lead anywhere: all of it
 
     def pixels(self, xy: np.ndarray) -> np.ndarray:
         """Return points (N, 2) of its map in pixels (x, y), whole numbers at pixel centres."""

@@ -2,8 +2,8 @@
 
 import json
 import os
-from itertools import product
 
+import cv2
 import numpy as np
 import pyogrio
 import pyproj
@@ -62,7 +62,8 @@ class Watched:
 
     def read(self, row, column, height, width, bands=None, out_shape=None):
         self.reads.append((row, column))
-        return self.values[row : row + height, column : column + width], None
+        values = self.values[row : row + height, column : column + width]
+        return (values if out_shape is None else cv2.resize(values, out_shape[::-1]).reshape(*out_shape, -1)), None
 
 
 class Around(BrightNetwork):
@@ -78,7 +79,7 @@ def test_inside_the_map_is_that_of_the_whole_raster_and_only_tiles_with_a_pixel_
     seed, count, height, width
 ):
     random = np.random.default_rng(seed)
-    plan = TilePlan(height, width, 24, 8, stride=int(random.choice([1, 8])))
+    plan = TilePlan(height, width, 24, 8, random.choice([1, 1, 0.6, 2]), int(random.choice([1, 8])))
     x, y = centres(height, width)
     size = random.uniform(1, 20, count)
     places = random.uniform(-10, [width + 10, height + 10], (count, 2))
@@ -111,7 +112,7 @@ def test_inside_the_map_is_that_of_the_whole_raster_and_only_tiles_with_a_pixel_
 
 @pytest.mark.parametrize(
     ("suffix", "crs"),
-    [(".geojson", "EPSG:4326"), *product((".gpkg", ".shp"), (UTM, "EPSG:4326", "EPSG:3857", "EPSG:32718"))],
+    [(".gpkg", UTM), (".gpkg", "EPSG:3857"), (".gpkg", "EPSG:32718"), (".shp", "EPSG:4326"), (".geojson", "EPSG:4326")],
 )
 def test_polygons_of_any_map_with_holes_and_parts_are_placed(tmp_path, crs, suffix):
     ring = on_map((20, 120), (10, 90)).difference(on_map((50, 80), (30, 70)))
@@ -149,6 +150,26 @@ def test_a_long_edge_is_as_straight_as_on_its_own_map(tmp_path):
     found = area.inside(0, 0, 80, 1200)
     clear = np.abs(latitude - 60) > 1e-5
     assert np.array_equal(found[clear], latitude[clear] > 60) and 0.1 < found.mean() < 0.9
+
+
+@pytest.mark.parametrize("turn", [0, 360])
+def test_the_180th_meridian_is_no_border(turn):
+    place = (100.0, 0.0, 640_000.0, 0.0, -100.0, 7_020_000.0)
+    info = RasterInfo("a", 200, 400, 3, "uint8", crs="EPSG:32660", transform=place)
+    parts = np.array([shapely.box(179.9, 63.1, 180, 63.25), shapely.box(-180 + turn, 63.1, -179.6 + turn, 63.25)])
+    area = RasterArea(VectorLayer("a", parts, "EPSG:4326", {}, np.zeros(2)), info)
+    to_globe = pyproj.Transformer.from_crs("EPSG:32660", "EPSG:4326", always_xy=True)
+    longitude, latitude = to_globe.transform(*centres(200, 400, place))
+    longitude = longitude % 360
+    inside = (longitude > 179.9) & (longitude < 180.4) & (latitude > 63.1) & (latitude < 63.25)
+    assert (area.inside(0, 0, 200, 400) != inside).mean() < 0.002 < 0.2 < inside.mean()
+
+
+def test_a_map_that_is_nowhere_is_refused():
+    local = 'LOCAL_CS["grid of the mine",UNIT["metre",1]]'
+    info = RasterInfo("pit.tif", 20, 40, 3, "uint8", crs=local, transform=PLACE)
+    with pytest.raises(DataError, match=r"lease.gpkg: cannot be brought onto the images' map \(LOCAL_CS"):
+        RasterArea(VectorLayer("lease.gpkg", np.array([shapely.box(0, 0, 1, 1)]), UTM, {}, np.zeros(1)), info)
 
 
 def test_an_area_that_covers_everything_gives_the_same_files(tmp_path):

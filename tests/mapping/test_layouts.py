@@ -12,6 +12,7 @@ from rasterio.env import get_gdal_config, set_gdal_config
 from mmseg_ext.geo import RasterSource, log_doubts, raster
 from mmseg_ext.mapping import TilePlan, map_strips
 from mmseg_ext.networks import NetworkSettings, extract_network
+from mmseg_ext.networks.dem import Dem
 
 SIDE = 600
 COUNTER = "/proc/self/io"
@@ -88,6 +89,26 @@ def test_a_mask_is_decoded_once_for_its_network(tmp_path, small_cache):
     assert counts[0] > 20 and counts[1] < 4  # tile by tile; looked at twice
 
 
+@needs_counter
+def test_a_dem_is_decoded_once_for_roads_that_lead_anywhere(tmp_path, small_cache):
+    path = tmp_path / "dem.tif"
+    heights = np.random.default_rng(0).random((1, SIDE * 2, SIDE * 2), np.float32)
+    profile = dict(driver="GTiff", height=SIDE * 2, width=SIDE * 2, count=1, dtype="float32", crs="EPSG:32719")
+    blocks = dict(tiled=True, blockxsize=1024, blockysize=1024, compress="deflate")
+    with rasterio.open(path, "w", **profile, **blocks, transform=rasterio.Affine(1, 0, 0, 0, -1, 0)) as file:
+        file.write(heights)
+    counts = []
+    for most in (0, raster.MOST_ROOM):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(raster, "MOST_ROOM", most)
+            with Dem(str(path)) as dem:
+                start = bytes_read()
+                for y in np.tile([0.5, 1180.5], 5):
+                    dem.at(np.stack([np.arange(0.5, 1199), np.full(1199, -y)], axis=1))
+                counts.append((bytes_read() - start) / path.stat().st_size)
+    assert counts[0] > 4 and counts[1] < 1.1
+
+
 def test_what_tiles_need_is_known(tmp_path):
     header = 4 * 256  # of a block of each band
     for name in ("blocks.tif", "virtual.vrt"):
@@ -103,8 +124,9 @@ def test_a_raster_that_stays_slow_is_said_before_the_work(tmp_path, monkeypatch,
     words = "decoded again and again, which takes long; make it tiled first: gdal_translate -co TILED=YES"
     planar, _, _ = stored(tmp_path, "planar.tif", bands=3, blockysize=2100, interleave="band", side=2100)
     fine = [stored(tmp_path, name, bands=3)[0] for name in (*LAYOUTS, "virtual.vrt")]
-    for path in fine:
+    for path in [*fine, planar]:
         assert not log_doubts(path, None)
+    monkeypatch.setattr("mmseg_ext.geo.doubts._MANY_PX", 2**20)
     assert log_doubts(planar, None) and f"{planar}: is stored in pieces so large" in caplog.text
     caplog.clear()
     rasterio.shutil.copy(planar, str(tmp_path / "planar.vrt"), driver="VRT")
