@@ -3,7 +3,7 @@
 
 Example: python tools/evaluate.py predictions/ data/MyMine/SegmentationClass/ --out scores/
 PRED and TRUTH are two folders or two files: masks (png, jpg, tif), probabilities (float tif, or --probability), or
-lines (geojson, gpkg, shp).
+lines (geojson, gpkg, shp; FILE:LAYER for a layer of a file).
 """
 
 import argparse

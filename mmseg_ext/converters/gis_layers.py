@@ -27,6 +27,7 @@ from ..geo import (
     write_geotiff,
 )
 from ..geo.raster import Window
+from ..geo.vector import file_of
 from .conversion import Conversion, carry_out, in_parallel, key_of, scaled, stamp
 from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
 from .scenes import ConversionSettings, Scene
@@ -170,7 +171,7 @@ def convert_layers(
 
 def _stamp(source: str) -> list[str | int]:
     """Return what tells whether a raster or a layer (``file:layer``) is the same."""
-    found = stamp(source if os.path.exists(source) else source.rpartition(":")[0] or source)
+    found = stamp(file_of(source))
     return [os.path.basename(source), *found[1:]]
 
 

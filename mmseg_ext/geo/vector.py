@@ -165,18 +165,21 @@ def check_areas(source: str, shapes: np.ndarray) -> None:
         raise DataError(f"{source}: areas are polygons, it has {found}; give another")
 
 
+def file_of(source: str) -> str:
+    """Return the file that ``source`` names, ``file`` or ``file:layer``, even if it is not there."""
+    return source if os.path.exists(source) else source.rpartition(":")[0] or source
+
+
 def file_and_layer(source: str) -> tuple[str, str | None]:
     """Return the file that ``source`` names, and the layer if it is ``file:layer``.
 
     Raises:
         DataError: there is no such file.
     """
-    if os.path.exists(source):
-        return source, None
-    path, colon, layer = source.rpartition(":")
-    if not colon or not os.path.exists(path):
+    path = file_of(source)
+    if not os.path.exists(path):
         raise DataError(f"{source}: no such file")
-    return path, layer
+    return path, None if path == source else source[len(path) + 1 :]
 
 
 def layers_of(path: str) -> list[tuple[str, str | None]]:
@@ -308,7 +311,9 @@ def placed(
         ) from None
 
 
-def _spans(extent: tuple[float, float, float, float], crs: str, target: str) -> list[tuple[float, float, float, float]]:
+def _spans(
+    extent: tuple[float, float, float, float], crs: str | None, target: str | None
+) -> list[tuple[float, float, float, float]]:
     """Return where an ``extent`` lies on the map ``target``; in degrees it may be written a turn further, too."""
     left, bottom, right, top = warp.transform_bounds(crs, target, *extent)
     if not rasterio.crs.CRS.from_user_input(target).is_geographic:
@@ -471,10 +476,13 @@ def traced_areas(road: np.ndarray, row: int = 0, column: int = 0) -> list:
 def merged(areas: Sequence, tolerance: float) -> list:
     """Return one polygon for all shapely ``areas`` that share an edge, none overlapping, simplified.
 
-    An outline moves by the ``tolerance`` at most, in the areas' unit.
+    They are in the order of the rows and columns, y and x, where they begin. An outline moves by the ``tolerance`` at
+    most, in the areas' unit.
     """
     if not areas:
         return []
     whole = shapely.get_parts(shapely.disjoint_subset_union_all(np.array(areas, object)))
     corners = shapely.simplify(shapely.normalize(whole), 0)  # the same, of however many parts it was made
-    return list(shapely.simplify(corners, tolerance, preserve_topology=True))
+    left, first, *_ = shapely.bounds(corners).T
+    order = sorted(range(len(corners)), key=lambda i: (first[i], left[i], corners[i].wkb))
+    return list(shapely.simplify(corners[order], tolerance, preserve_topology=True))

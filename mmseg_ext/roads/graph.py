@@ -49,7 +49,8 @@ def road_graph(
         merge_px: junctions that an edge of at most this length links become one; None for the sum of the road's
             half widths at both, 0 to keep all.
         close_gaps_px: longest gap between dead ends facing each other that is closed; 0 closes none.
-        simplify_px: farthest that a line may pass from a pixel of the centreline; 0 keeps every pixel.
+        simplify_px: farthest that a line may pass from a pixel of the centreline; 0 keeps every pixel. Loops and
+            parallel edges stay bent.
         min_length_px: pieces of the network with less road than this in all are left out.
     """
     centreline = road if isinstance(road, Centreline) else Centreline.of_mask(road)
@@ -60,8 +61,9 @@ def road_graph(
     _measure_widths(graph, centreline)
     if close_gaps_px > 0:
         _close_gaps(graph, close_gaps_px)
-    for *_, edge in graph.edges(data=True):
-        edge["line"] = simplify_line(edge["line"], simplify_px)
+    for start, end, edge in graph.edges(data=True):
+        parallel = graph.number_of_edges(start, end) > 1  # as straight lines, they would be one
+        edge["line"] = simplify_line(edge["line"], simplify_px, bent=parallel)
         edge["length"] = length(edge["line"])
     for piece in list(nx.connected_components(graph)):
         if graph.subgraph(piece).size("length") < min_length_px:

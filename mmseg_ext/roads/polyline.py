@@ -55,16 +55,20 @@ def project(line: np.ndarray, point: np.ndarray) -> tuple[float, float]:
     return float(distances[nearest]), along
 
 
-def simplify_line(line: np.ndarray, tolerance: float) -> np.ndarray:
+def simplify_line(line: np.ndarray, tolerance: float, bent: bool = False) -> np.ndarray:
     """Return the points of ``line`` (N, 2) that are needed to stay within ``tolerance`` of all of them.
 
-    A closed line, whose last point is its first, keeps three points or more. Method: Douglas and Peucker, "Algorithms
-    for the reduction of the number of points required to represent a digitized line or its caricature",
-    Cartographica 1973.
+    A closed line, whose last point is its first, keeps three points or more; so does a ``bent`` one. Method: Douglas
+    and Peucker, "Algorithms for the reduction of the number of points required to represent a digitized line or its
+    caricature", Cartographica 1973.
     """
     simple = approximate_polygon(line, tolerance)
-    if len(simple) > 3 or (line[0] != line[-1]).any():
+    closed = (line[0] == line[-1]).all()
+    if len(simple) > 3 or not (closed or (bent and len(simple) == 2 < len(line))):
         return simple
+    if not closed:
+        corner = max(range(1, len(line) - 1), key=lambda place: project(line[[0, -1]], line[place])[0])
+        return line[[0, corner, -1]]
     far = int(np.hypot(*(line - line[0]).T).argmax())
     aside = np.array([project(line[[0, far]], point)[0] for point in line])
     aside[[0, far, -1]] = -1

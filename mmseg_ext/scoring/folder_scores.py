@@ -28,6 +28,7 @@ from ..geo import (
     reprojected,
 )
 from ..geo.raster import Window
+from ..geo.vector import file_of
 from ..roads import graph_from_lines, graph_lines, road_graph
 from .image_scores import ImageScores, RoadMasks, ScoringSettings, score_graphs, score_image
 
@@ -52,7 +53,7 @@ class FilePair:
 
 
 def _is_vector(path: str) -> bool:
-    return path.lower().endswith(VECTOR_SUFFIXES)
+    return file_of(path).lower().endswith(VECTOR_SUFFIXES)
 
 
 def _holds_probabilities(path: str) -> bool:
@@ -81,23 +82,23 @@ def pair_predictions(prediction: str, truth: str, names: Sequence[str] | None = 
     Predictions without a truth are left out.
 
     Args:
-        prediction: folder or file of masks, probabilities or lines.
-        truth: folder or file of masks or lines.
+        prediction: folder or file of masks, probabilities or lines; ``file:layer`` for a layer of lines.
+        truth: folder or file of masks or lines, likewise.
         names: the truths of a folder to take; None for all.
 
     Raises:
         DataError: missing, empty, one name twice, or a truth has no prediction.
     """
     for path in (prediction, truth):
-        if not os.path.exists(path):
+        if not os.path.exists(file_of(path)):
             raise DataError(f"{path}: no such file or folder")
     if os.path.isdir(prediction) != os.path.isdir(truth):
         raise DataError(f"{prediction} and {truth}: one is a folder, the other a file; give two of a kind")
     if not os.path.isdir(truth):
         for path in (prediction, truth):
-            if not path.lower().endswith(_SUFFIXES):
+            if not file_of(path).lower().endswith(_SUFFIXES):
                 raise DataError(f"{path}: neither a mask nor lines ({', '.join(_SUFFIXES)})")
-        return [FilePair(os.path.splitext(os.path.basename(truth))[0], prediction, truth)]
+        return [FilePair(os.path.splitext(os.path.basename(file_of(truth)))[0], prediction, truth)]
     predicted, true = _by_name(prediction), _by_name(truth)
     if names is not None:
         for name in names:

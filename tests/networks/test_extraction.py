@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from rasterio.warp import transform as warped
 
 from mmseg_ext.datasets.synthetic_mine import generate_mine
@@ -53,6 +55,87 @@ def test_tiles_give_the_network_of_one_piece(raster, seed):
     path = raster(mine.mask, transform=(1.5, 0, 0, 0, -1.5, 0))
     whole = extract_network(path, NetworkSettings(tile_px=700))
     tiled = extract_network(path, NetworkSettings(tile_px=150, halo_px=64))
+    for name, table in whole.named().items():
+        other = tiled.named()[name]
+        assert table.drop(columns="geometry").equals(other.drop(columns="geometry"))
+        assert table.geometry.geom_equals(other.geometry).all()
+
+
+def ellipse(centre, a, b, turn, end=2 * np.pi):
+    """Return a closed line (N, 2) of pixels, or the part of it up to an angle."""
+    angle = np.linspace(0, end, 121)
+    across = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    return np.stack([a * np.cos(angle), b * np.sin(angle)], axis=1) @ across + centre
+
+
+def ring(centre, ahead, turn, size):
+    """A closed ring, without any junction."""
+    return [ellipse(centre, size, 0.7 * size, turn)]
+
+
+def rings(centre, ahead, turn, size):
+    """A ring in a ring."""
+    return [ellipse(centre, size, 0.9 * size, turn), ellipse(centre, 0.5 * size, 0.4 * size, turn)]
+
+
+def parallels(centre, ahead, turn, size):
+    """Two ways between two nodes, and a road that goes on from each."""
+    halves = [ellipse(centre, size, height * size, turn, np.pi) for height in (0.8, -0.6)]
+    return [*halves, *(centre + sign * np.outer([size, size + 40], ahead) for sign in (1, -1))]
+
+
+def three_ways(centre, ahead, turn, size):
+    """Three ways between two nodes."""
+    return [ellipse(centre, size, 0.7 * size, turn), centre + np.outer([-size, size], ahead)]
+
+
+def dumbbell(centre, ahead, turn, size):
+    """Two loops and a road between them."""
+    ends = [centre + sign * size * ahead for sign in (1, -1)]
+    return [ellipse(end, 0.5 * size, 0.4 * size, turn) for end in ends] + [
+        ends[0] + np.outer([-0.5, -1.5], size * ahead)
+    ]
+
+
+def figure_of_eight(centre, ahead, turn, size):
+    """Two loops at one node."""
+    angle = np.linspace(0, 2 * np.pi, 161)
+    aside = np.array([-ahead[1], ahead[0]])
+    return [centre + 1.4 * size * (np.outer(np.cos(angle), ahead) + np.outer(np.sin(angle) * np.cos(angle), aside))]
+
+
+# what they are: edges, loops among them, and the degrees and kinds of their nodes
+LAYOUTS = {
+    ring: (1, 1, [(2, "ring")]),
+    rings: (2, 2, [(2, "ring"), (2, "ring")]),
+    parallels: (4, 0, [(1, "end"), (1, "end"), (3, "junction"), (3, "junction")]),
+    three_ways: (3, 0, [(3, "junction"), (3, "junction")]),
+    dumbbell: (3, 2, [(3, "junction"), (3, "junction")]),
+    figure_of_eight: (2, 2, [(4, "junction")]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), tile_px=st.integers(9, 150))
+@example(seed=1534, tile_px=79)  # two surfaces
+def test_rings_loops_and_parallel_edges_are_the_same_across_tiles(raster, layout, seed, tile_px):
+    random = np.random.default_rng(seed)
+    turn, width = random.uniform(0, np.pi), random.uniform(4, 10)
+    ahead = np.array([np.cos(turn), np.sin(turn)])
+    lines = shapely.MultiLineString(layout(150 + random.uniform(-9, 9, 2), ahead, turn, random.uniform(70, 85)))
+    x, y = np.meshgrid(np.arange(300), np.arange(300))
+    shapely.prepare(lines)
+    path = raster(shapely.dwithin(lines, shapely.points(x, y), width / 2).astype(np.uint8), "EPSG:32612")
+    halo_px = int(random.uniform(2, 4) * (width + 2))
+    whole, tiled = (
+        extract_network(path, NetworkSettings(tile_px=size, halo_px=halo))
+        for size, halo in ((300, 8), (tile_px, halo_px))
+    )
+    edges, loops, nodes = LAYOUTS[layout]
+    assert len(whole.edges) == edges and (whole.edges["node_from"] == whole.edges["node_to"]).sum() == loops
+    assert sorted(zip(whole.nodes["degree"], whole.nodes["kind"], strict=True)) == nodes
+    assert whole.edges["length_m"].sum() == pytest.approx(lines.length / 2, rel=0.02)  # half a metre a pixel
     for name, table in whole.named().items():
         other = tiled.named()[name]
         assert table.drop(columns="geometry").equals(other.drop(columns="geometry"))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, label
 
-from mmseg_ext.roads import road_graph
+from mmseg_ext.roads import graph_from_lines, graph_lines, road_graph
 from mmseg_ext.roads.graph import trace
 from mmseg_ext.roads.polyline import length, project, simplify_line
 from mmseg_ext.roads.skeleton import Centreline
@@ -334,6 +334,17 @@ def test_a_small_loop_keeps_three_points():
     for tolerance in (1.0, 1.5, 10.0):
         simple = simplify_line(diamond, tolerance)
         assert len(np.unique(simple, axis=0)) >= 3 and (simple[0] == simple[-1]).all()
+
+
+def test_parallel_edges_stay_apart_however_much_they_are_simplified():
+    mask = road((0, 30), (20, 30), 3) | road((70, 30), (89, 30), 3)
+    for y in (24, 36):
+        mask |= road((20, 30), (45, y), 3) | road((45, y), (70, 30), 3)
+    fine, graph = road_graph(mask), road_graph(mask, simplify_px=20)
+    assert sorted(len(line) for line in graph_lines(graph)) == [2, 2, 3, 3]
+    assert total_length(graph) == pytest.approx(total_length(fine), rel=0.01)
+    again = graph_from_lines(graph_lines(graph))
+    assert degrees(again) == [1, 1, 3, 3] and total_length(again) == pytest.approx(total_length(graph))
 
 
 @settings(max_examples=12, deadline=None)

@@ -6,6 +6,7 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
+import shapely.ops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -361,6 +362,21 @@ def test_a_mask_against_lines(tmp_path):
     write_geotiff(str(tmp_path / "p" / "a.tif"), road().astype(np.uint8))
     with pytest.raises(DataError, match="a.tif: has no georeference, so it does not compare to lines"):
         score(tmp_path / "p", tmp_path / "t")
+
+
+def test_a_layer_of_lines_is_chosen(tmp_path):
+    path, line = str(tmp_path / "a.gpkg"), shapely.LineString([(500_000, 5_000_000), (500_400, 5_000_000)])
+    for name, part in (("west", 0.5), ("whole", 1.0)):
+        shapes = shapely.to_wkb([shapely.ops.substring(line, 0, part, normalized=True)])
+        pyogrio.raw.write(path, shapes, [], [], crs=UTM, geometry_type="LineString", layer=name, append=name == "whole")
+    with pytest.raises(DataError, match=r"a.gpkg: has the layers west, whole; choose one as .*a.gpkg:west"):
+        score(path, f"{path}:whole")
+    (found,) = score(f"{path}:west", f"{path}:whole")
+    assert found.name == "a" and image_values(found)["completeness"] == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(DataError, match="a.gpkg:east: has no such layer of lines or polygons; it has west, whole"):
+        score(f"{path}:east", f"{path}:whole")
+    with pytest.raises(DataError, match="b.gpkg:west: no such file or folder"):
+        score(f"{tmp_path}/b.gpkg:west", f"{path}:whole")
 
 
 GRID = 'LOCAL_CS["pit grid",UNIT["foot",0.3048],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
