@@ -248,7 +248,8 @@ def _key(info: RasterInfo, network: MapModel, settings: MapSettings, scale: floa
     """Return what identifies a map: raster, weights, settings, and all else that its pixels depend on."""
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
-    facts += [asdict(settings), scale, *network.execution.values(), asdict(network.facts.reading)]
+    # normalisation, threshold and names of the config, but not the version: an update keeps what is there
+    facts += [asdict(settings), scale, *network.execution.values(), {**asdict(network.facts), "version": None}]
     for file in source_files(info.path)[1:]:
         status = os.stat(file)
         facts += [os.path.abspath(file), status.st_size, status.st_mtime_ns]
