@@ -11,6 +11,7 @@ from skimage.measure import approximate_polygon
 
 _ROUNDS = 10  # of weights, until no point moves too far; what is left of that is cut
 _NEAR = 1e-9
+_LONGEST = 10_000.0  # wavelength: beyond it, in long lines, the points weigh less than the rounding
 _PARTS = 256  # of the unit in the coordinates of a smooth line: finer is noise, coarser would show
 
 
@@ -82,7 +83,7 @@ def smooth_line(
     limit = reach(even)
     around = min(count - 1, int(3 * wavelength) + 1) if ring else 0  # beyond which nothing matters to the ring's points
     even, limit = (np.concatenate([each[-1 - around : -1], each, each[1 : 1 + around]]) for each in (even, limit))
-    penalty = (wavelength / (2 * np.pi)) ** 4
+    penalty = (min(wavelength, _LONGEST) / (2 * np.pi)) ** 4
     bends = np.diff(even, 2, axis=0)
     pull = -penalty * np.diff(np.pad(bends, ((1, 1), (0, 0))), 2, axis=0)
     bands = penalty * np.repeat([[1.0], [-4.0], [6.0]], len(pull), axis=1)

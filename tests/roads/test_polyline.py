@@ -113,7 +113,14 @@ def test_straight_lines_short_lines_and_no_wavelength_change_nothing():
         assert smooth_line(line, wavelength, anywhere) is line
 
 
-@given(st.integers(0, 1000), st.floats(5, 500))
+def test_a_long_line_takes_any_wavelength():
+    line = np.cumsum(np.random.default_rng(0).integers(-1, 2, (100_000, 2)), axis=0).astype(float)
+    found = smooth_line(line, 1e9, anywhere)
+    assert np.isfinite(found).all() and (found[[0, -1]] == line[[0, -1]]).all()
+    assert length(found) < 0.1 * length(line)
+
+
+@given(st.integers(0, 1000), st.floats(5, 1e6))
 def test_no_point_moves_farther_than_it_may(seed, wavelength):
     rng = np.random.default_rng(seed)
     line = np.cumsum(rng.integers(-1, 2, (150, 2)), axis=0).astype(float)
