@@ -28,7 +28,10 @@ def parse_args() -> argparse.Namespace:
     metres("--min-length", default=0, help="drop smaller pieces of the network, and their surface (default: 0)")
     metres("--min-width", default=0, help="drop roads with a smaller median width (default: 0)")
     metres("--close-gaps", default=0, help="close gaps up to this long between facing dead ends (default: 0)")
-    metres("--simplify", help="tolerance of simplified lines and outlines (default: one pixel)")
+    text = "smooth out wiggles of the lines that are shorter, inside of the road (default: each road's width; 0: none)"
+    metres("--smooth", help=text)
+    text = "tolerance of simplified lines and outlines (default: one pixel, a quarter for smoothed lines)"
+    metres("--simplify", help=text)
     parser.add_argument("--tile", type=int, default=2048, metavar="PX", help="tile size in pixels (default: 2048)")
     text = "margin around a tile; roads up to half as wide are not affected by tiles (default: 256)"
     parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
@@ -74,7 +77,7 @@ def main() -> None:
     log_to_stderr()
     settings = networks.NetworkSettings(
         args.threshold, args.road_values, args.min_length, args.min_width, args.close_gaps, args.simplify,
-        args.tile, args.halo,
+        args.tile, args.halo, args.smooth,
     )  # fmt: skip
     limits = height_settings(args)
     layers_to_write = ("edges", "nodes", "surface", *(("grades",) if args.dem else ()))

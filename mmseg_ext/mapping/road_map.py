@@ -310,7 +310,8 @@ def _key(
     """Return what identifies a map: raster, weights, settings, area, and all else that its pixels depend on."""
     status = os.stat(info.path)
     facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
-    facts += [asdict(settings), scale, *network.execution.values(), asdict(network.facts.reading)]
+    # normalisation, threshold and names of the config, but not the version: an update keeps what is there
+    facts += [asdict(settings), scale, *network.execution.values(), {**asdict(network.facts), "version": None}]
     if area is not None:
         facts.append(area.digest)
     for file in source_files(info.path)[1:]:

@@ -20,6 +20,7 @@ from ..roads import road_graph, tiled_centreline
 from ..roads.polyline import length, points_at
 
 _BORDER_PX = 3
+_SMOOTH_PX = 0.25
 _WIDTHS = ("width_median", "width_p10", "width_p90")
 
 
@@ -41,7 +42,10 @@ class NetworkSettings:
         min_length: pieces of the network with less road in all are left out.
         min_width: roads that are narrower are left out.
         close_gaps: longest gap between dead ends facing each other that is closed.
-        simplify: farthest that lines and outlines may be from the pixels'; None for one pixel.
+        smooth: wiggles of the lines that are shorter than this are smoothed out, as far as the lines stay on the road;
+            None for each road's own width, 24 pixels at least, 0 for none.
+        simplify: farthest that simplified lines may be from the smoothed ones and outlines from the pixels'; None for
+            one pixel, a quarter for smoothed lines.
         tile_px: rows and columns in memory at a time.
         halo_px: how far around a tile the map is read; roads up to half as wide are found as in one piece.
     """
@@ -54,11 +58,12 @@ class NetworkSettings:
     simplify: float | None = None
     tile_px: int = 2048
     halo_px: int = 256
+    smooth: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ConfigError(f"a threshold of {self.threshold:g}: give a probability between 0 and 1")
-        check_not_negative(self, "min_length", "min_width", "close_gaps", "simplify")
+        check_not_negative(self, "min_length", "min_width", "close_gaps", "simplify", "smooth")
         if self.tile_px < 1 or self.halo_px < 8:
             raise ConfigError(f"tiles of {self.tile_px} px with a halo of {self.halo_px} px: give 1 and 8 or more")
 
@@ -127,9 +132,15 @@ def extract_network(
             return roads.road(*roads.values(row, column, height, width))
 
         centreline, wide = tiled_centreline(read, shape, tile_px=settings.tile_px, halo_px=settings.halo_px, done=done)
-        simplify_px = 1.0 if settings.simplify is None else settings.simplify / frame.pixel_size
-        close_gaps_px = settings.close_gaps / frame.pixel_size
-        graph = road_graph(centreline, close_gaps_px=close_gaps_px, simplify_px=simplify_px)
+        lengths = settings.close_gaps, settings.smooth, settings.simplify
+        close_gaps_px, smooth_px, simplify_px = (each and each / frame.pixel_size for each in lengths)
+        graph = road_graph(
+            centreline,
+            close_gaps_px=close_gaps_px or 0,
+            smooth_px=smooth_px,
+            # what is smooth needs more points: straight lines between few of them lie on the inner side of its bends
+            simplify_px=(1.0 if smooth_px == 0 else _SMOOTH_PX) if simplify_px is None else simplify_px,
+        )
         _measure(graph, frame)
         _leave_out(graph, settings)
         graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
@@ -141,7 +152,12 @@ def extract_network(
     return RoadLayers(
         _edges(graph, frame, look.probability if raster.is_probability else None),
         _nodes(graph, frame, look.cut),
-        _surface(merged(areas, simplify_px), graph, frame, keep_all=not (settings.min_length or settings.min_width)),
+        _surface(
+            merged(areas, 1.0 if simplify_px is None else simplify_px),
+            graph,
+            frame,
+            keep_all=not (settings.min_length or settings.min_width),
+        ),
         tuple(
             (*frame.to_map(np.array([[column, row]], float))[0].tolist(), width_px * frame.pixel_size)
             for row, column, width_px in wide

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import networkx as nx
@@ -26,10 +27,14 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from ..errors import DataError
-from .polyline import length, points_at, simplify_line, stations
+from .polyline import length, points_at, simplify_line, smooth_line, stations
 from .skeleton import Centreline
 
 _LARGEST_TURN = np.cos(np.radians(30))
+# a pixel's corner is 0.71 from its centre, the middle of two points of a line 0.5 from both; the rest is to simplify
+_MARGIN_PX = 1.5
+_THIN_PX = 3
+_STAIRS_PX = 24  # along a line of pixels that is not quite level, its steps are so far apart
 
 
 def road_graph(
@@ -38,6 +43,7 @@ def road_graph(
     prune: bool = True,
     merge_px: float | None = None,
     close_gaps_px: float = 0,
+    smooth_px: float | None = 0,
     simplify_px: float = 1.0,
     min_length_px: float = 0,
 ) -> nx.MultiGraph:
@@ -49,8 +55,11 @@ def road_graph(
         merge_px: junctions that an edge of at most this length links become one; None for the sum of the road's
             half widths at both, 0 to keep all.
         close_gaps_px: longest gap between dead ends facing each other that is closed; 0 closes none.
-        simplify_px: farthest that a line may pass from a pixel of the centreline; 0 keeps every pixel. Loops and
-            parallel edges stay bent.
+        smooth_px: wiggles of the lines that are shorter are smoothed out, as far as lines stay on the road, by
+            `smooth_line`; None for the median width of each road, 24 at least, 0 for none. Lines of roads that are only
+            one or two pixels wide may leave them by half a pixel.
+        simplify_px: farthest that a line may pass from its points before, such as the pixels of the centreline; 0 keeps
+            every one. Parallel edges stay bent.
         min_length_px: pieces of the network with less road than this in all are left out.
     """
     centreline = road if isinstance(road, Centreline) else Centreline.of_mask(road)
@@ -61,9 +70,14 @@ def road_graph(
     _measure_widths(graph, centreline)
     if close_gaps_px > 0:
         _close_gaps(graph, close_gaps_px)
-    for start, end, edge in graph.edges(data=True):
-        parallel = graph.number_of_edges(start, end) > 1  # as straight lines, they would be one
-        edge["line"] = simplify_line(edge["line"], simplify_px, bent=parallel)
+    for node, other, edge in graph.edges(data=True):
+        ring, width = node == other and graph.degree(node) == 2, edge["width_median"]
+        reach = partial(_reach, centreline, 0.5 if width < _THIN_PX else 0)
+        line = smooth_line(edge["line"], max(width, _STAIRS_PX) if smooth_px is None else smooth_px, reach, ring)
+        if ring:
+            _add_node(graph, node, line[0])
+        parallel = graph.number_of_edges(node, other) > 1  # as straight lines, they would be one
+        edge["line"] = simplify_line(line, simplify_px, bent=parallel)
         edge["length"] = length(edge["line"])
     for piece in list(nx.connected_components(graph)):
         if graph.subgraph(piece).size("length") < min_length_px:
@@ -114,6 +128,11 @@ def graph_from_lines(lines: Sequence[np.ndarray], snap: float = 0.0) -> nx.Multi
 def graph_lines(graph: nx.MultiGraph) -> list[np.ndarray]:
     """Return the line (N, 2) of each edge of a road graph."""
     return [line for *_, line in graph.edges(data="line")]
+
+
+def _reach(centreline: Centreline, least: float, xy: np.ndarray) -> np.ndarray:
+    """Return how far (N,) points (N, 2) of lines may move and leave these on the road; ``least`` even where they do."""
+    return np.maximum(centreline.room_around(xy) - _MARGIN_PX, least)
 
 
 def _add_node(graph: nx.MultiGraph, node: int, xy: np.ndarray) -> None:

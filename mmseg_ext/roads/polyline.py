@@ -1,11 +1,18 @@
-"""Lines of points: length, points along them, parts of them, fewer points."""
+"""Lines of points: length, points along them, parts of them, smoother lines, fewer points."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
+from scipy.linalg import solveh_banded
 from skimage.measure import approximate_polygon
+
+_ROUNDS = 10  # of weights, until no point moves too far; what is left of that is cut
+_NEAR = 1e-9
+_LONGEST = 10_000.0  # wavelength: beyond it, in long lines, the points weigh less than the rounding
+_PARTS = 256  # of the unit in the coordinates of a smooth line: finer is noise, coarser would show
 
 
 def stations(line: np.ndarray) -> np.ndarray:
@@ -53,6 +60,46 @@ def project(line: np.ndarray, point: np.ndarray) -> tuple[float, float]:
     nearest = int(distances.argmin())
     along = stations(line)[nearest] + float(np.hypot(*(feet[nearest] - starts[nearest])))
     return float(distances[nearest]), along
+
+
+def smooth_line(
+    line: np.ndarray, wavelength: float, reach: Callable[[np.ndarray], np.ndarray], ring: bool = False
+) -> np.ndarray:
+    """Return ``line`` (N, 2) without wiggles that are shorter along it than ``wavelength``; wider bends stay.
+
+    Waves of that length lose half their amplitude, those of twice the length 6 %. The ends stay where they are; of a
+    ``ring`` they are one point, which moves like the others. ``reach`` returns how far each of many points (M, 2) may
+    move (M,), 0 or more. Method: least squares with a penalty on second differences (Whittaker 1923; Eilers, "A perfect
+    smoother", Analytical Chemistry 2003), with more weight where points would move too far.
+
+    Returns:
+        points (M, 2), evenly at most 1 apart before they moved; the line itself where it is too short to have wiggles.
+    """
+    total = length(line)
+    count = int(np.ceil(total))
+    if count < 4 or wavelength == 0:
+        return line
+    even = points_at(line, np.linspace(0, total, count + 1))
+    limit = reach(even)
+    around = min(count - 1, int(3 * wavelength) + 1) if ring else 0  # beyond which nothing matters to the ring's points
+    even, limit = (np.concatenate([each[-1 - around : -1], each, each[1 : 1 + around]]) for each in (even, limit))
+    penalty = (min(wavelength, _LONGEST) / (2 * np.pi)) ** 4
+    bends = np.diff(even, 2, axis=0)
+    pull = -penalty * np.diff(np.pad(bends, ((1, 1), (0, 0))), 2, axis=0)
+    bands = penalty * np.repeat([[1.0], [-4.0], [6.0]], len(pull), axis=1)
+    bands[2, [0, -1]] -= penalty
+    weight, limit = np.ones(len(pull)), limit[1:-1]
+    for _ in range(_ROUNDS):
+        moved = solveh_banded(bands + [[0], [0], [1]] * weight, pull)
+        far = np.hypot(*moved.T) / np.maximum(limit, _NEAR)
+        if far.max() <= 1:
+            break
+        weight *= np.where(far > 1, np.clip(far, 1.5, 10) ** 2, 1)
+    even[1:-1] = np.rint((even[1:-1] + moved / np.maximum(far, 1)[:, None]) * _PARTS) / _PARTS
+    even = even[around : len(even) - around]
+    if ring:
+        even[-1] = even[0]
+    return even
 
 
 def simplify_line(line: np.ndarray, tolerance: float, bent: bool = False) -> np.ndarray:

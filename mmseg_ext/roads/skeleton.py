@@ -129,6 +129,14 @@ class Centreline:
         _, nearest = self._tree.query(xy[:, ::-1], distance_upper_bound=_REACH_PX)
         return np.append(self.half_width, 0)[nearest]
 
+    def room_around(self, xy: np.ndarray) -> np.ndarray:
+        """Return how far (N,) points (N, 2) are at least from the nearest pixel's centre beside the road; 0 on others.
+
+        It is what the largest disc on the road around the nearest pixel of the centreline leaves.
+        """
+        apart, nearest = self._tree.query(xy[:, ::-1])
+        return np.maximum(self.half_width[nearest] - apart, 0)
+
     def neighbours(self) -> np.ndarray:
         """Return the places in ``rc`` of the eight pixels around each, int32 (N, 8), -1 where there is none."""
         key = self.rc[:, 0] * (self.shape[1] + 2) + self.rc[:, 1]

@@ -3,25 +3,20 @@
 import numpy as np
 
 from mmseg_ext.datasets import ImageReading
+from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.mapping import MapSettings
 
 PLAIN = MapSettings(64, 16, 2)
-
-
-class _Facts:
-    classes, palette = ("background", "road"), ((0, 0, 0), (255, 0, 0))
-    stride, threshold, weights_sha256 = 1, None, "0"
-
-    def __init__(self, reading):
-        self.reading, self.bands = reading, len(reading.bands or (1, 2, 3))
-        self.road_labels = [1]
 
 
 class BrightNetwork:
     """Takes what is bright in its last band for road; ``reading`` are settings of an `ImageReading`."""
 
     def __init__(self, **reading):
-        self.facts = _Facts(ImageReading(**reading))
+        bands = len(reading.get("bands") or (1, 2, 3))
+        plain = (0.0,) * bands, (1.0,) * bands, True
+        look = ("background", "road"), ((0, 0, 0), (255, 0, 0))
+        self.facts = NetworkFacts(*look, *plain, ImageReading(**reading), 1, 2, None, "0")
         self.execution = dict(backend="none", precision="fp32", exported_sha256=None, threads=1)
         self.software = {}
 

@@ -15,6 +15,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from bright_network import BrightNetwork
 from mmcv import Config
 
 from mmseg_ext.deploy.trained import TrainedNetwork
@@ -132,6 +133,22 @@ def test_parts_of_other_settings_are_not_taken_up(network, tmp_path, monkeypatch
     monkeypatch.undo()
     map_raster(path, network, str(tmp_path / "out"), MapSettings(64, 16, 2, threshold=0.9))
     assert np.array_equal(pixels(tmp_path / "out" / "pit_roads.tif"), pixels(tmp_path / "direct" / "pit_roads.tif"))
+
+
+@pytest.mark.parametrize(
+    "other", [dict(mean=(100.0, 110.0, 120.0)), dict(to_rgb=False), dict(threshold=0.3), dict(classes=("rock", "road"))]
+)
+def test_a_map_of_another_normalisation_or_threshold_is_not_kept(tmp_path, other):
+    network, out, path = BrightNetwork(), str(tmp_path / "out"), raster(tmp_path / "pit.tif")
+    map_raster(path, network, out, SMALL)
+    made = os.stat(tmp_path / "out" / "pit.json").st_mtime_ns
+    network.facts = replace(network.facts, version="next")
+    map_raster(path, network, out, SMALL)
+    assert os.stat(tmp_path / "out" / "pit.json").st_mtime_ns == made
+    network.facts = replace(network.facts, **other)
+    with pytest.raises(ConfigError, match="pit.json: .*--overwrite"):
+        map_raster(path, network, out, SMALL)
+    assert map_raster(path, network, out, SMALL, overwrite=True)["key"] != ""
 
 
 def stopped_after_two_strips(monkeypatch, *arguments):

@@ -1,6 +1,7 @@
 """What bands, alpha, depth and borders of a raster mean, and what is said of it before the work."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_alpha_that_looks_like_a_picture_is_said_and_named(tmp_path, caplog):
     check_rasters([by_rasterio(tmp_path / "real.tif", real)], BrightNetwork(), PLAIN)
     assert not caplog.text
     four = BrightNetwork(bands=(1, 2, 3, 4))
-    four.facts.reading = ImageReading()
+    four.facts = replace(four.facts, reading=ImageReading())
     with pytest.raises(
         DataError, match=r"3 band\(s\) to read, .* takes 4; .*--bands \(band 4 is marked as alpha, it may"
     ):

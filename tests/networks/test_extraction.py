@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import geopandas as gpd
 import networkx as nx
 import numpy as np
@@ -11,6 +12,7 @@ import shapely
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rasterio.warp import transform as warped
+from scipy.ndimage import gaussian_filter
 
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import ConfigError, DataError
@@ -215,6 +217,44 @@ def test_roads_that_leave_what_is_valid_are_cut_not_ended(raster, crossing):
     assert layers.nodes["kind"][top] == "border"
 
 
+@pytest.mark.parametrize("smooth", [None, 30, 1000])
+def test_smooth_lines_keep_nodes_widths_and_surface_and_stay_on_the_road(raster, smooth):
+    mine = generate_mine(0, 700, 1.0)
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=mine.mask.shape), 3)
+    mask = (cv2.GaussianBlur(mine.mask.astype(float), (0, 0), 3) + 4 * noise > 0.5).astype(np.uint8)
+    path = raster(mask, transform=(1.0, 0, 500_000, 0, -1.0, 4_000_000))
+    # to be told apart from what simplifying does
+    pixels, smoothed = (extract_network(path, NetworkSettings(smooth=each, simplify=0)) for each in (0, smooth))
+    assert pixels.nodes.equals(smoothed.nodes) and pixels.surface.equals(smoothed.surface)
+    for name in ("node_from", "node_to", "width_median_m", "width_p10_m", "width_p90_m"):
+        assert smoothed.edges[name].to_numpy() == pytest.approx(pixels.edges[name].to_numpy())
+    assert smoothed.edges["length_m"].to_numpy() == pytest.approx(smoothed.edges.length.to_numpy())
+    assert 0.8 * pixels.edges.length.sum() < smoothed.edges.length.sum() < pixels.edges.length.sum()
+    road = smoothed.surface.union_all()
+    wide = (smoothed.edges["width_median_m"] >= 3).to_numpy()
+    outside = [layers.edges[wide].difference(road).length for layers in (pixels, smoothed)]
+    assert wide.sum() > 5 and (outside[1] <= outside[0] + 0.05).all()
+    # as far as they are simplified, they are on it
+    found = extract_network(path, NetworkSettings(smooth=smooth)).edges[wide]
+    assert len(shapely.get_coordinates(found.geometry)) < 0.3 * len(
+        shapely.get_coordinates(smoothed.edges[wide].geometry)
+    )
+    assert found.difference(road.buffer(0.3)).length.sum() < outside[0].sum() + 0.5
+
+
+@pytest.mark.parametrize(("crs", "east", "metre"), [("EPSG:32612", 500_000, 1), ("EPSG:2230", 6_500_000, 3937 / 1200)])
+def test_the_wavelength_is_in_metres(raster, crs, east, metre):
+    mask, side = generate_mine(2, 500, 1.5).mask, 1.5 * metre
+    path = raster(mask, crs, (side, 0, east, 0, -side, 2_000_000))
+    edges = extract_network(path, NetworkSettings(smooth=60, simplify=0)).edges
+    found = shapely.transform(
+        shapely.MultiLineString(list(edges.geometry)), lambda xy: (xy - [east, 2_000_000]) / [side, -side] - 0.5
+    )
+    graphs = [road_graph(mask, smooth_px=wavelength, simplify_px=0) for wavelength in (40, 50)]
+    same, other = (shapely.MultiLineString([line for *_, line in graph.edges(data="line")]) for graph in graphs)
+    assert found.hausdorff_distance(same) < 1e-6 < 0.1 < found.hausdorff_distance(other)
+
+
 def test_a_ring_has_a_node(raster):
     mask = np.zeros((100, 100), np.uint8)
     mask[20:80, 20:80] = 1
@@ -223,6 +263,8 @@ def test_a_ring_has_a_node(raster):
     assert kinds(layers) == ["ring"]
     assert layers.edges["node_from"].tolist() == layers.edges["node_to"].tolist()
     assert len(layers.surface.geometry[0].interiors) == 1
+    line, node = layers.edges.geometry[0], layers.nodes.geometry[0]
+    assert line.is_ring and line.coords[0] == node.coords[0] and layers.surface.geometry[0].covers(line)
 
 
 def test_small_and_narrow_roads_are_left_out_and_gaps_closed(raster, crossing):

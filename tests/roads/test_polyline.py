@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmseg_ext.roads.polyline import cut, length, parts_of, points_at, project, stations
+from mmseg_ext.roads.polyline import cut, length, parts_of, points_at, project, smooth_line, stations
 
 CORNER = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])  # 3 to the right, 4 down
 
@@ -74,3 +74,74 @@ def test_parts_and_cuts_sum_up_to_the_line(line, spacing):
     assert lengths.max() <= spacing * (1 + 1e-9)
     at = length(line) / 3
     assert length(cut(line, 0, at)) + length(cut(line, at, length(line))) == pytest.approx(length(line))
+
+
+def anywhere(xy):
+    return np.full(len(xy), np.inf)
+
+
+def test_a_smooth_line_is_the_one_of_least_squares_with_a_penalty_on_bends():
+    rng = np.random.default_rng(0)
+    line = np.cumsum(rng.normal(size=(60, 2)), axis=0)
+    count = int(np.ceil(length(line)))
+    even = points_at(line, np.linspace(0, length(line), count + 1))
+    bends = np.diff(np.eye(count + 1), 2, axis=0)
+    inner = slice(1, -1)
+    # the same with full matrices, the ends known
+    system = np.eye(count + 1) + (20 / (2 * np.pi)) ** 4 * bends.T @ bends
+    known = even[inner] - system[inner, [0]] * even[0] - system[inner, [-1]] * even[-1]
+    expected = np.linalg.solve(system[inner, inner], known)
+    found = smooth_line(line, 20.0, anywhere)
+    assert found[inner] == pytest.approx(expected, abs=0.003)  # 1/256 of a pixel
+    assert (found[[0, -1]] == line[[0, -1]]).all()
+
+
+@pytest.mark.parametrize(("wave", "left"), [(40.0, 1 / 2), (80.0, 16 / 17), (20.0, 1 / 17), (400.0, 1)])
+def test_waves_lose_amplitude_by_their_length(wave, left):
+    x = np.arange(0, 2001.0)
+    line = np.stack([x, 0.5 * np.sin(2 * np.pi * x / wave)], axis=1)
+    found = smooth_line(line, 40.0, anywhere)
+    middle = (found[:, 0] > 500) & (found[:, 0] < 1500)
+    assert np.abs(found[middle, 1]).max() == pytest.approx(0.5 * left, abs=0.02)
+
+
+def test_straight_lines_short_lines_and_no_wavelength_change_nothing():
+    straight = np.array([[0.0, 0.0], [60.0, 80.0]])
+    found = smooth_line(straight, 50.0, anywhere)
+    assert len(found) == 101 and project(straight, found[37])[0] < 0.003
+    for line, wavelength in ((CORNER / 3, 50.0), (CORNER, 0.0)):
+        assert smooth_line(line, wavelength, anywhere) is line
+
+
+def test_a_long_line_takes_any_wavelength():
+    line = np.cumsum(np.random.default_rng(0).integers(-1, 2, (100_000, 2)), axis=0).astype(float)
+    found = smooth_line(line, 1e9, anywhere)
+    assert np.isfinite(found).all() and (found[[0, -1]] == line[[0, -1]]).all()
+    assert length(found) < 0.1 * length(line)
+
+
+@given(st.integers(0, 1000), st.floats(5, 1e6))
+def test_no_point_moves_farther_than_it_may(seed, wavelength):
+    rng = np.random.default_rng(seed)
+    line = np.cumsum(rng.integers(-1, 2, (150, 2)), axis=0).astype(float)
+    limits = rng.uniform(0, 2, int(np.ceil(length(line))) + 1) * rng.integers(0, 2)
+    found = smooth_line(line, wavelength, lambda xy: limits)
+    if found is not line:
+        even = points_at(line, np.linspace(0, length(line), len(found)))
+        moved = np.hypot(*(found - even).T)
+        assert (moved[1:-1] <= limits[1:-1] + 1 / 256).all() and not moved[[0, -1]].any()
+
+
+def test_a_ring_stays_closed_round_and_as_large_wherever_it_begins():
+    angle = np.linspace(0, 2 * np.pi, 401)
+    ring = (30 * np.stack([np.cos(angle), np.sin(angle)], axis=1)).round()
+    for start in (0, 130):
+        line = np.roll(ring[:-1], start, axis=0)
+        found = smooth_line(np.concatenate([line, line[:1]]), 40.0, anywhere, ring=True)
+        assert (found[0] == found[-1]).all()
+        away = np.hypot(*found.T)
+        assert np.abs(away - 30).max() < 0.4 and np.ptp(away) < 0.5
+        assert length(found) == pytest.approx(2 * np.pi * 30, rel=0.01)
+        before = np.diff(np.concatenate([ring, ring[1:2]]), axis=0)
+        turns = [np.abs(np.diff(np.unwrap(np.arctan2(*step[step.any(axis=1)].T)))).sum() for step in (before, np.diff(found, axis=0))]  # fmt: skip  # noqa: E501
+        assert turns[1] < 1.1 * 2 * np.pi < turns[0]
