@@ -120,11 +120,11 @@ def check_rasters(
     for path in paths:
         try:
             with RasterSource(path, colours=True) as source:
-                reading = _reading_of(source.info, network, settings)
-                ground_sampling_distance(source.info)
                 if area is not None and RasterArea(area, source.info).window is None:
                     outside.append(path)
                     continue
+                reading = _reading_of(source.info, network, settings)
+                ground_sampling_distance(source.info)
                 _check_values(source, reading)
             log_doubts(path, reading.bands)
         except UserError as error:

@@ -1,9 +1,11 @@
 """Small pieces of road and small holes in roads, against labelling of the whole mask at once."""
 
+import importlib.util
 import json
 import os
 from itertools import pairwise
 
+import geopandas as gpd
 import numpy as np
 import pyproj
 import pytest
@@ -13,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from mmseg_ext.errors import ConfigError
+from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import PixelFrame, RasterInfo, write_geotiff
-from mmseg_ext.mapping import MapSettings, cleaning, map_raster, map_strips, road_map
+from mmseg_ext.mapping import MapFiles, MapSettings, cleaning, map_raster, map_strips, road_map
 from mmseg_ext.mapping.cleaning import Cleaning
+from mmseg_ext.networks import NetworkSettings, extract_network
 
 UTM, PLACE = "EPSG:32719", (0.5, 0, 400_000.0, 0, -0.5, 7_400_000.0)
 NODATA = 255
@@ -218,17 +221,23 @@ def test_areas_that_are_none_are_refused(value):
         MapSettings(fill_holes_m2=value)
 
 
-def test_the_network_of_a_cleaned_map_is_that_of_its_mask(tmp_path):
-    from mmseg_ext.networks import NetworkSettings, extract_network
-
+def test_the_network_of_a_cleaned_map_is_that_of_its_mask(tmp_path, root):
+    spec = importlib.util.spec_from_file_location("predict", root / "tools" / "predict.py")
+    predict = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(predict)
     write_geotiff(str(tmp_path / "pit.tif"), specks(4), UTM, PLACE)
-    out = tmp_path / "out"
-    map_raster(str(tmp_path / "pit.tif"), BrightNetwork(), str(out), MapSettings(64, 16, 2, min_area_m2=60))
-    probability, mask = str(out / "pit_probability.tif"), str(out / "pit_roads.tif")
-    both = extract_network(probability, NetworkSettings(road_values=[1]), mask=mask)
+    network, found = BrightNetwork(), {}
+    for name, smallest in (("raw", 0), ("clean", 60)):
+        limits, files = MapSettings(64, 16, 2, min_area_m2=smallest), MapFiles(str(tmp_path / name), "pit")
+        map_raster(str(tmp_path / "pit.tif"), network, files.folder, limits)
+        predict.write_network(files, limits, network.facts)
+        found[name] = [gpd.read_file(files.path("_network.gpkg"), layer=layer) for layer in ("edges", "surface")]
+    mask = str(tmp_path / "clean" / "pit_roads.tif")
     alone = extract_network(mask, NetworkSettings(road_values=[1]))
-    for name, table in alone.named().items():
-        assert table.geometry.geom_equals(both.named()[name].geometry).all()
-    assert both.edges["probability"].between(0.4, 1).all() and "probability" not in alone.edges
-    assert len(extract_network(probability).surface) > len(both.surface) > 0
-    assert both.surface["area_m2"].sum() == pytest.approx((pixels(mask) == 1).sum() / 4, rel=0.1)
+    edges, surface = found["clean"]
+    assert alone.edges.geometry.geom_equals(edges.geometry).all() and len(edges) > 0
+    assert alone.surface.geometry.geom_equals(surface.geometry).all() and len(found["raw"][1]) > len(surface)
+    assert edges["probability"].between(0.4, 1).all() and "probability" not in alone.edges
+    with pytest.raises(DataError, match="pit.tif: has another size than .*pit_probability.tif; give the mask of that"):
+        write_geotiff(str(tmp_path / "pit.tif"), np.zeros((9, 9), np.uint8))
+        extract_network(mask.replace("_roads", "_probability"), mask=str(tmp_path / "pit.tif"))
