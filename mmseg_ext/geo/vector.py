@@ -437,7 +437,7 @@ def burn_lines(path: str, grid: RasterInfo, width_m: float, window: Window | Non
     """Return the centrelines of a vector file as road areas on a raster's pixels.
 
     Lines are widened to ``width_m``, measured at their first point as `metric_of` says; without a coordinate reference
-    system they are in that of the raster, ``grid``. Geometries other than lines are skipped.
+    system they are in that of the raster, ``grid``. Areas beside lines are skipped, see `read_lines`.
 
     Returns:
         uint8 (H, W) of the raster or its ``window``: 1 where the pixel's centre lies within half the width of a line.
