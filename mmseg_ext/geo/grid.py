@@ -274,9 +274,8 @@ def _pixel_sides(info: RasterInfo) -> tuple[float, float]:
 
 
 def _same_crs(one: RasterInfo, other: RasterInfo) -> bool:
-    """Return whether two rasters may be of one map: however it is spelled, or where one does not say."""
-    crs = rasterio.crs.CRS.from_user_input
-    return not one.crs or not other.crs or one.crs == other.crs or crs(one.crs) == crs(other.crs)
+    """Return whether two rasters may be of one map, also where one does not say."""
+    return not one.crs or not other.crs or same_map(one.crs, other.crs)
 
 
 def _shifts(one: RasterInfo, other: RasterInfo) -> np.ndarray:
