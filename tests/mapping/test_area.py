@@ -168,7 +168,9 @@ def test_the_180th_meridian_is_no_border(turn):
 def test_a_map_that_is_nowhere_is_refused():
     local = 'LOCAL_CS["grid of the mine",UNIT["metre",1]]'
     info = RasterInfo("pit.tif", 20, 40, 3, "uint8", crs=local, transform=PLACE)
-    with pytest.raises(DataError, match=r"lease.gpkg: cannot be brought onto the images' map \(LOCAL_CS"):
+    with pytest.raises(
+        DataError, match=r"lease.gpkg: is on the map 'WGS 84 / UTM.*, but pit.tif on 'grid of the mine'"
+    ):
         RasterArea(VectorLayer("lease.gpkg", np.array([shapely.box(0, 0, 1, 1)]), UTM, {}, np.zeros(1)), info)
 
 

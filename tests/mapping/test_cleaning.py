@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from dataclasses import replace
 from itertools import pairwise
 
 import geopandas as gpd
@@ -187,30 +188,33 @@ def test_a_map_is_cleaned_across_its_strips_and_resumes(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path / "clean")) == sorted(os.listdir(tmp_path / "raw"))
 
 
-def test_of_several_classes_the_likeliest_of_the_other_side_is_taken(tmp_path):
+@pytest.mark.parametrize(
+    ("classes", "shares"),
+    [
+        # a speck of road on what else is a building
+        (("ground", "building", "road"), {"around": (120, 60, 40), "spot": (40, 60, 120)}),
+        # a hole in a ramp, in which a haul road is likelier than a ramp
+        (("ground", "haul", "ramp"), {"around": (40, 60, 120), "spot": (120, 70, 20)}),
+    ],
+)
+def test_of_several_classes_the_likeliest_of_the_other_side_is_taken(tmp_path, classes, shares):
     class Three(BrightNetwork):
-        """Ground, haul road and ramp, which are the three bands."""
+        """The three bands are the scores of the classes."""
 
         def __init__(self):
             super().__init__()
-            self.facts.classes, self.facts.road_labels = ("ground", "building", "haul", "ramp"), [2, 3]
-            self.facts.palette = ((0, 0, 0), (9, 9, 9), (255, 0, 0), (0, 255, 0))
+            self.facts = replace(self.facts, classes=classes, palette=((0, 0, 0), (9, 9, 9), (255, 0, 0)), outputs=3)
 
         def predict(self, images):
-            bands = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 255
-            return np.stack([bands[:, 0], bands[:, 1], bands[:, 2], 1 - bands.sum(axis=1)], axis=1)
+            return np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 255
 
-    shares = np.zeros((40, 40, 3), np.uint8)
-    shares[:] = 120, 60, 40  # ground, then building; ramp has 35 and haul 40
-    shares[2:4, 2:4] = 40, 60, 120  # a speck of haul road on what else is a building
-    shares[10:30, 10:30] = 20, 20, 50  # ramp
-    shares[15, 15] = 150, 20, 70  # a hole, in which haul is likelier than ramp
-    write_geotiff(str(tmp_path / "a.tif"), shares, UTM, PLACE)
+    image = np.full((40, 40, 3), shares["around"], np.uint8)
+    image[12:14, 12:14] = shares["spot"]
+    write_geotiff(str(tmp_path / "a.tif"), image, UTM, PLACE)
     map_raster(str(tmp_path / "a.tif"), Three(), str(tmp_path), MapSettings(64, 16, min_area_m2=2, fill_holes_m2=2))
-    found = pixels(tmp_path / "a_roads.tif")
-    expected = np.zeros((40, 40), np.uint8)
-    expected[2:4, 2:4], expected[10:30, 10:30], expected[15, 15] = 1, 3, 2
-    assert np.array_equal(found, expected)
+    expected = np.full((40, 40), np.argmax(shares["around"]), np.uint8)
+    expected[12:14, 12:14] = 1
+    assert np.array_equal(pixels(tmp_path / "a_roads.tif"), expected)
 
 
 @pytest.mark.parametrize("value", [-1, np.nan, np.inf])
