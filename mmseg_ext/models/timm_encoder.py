@@ -5,6 +5,7 @@ U-Net: Ronneberger et al., arXiv 1505.04597, here with batch norm and as a decod
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,31 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
 from ..errors import ConfigError, lazy_import
+
+# parts of EfficientNet-Lite as its own package calls them, and as timm does
+_LITE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_LITE_BLOCK = dict(
+    _bn0="bn1", _depthwise_conv="conv_dw", _bn1="bn2", _expand_conv="conv_pw", _project_conv="conv_pwl", _bn2="bn3"
+)
+_LITE_FIRST = dict(_depthwise_conv="conv_dw", _bn1="bn1", _project_conv="conv_pw", _bn2="bn2")
+
+
+def _blocks_of_lite(weights: dict[str, Tensor]) -> dict[str, str]:
+    """Return timm's name of every part of the blocks in EfficientNet-Lite's own ``weights``.
+
+    Its package numbers the blocks through; timm counts within stages, whose blocks have equally many outputs.
+    """
+    names: dict[str, str] = {}
+    stage, number, last = -1, 0, None
+    for block in itertools.count():
+        project = weights.get(f"_blocks.{block}._project_conv.weight")
+        if project is None:
+            return names
+        stage, number = (stage, number + 1) if len(project) == last else (stage + 1, 0)
+        last = len(project)
+        parts = _LITE_BLOCK if f"_blocks.{block}._expand_conv.weight" in weights else _LITE_FIRST
+        names.update({f"_blocks.{block}.{part}.": f"blocks.{stage}.{number}.{name}." for part, name in parts.items()})
+    return names
 
 
 @BACKBONES.register_module()
@@ -68,23 +94,18 @@ class TimmEncoder(BaseModule):
         """Keep the first weights that timm has drawn; ``init_cfg`` files are loaded by the engine afterwards."""
         self._is_init = True
 
-    def adapt_published_keys(self, state_dict: dict[str, Tensor], prefix: str = "") -> None:
-        """Bring keys of timm, or of EfficientNet-Lite as its own package has it, into this encoder's form, in place.
-
-        The package has the same tensors in the same order under other names.
-        """
-        ours = list(self.network.state_dict())
-        theirs = [key for key in state_dict if key.startswith(prefix)]
-        if any(key.startswith(f"{prefix}network.") for key in theirs):
-            return
-        if f"{prefix}_conv_stem.weight" in state_dict:
-            names = dict(zip(theirs, ours, strict=False))
-        else:
-            names = {f"{prefix}{key}": key for key in ours if f"{prefix}{key}" in state_dict}
+    @staticmethod
+    def adapt_published_keys(state_dict: dict[str, Tensor], prefix: str = "") -> None:
+        """Bring keys of timm, or of EfficientNet-Lite's own package, under ``prefix`` into this form, in place."""
+        theirs = [key for key in state_dict if key.startswith(prefix) and not key.startswith(f"{prefix}network.")]
+        own_package = f"{prefix}_conv_stem.weight" in state_dict
+        blocks = _blocks_of_lite({key.removeprefix(prefix): state_dict[key] for key in theirs}) if own_package else {}
         for key in theirs:
-            value = state_dict.pop(key)
-            if key in names:
-                state_dict[f"{prefix}network.{names[key]}"] = value
+            name = key.removeprefix(prefix)
+            if own_package:
+                part = next(part for part in (*blocks, *_LITE) if name.startswith(part))
+                name = (blocks.get(part) or _LITE[part]) + name.removeprefix(part)
+            state_dict[f"{prefix}network.{name}"] = state_dict.pop(key)
 
     def train(self, mode: bool = True) -> TimmEncoder:
         """Switch to training, or evaluation; a frozen encoder stays in evaluation mode."""

