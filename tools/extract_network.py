@@ -104,7 +104,10 @@ def main() -> None:
         total / 1000 if unit == "m" else total, "km" if unit == "m" else "px", len(layers.nodes),
     )  # fmt: skip
     if not len(layers.edges):
-        logging.warning("%s: no road in it; --threshold and --road-values say what is road", args.raster)
+        logging.warning(
+            "%s: no road found; --threshold and --road-values say what is road, --min-width and --min-length drop some",
+            args.raster,
+        )
     if args.dem:
         logging.info(
             "%d edges steeper than %g %% over %g m, %d with more than %g %% cross-fall",

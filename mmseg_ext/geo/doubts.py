@@ -18,6 +18,7 @@ _WINDOW_PX = 1024  # as tiles are, more or less
 _MANY_PX = 2**26  # fewer are decoded in a second
 _NEAR = 8  # what JPEG adds to nodata, at most
 _NEAR_PX = 16  # and how far from it: a block
+_COLLAR_SHARE = 0.05
 logger = logging.getLogger(__name__)
 
 
@@ -59,6 +60,14 @@ def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
                     f"JPEG left values near its nodata {nodata:g} along the border of the image, which count as "
                     f"ground; mark them with: nearblack{white} -setalpha -of GTiff -o CLEAN.tif {path}"
                 )
+        for colour in _extremes(info.dtype):
+            parts = [_from_the_sides(values, valid, colour) for values, valid in glimpses(source, bands)]
+            share = np.concatenate(parts).mean() if parts else 0
+            if colour != info.nodata and share > _COLLAR_SHARE:
+                found.append(
+                    f"about {share:.0%} of it, from its sides inwards, have the value {colour} in every band and count "
+                    f"as ground; if that is no picture, mark it: gdal_translate -a_nodata {colour} {path} MARKED.tif"
+                )
         by_bands = source.is_decoded_by_bands and info.height * info.width > _MANY_PX
         if by_bands or source.room_for(_WINDOW_PX, _WINDOW_PX) > MOST_ROOM:
             found.append(
@@ -68,6 +77,19 @@ def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
     for words in found:
         logger.warning("%s: %s", path, words)
     return bool(found)
+
+
+def _extremes(dtype: str) -> tuple[int, ...]:
+    """Return the least and the greatest value of whole unsigned numbers, which collars have; none for other types."""
+    return (0, int(np.iinfo(dtype).max)) if np.dtype(dtype).kind == "u" else ()
+
+
+def _from_the_sides(values: np.ndarray, valid: np.ndarray | None, colour: int) -> np.ndarray:
+    """Return the valid pixels (h, w) of ``values`` (h, w, B) that are ``colour``, as all to their left or right are."""
+    alike = (values == colour).all(axis=2)
+    if valid is not None:
+        alike &= valid
+    return np.minimum.accumulate(alike, axis=1) | np.minimum.accumulate(alike[:, ::-1], axis=1)[:, ::-1]
 
 
 def _has_rim(values: np.ndarray, nodata: float) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .metric import PixelFrame, ground_sampling_distance, metric_of, same_map
+from .metric import PixelFrame, check_same_ground, ground_sampling_distance, metric_of, same_map
 from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
 from .vector import outline
 from .virtual import expanded, has_colour_table, with_alpha_as_data
@@ -224,9 +224,11 @@ def common_ground(truth: RasterInfo, other: RasterInfo) -> tuple[Window, Window]
     tenth.
 
     Raises:
-        DataError: no georeference and another size, not one grid, or no common ground; says how ``other`` differs, and
-            what to do.
+        DataError: no georeference and another size, maps without a way to each other, not one grid, or no common
+            ground; says how ``other`` differs, and what to do.
     """
+    if truth.transform is not None and other.transform is not None:
+        check_same_ground(other.path, other.crs, truth.path, truth.crs)
     sizes = [(info.height, info.width) for info in (truth, other)]
     if sizes[0] == sizes[1] and disagreement(truth, other) is None:
         return (0, 0, *sizes[0]), (0, 0, *sizes[1])
@@ -251,7 +253,7 @@ def common_ground(truth: RasterInfo, other: RasterInfo) -> tuple[Window, Window]
     column, row = round(right), round(down)
     if max(abs(right - column), abs(down - row)) > _ONE_GRID:
         where = f"{right:+.2f} px right and {down:+.2f} px down of the corner of {truth.path}"
-        raise _on_another_grid(truth, other, f"begins {where}, which are no whole pixels")
+        raise _on_another_grid(truth, other, f"begins {where}, not whole pixels")
     top, left = max(row, 0), max(column, 0)
     height, width = min(row + other.height, truth.height) - top, min(column + other.width, truth.width) - left
     if height <= 0 or width <= 0:

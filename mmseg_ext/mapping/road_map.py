@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -190,7 +191,9 @@ def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings)
     if own is None or trained is None:
         who = "the raster tells no metres per pixel" if own is None else "the checkpoint knows no metres per pixel"
         remedy = (
-            ""
+            f": your metres per pixel / {trained:g}"
+            if own is None and trained is not None
+            else ""
             if own is None
             else (", or those of its training images: --cfg-options data.test.step_args.LoadRoadImage.gsd_m=METRES")
         )
@@ -247,7 +250,7 @@ def map_raster(
         group.wait()
         if kept is not None:
             if first:
-                logger.info("%s: is there already and kept", files.path(".json"))
+                logger.info("%s: exists and is kept", files.path(".json"))
             return kept
         disk = len(settings.layers) * disk_needed(info.height, info.width, 1)
         if first:
@@ -260,7 +263,7 @@ def map_raster(
         mine = missing[slice(*share)]
         room = source.make_room(*plan.tile_shape)
         if first:
-            _announce(info, network, plan, missing, disk, room, here)
+            _announce(info, network, plan, missing, disk, room, here, settings.batch)
         tiles = _tiles(plan, mine, here)
         pause_s = 0.1 if sys.stderr.isatty() else 30
         with tqdm(total=tiles, desc=files.name, unit="tile", disable=not first, mininterval=pause_s) as bar:
@@ -337,17 +340,19 @@ def _announce(
     disk: int,
     room: int,
     area: RasterArea | None,
+    batch: int,
 ) -> None:
-    """Log what the mapping will need; the time is that of one tile, predicted as a trial."""
-    tile = np.zeros((*plan.network_shape, network.facts.bands), np.uint8)
-    network.predict([tile])  # the first is slower
-    start = time.perf_counter()
-    network.predict([tile])
+    """Log what the mapping will need; time and memory are those of some tiles, predicted as a trial."""
     tiles = _tiles(plan, missing, area)
-    seconds = tiles * (time.perf_counter() - start)
+    trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * max(1, min(batch, tiles))
+    network.predict(trial)  # the first is slower
+    start = time.perf_counter()
+    network.predict(trial)
+    seconds = tiles * (time.perf_counter() - start) / len(trial)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
     if len(missing) < len(plan.rows):
         logger.info("%s: resuming, %d of %d strips are done", info.path, len(plan.rows) - len(missing), len(plan.rows))
-    memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + 2**30 + room
+    memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + peak + room
     logger.info(
         "%s: %d x %d px%s; %d tile(s) of %d px to map by %s %s, about %s, %s of memory and at most %s of disk",
         info.path,

@@ -140,7 +140,15 @@ class SurveyFrame:
         self._metric, self._factor = self._map, 1.0
         self._check(old.edges, old.name)
         self._check(new.edges, new.name)
-        if self._map is None:
+        in_pixels = [survey for survey in (old, new) if "length_px" in survey.edges]
+        if len(in_pixels) == 1:
+            raise DataError(
+                f"{in_pixels[0].name}: is a network in pixels, but the other is in metres; extract it from a raster "
+                "with a georeference"
+            )
+        if in_pixels:
+            logger.warning("both surveys are networks in pixels; all that is called metres are pixels")
+        elif self._map is None:
             logger.warning("both surveys have no coordinate reference system; their units are assumed to be metres")
         elif len(some := old.edges.geometry if len(old.edges) else _brought(new.edges, self._map)):
             left, bottom, right, top = some.total_bounds

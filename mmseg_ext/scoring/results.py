@@ -125,7 +125,7 @@ def remarks(images: Sequence[ImageScores]) -> list[str]:
         least = f" (least in {images[share.argmin()].name})" if len(images) > 1 else ""
         found.append(
             f"Not the same ground in prediction and truth: {(share < 1).sum()} of {len(images)} image(s){least}. "
-            f"Scored is what both cover: {100 * common.sum() / truth.sum():.2f} % of the truth's area, "
+            f"Only the ground that both cover is scored: {100 * common.sum() / truth.sum():.2f} % of the truth's area, "
             f"{100 * common.sum() / prediction.sum():.2f} % of the prediction's."
         )
     if not all("truth_km" in image.counts for image in images):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from bright_network import PLAIN, BrightNetwork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rasterio.enums import ColorInterp
 
 from mmseg_ext.converters import convert
 from mmseg_ext.datasets import ImageReading, reading_of
@@ -176,3 +178,27 @@ def test_a_rim_that_jpeg_left_is_said(tmp_path, caplog, background):
     assert not log_doubts(by_rasterio(tmp_path / "lossless.tif", values, nodata=background, compress="deflate"), None)
     values[:] = 120
     assert not log_doubts(by_rasterio(tmp_path / "whole.tif", values, **jpeg), None)
+
+
+@given(st.sampled_from(["uint8", "uint16"]), st.booleans(), st.integers(1, 4), st.integers(0, 3), st.floats(0.02, 0.6))
+@settings(max_examples=40, deadline=None)
+def test_a_collar_that_counts_as_ground_is_said(tmp_path_factory, dtype, white, bands, turns, share):
+    colour = np.iinfo(dtype).max if white else 0
+    values = np.random.default_rng(0).integers(20, 200, (120, 120, bands)).astype(dtype)
+    rows, columns = np.rot90(np.mgrid[:120, :120], turns, (1, 2))
+    collar = rows + columns < 240 * share
+    values[collar] = colour
+    values[60, 60] = colour  # a pixel within is none
+    path = by_rasterio(tmp_path_factory.mktemp("collar") / "a.tif", values, dtype=dtype, photometric="minisblack")
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.gray] * bands
+    with mock.patch("mmseg_ext.geo.doubts.logger") as said:
+        doubted = log_doubts(path, None)
+    seen = collar[[*range(16), *range(26, 42), *range(52, 68), *range(78, 94), *range(104, 120)]].mean()
+    assert doubted == (seen > 0.05)
+    assert not doubted or said.warning.call_args.args[2].startswith(
+        f"about {seen:.0%} of it, from its sides inwards, have the value {colour} in every band"
+    )
+    with rasterio.open(path, "r+") as file:
+        file.nodata = colour
+    assert not log_doubts(path, None)

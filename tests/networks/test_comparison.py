@@ -124,6 +124,15 @@ def found(old, new, area=None, **settings):
     return sorted((row.kind, round(row.length_m)) for row in changes.itertuples())
 
 
+def test_networks_in_pixels_do_not_compare_with_metres(caplog):
+    plain, pixels = survey(ROAD, crs=None), survey(ROAD, crs=None)
+    pixels.edges["length_px"] = 400.0
+    with pytest.raises(DataError, match="the new survey: is a network in pixels, but the other is in metres; extract"):
+        compare_networks(plain, pixels)
+    assert found(pixels, pixels) == []
+    assert "both surveys are networks in pixels; all that is called metres are pixels" in caplog.text
+
+
 def test_a_road_that_moved_is_shifted_up_to_a_limit():
     assert found(survey(ROAD), survey([(0, 2.9), (400, 2.9)])) == []
     moved = survey([(0, 8), (400, 8)])

@@ -231,9 +231,8 @@ def test_what_both_cover_is_scored_as_if_cut_to_it(tmp_path, pixel, window, trut
     assert image_values(found) == pytest.approx(cut, nan_ok=True)
     (remark,) = remarks([found])
     shares = f"{100 * truth_share:.2f} % of the truth's area, {100 * prediction_share:.2f} % of the prediction's."
-    assert (
-        remark == f"Not the same ground in prediction and truth: 1 of 1 image(s). Scored is what both cover: {shares}"
-    )
+    said = "Not the same ground in prediction and truth: 1 of 1 image(s). Only the ground that both cover is scored: "
+    assert remark == said + shares
     # probabilities are cut the same, and so is what is ignored
     chance = np.where(prediction, 0.9, 0.2).astype(np.float32)
     placed(tmp_path / "p.tif", chance, column, row, pixel=pixel)
@@ -252,7 +251,10 @@ def test_the_ground_of_a_folder_is_told_with_the_least_and_not_where_all_is_the_
         placed(tmp_path / "p" / f"{name}.tif", winding()[:height].astype(np.uint8))
     images = score(tmp_path / "p", tmp_path / "t")
     (remark,) = remarks(images)
-    assert "prediction and truth: 2 of 3 image(s) (least in b). Scored is what both cover: 58.33 % of the" in remark
+    assert (
+        "prediction and truth: 2 of 3 image(s) (least in b). Only the ground that both cover is scored: 58.33 % of the"
+        in remark
+    )
     assert "100.00 % of the prediction's" in remark
     assert remarks(score(tmp_path / "t", tmp_path / "t")) == []
     pairs = pair_predictions(str(tmp_path / "p"), str(tmp_path / "t"))
@@ -268,10 +270,12 @@ def test_the_ground_of_a_folder_is_told_with_the_least_and_not_where_all_is_the_
     [
         ((50, 60), dict(right=120), r"has no ground in common with .*t.tif, it begins \+120 px right and \+0 px down"),
         ((50, 60), dict(right=10.5, down=3), r"begins \+10.50 px right and \+3.00 px .* -tr 0.5 0.5 -te "),
-        ((120, 120), dict(down=0.7), r"begins \+0.00 px right and \+0.70 px down of .*, which are no whole pixels"),
+        ((120, 120), dict(down=0.7), r"begins \+0.00 px right and \+0.70 px down of .*, not whole pixels"),
         ((60, 60), dict(pixel=(1.0, 0, 0, -1.0)), r"has pixels of 1 x 1, but .*t.tif of 0.5 x 0.5; .* 500060"),
         ((60, 60), dict(pixel=SKEW), r"is rotated or turned over beside .*t.tif; bring it"),
         ((60, 60), dict(pixel=(0.5, 0, 0, 0.5)), r"is rotated or turned over beside .*t.tif; bring it"),
+        ((60, 60), dict(crs=None), r"has no coordinate reference system, but .*t.tif has one; give it its own"),
+        ((60, 60), dict(crs='LOCAL_CS["mine",UNIT["metre",1]]'), r"is on the map 'mine' .* there is no way to another"),
         ((60, 60), dict(crs="EPSG:32633"), r"is in EPSG:32633, but .*t.tif in EPSG:32632; .* -t_srs 'EPSG:32632' -tr"),
     ],
 )  # fmt: skip
