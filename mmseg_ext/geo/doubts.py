@@ -53,15 +53,16 @@ def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
                     f"counts as nodata. If it is near infrared, read it with --bands {every}, or unmark it with: "
                     f"gdal_edit.py -colorinterp_{info.alpha_band} undefined {path}"
                 )
+        strips = list(glimpses(source, bands))
         if source.compression == "JPEG" and (nodata := info.nodata) is not None:
-            if any(_has_rim(values, nodata) for values, _ in glimpses(source, bands)):
+            if any(_has_rim(values, nodata) for values, _ in strips):
                 white = " -white" if nodata > _NEAR else ""
                 found.append(
                     f"JPEG left values near its nodata {nodata:g} along the border of the image, which count as "
                     f"ground; mark them with: nearblack{white} -setalpha -of GTiff -o CLEAN.tif {path}"
                 )
         for colour in _extremes(info.dtype):
-            parts = [_from_the_sides(values, valid, colour) for values, valid in glimpses(source, bands)]
+            parts = [_from_the_sides(values, valid, colour) for values, valid in strips]
             share = np.concatenate(parts).mean() if parts else 0
             if colour != info.nodata and share > _COLLAR_SHARE:
                 found.append(
