@@ -12,6 +12,7 @@ from mmseg_ext import networks
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.geo import is_placed, raster_info
+from mmseg_ext.mapping import threshold_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,8 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("raster", help="road mask or probability map, such as those of tools/predict.py")
     text = "roads.gpkg; roads.geojson or roads.parquet become one file for each layer"
     parser.add_argument("--out", required=True, help=text)
-    text = "probability from which a pixel is road (default: 0.5)"
-    parser.add_argument("--threshold", type=float, default=0.5, help=text)
+    text = "probability from which a pixel is road (default: that of the map, else 0.5)"
+    parser.add_argument("--threshold", type=float, help=text)
     add_numbers(parser, "--road-values", "1,2", "values of a mask that are road (default: all but 0)")
     metres("--min-length", default=0, help="drop smaller pieces of the network, and their surface (default: 0)")
     metres("--min-width", default=0, help="drop roads with a smaller median width (default: 0)")
@@ -75,9 +76,12 @@ def main() -> None:
     """Extract as the command line says."""
     args = parse_args()
     log_to_stderr()
+    threshold = args.threshold
+    if threshold is None and (threshold := threshold_of(args.raster)) is not None:
+        logging.info("%s: threshold %g, as in its map", args.raster, threshold)
     settings = networks.NetworkSettings(
-        args.threshold, args.road_values, args.min_length, args.min_width, args.close_gaps, args.simplify,
-        args.tile, args.halo, args.smooth,
+        0.5 if threshold is None else threshold, args.road_values, args.min_length, args.min_width, args.close_gaps,
+        args.simplify, args.tile, args.halo, args.smooth,
     )  # fmt: skip
     limits = height_settings(args)
     layers_to_write = ("edges", "nodes", "surface", *(("grades",) if args.dem else ()))

@@ -85,6 +85,18 @@ def _is_own_map(path: str) -> bool:
         return os.path.isfile(os.path.join(f"{stem}.parts", "key"))
 
 
+def threshold_of(probability: str) -> float | None:
+    """Return the threshold of the map that the file ``NAME_probability.tif`` is of, as ``NAME.json`` beside it says.
+
+    None where that is not there, and for a map whose roads are what is likelier than not.
+    """
+    try:
+        record = json.loads(Path(probability.removesuffix("_probability.tif") + ".json").read_text(encoding="utf-8"))
+        return float(record["settings"]["threshold"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 @dataclass(frozen=True)
 class MapFiles:
     """The results for one raster.

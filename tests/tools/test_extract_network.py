@@ -5,9 +5,11 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+from bright_network import BrightNetwork
 
 from mmseg_ext.errors import UserError
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.mapping import MapSettings, map_raster, threshold_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "EPSG:32612", (0.5, 0, 500_000, 0, -0.5, 4_000_000)
@@ -39,6 +41,23 @@ def test_a_mask_becomes_graded_lines(road, tmp_path, run_tool):
     assert gpd.read_file(out, layer="nodes")["kind"].tolist() == ["border", "border"]
     assert gpd.read_file(out, layer="surface")["area_m2"].tolist() == [9 * 160 / 4]
     assert gpd.read_file(out, layer="grades")["grade_percent"].to_numpy() == pytest.approx([12] * 4, abs=0.01)
+
+
+def test_a_probability_has_the_threshold_of_its_map(tmp_path, run_tool):
+    chance = np.zeros((60, 160), np.uint8)
+    chance[20:29], chance[40:49] = 100, 200  # 0.4 and 0.8
+    write_geotiff(str(tmp_path / "pit.tif"), np.repeat(chance[:, :, None], 3, 2), *PLACE)
+    network = BrightNetwork()
+    map_raster(str(tmp_path / "pit.tif"), network, str(tmp_path / "maps"), MapSettings(64, 16, threshold=0.3))
+    probability = tmp_path / "maps" / "pit_probability.tif"
+    for name, options, roads in (("own", [], 2), ("given", ["--threshold", 0.5], 1)):
+        done = run_tool("extract_network.py", probability, "--out", tmp_path / f"{name}.gpkg", *options)
+        assert done.returncode == 0, done.stderr
+        assert len(gpd.read_file(tmp_path / f"{name}.gpkg", layer="edges")) == roads
+        assert ("threshold 0.3, as in its map" in done.stderr) == (not options)
+    (tmp_path / "maps" / "pit.json").write_text("[]")
+    assert threshold_of(str(probability)) is None
+    assert threshold_of(str(tmp_path / "other.tif")) is None
 
 
 @pytest.fixture
