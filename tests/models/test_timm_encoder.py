@@ -93,6 +93,16 @@ def test_the_config_starts_from_the_weights_of_imagenet(root):
     assert list(published) == list(as_packaged(network))
 
 
+def test_weights_of_a_network_like_it_are_refused_in_one_line(tmp_path):
+    named = as_packaged(drawn())
+    few = {"_conv_stem.weight": named["_conv_stem.weight"], "_blocks.0._se_reduce.weight": torch.zeros(8, 32, 1, 1)}
+    torch.save(few, tmp_path / "b0.pth")
+    with pytest.raises(
+        CheckpointError, match=r"b0.pth: fills only 0% of the encoder.*1 unexpected \(network._blocks.0._se"
+    ):
+        load_pretrained(TimmEncoder(LITE0), str(tmp_path / "b0.pth"))
+
+
 @torch.no_grad()
 def test_weights_in_timms_form_and_our_own(tmp_path):
     network, first, second = drawn(1), TimmEncoder(LITE0), TimmEncoder(LITE0)
