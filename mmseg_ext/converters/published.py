@@ -354,10 +354,10 @@ DUBAI = RawDataSet(
     licence="published as open access, CC0 1.0; check it at its home",
     layout="Tile 1/images/image_part_001.jpg and Tile 1/masks/image_part_001.png, to Tile 8",
     images="72 of 500 to 2,150 px, RGB JPEG 8 bit from satellites; masks in colours: road, four other classes that "
-    "become background, and unlabeled, which is ignored",
+    "become background; unlabeled, and what is not painted (black), is ignored",
     split="none published; tiles 3 and 6 validate and test",
     defaults=dict(
-        colours=("background=#3C1098+#8429F6+#FEDD3A+#E2A929+#000000", "road=#6EC1E4", "ignore=#9B9B9B"),
+        colours=("background=#3C1098+#8429F6+#FEDD3A+#E2A929", "road=#6EC1E4", "ignore=#9B9B9B+#000000"),
     ),
     options=("colours",),
 )

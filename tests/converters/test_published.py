@@ -157,17 +157,17 @@ def test_massachusetts_in_tiles(tmp_path):
 
 def test_dubai(tmp_path):
     colours = np.array(
-        [(60, 16, 152), (132, 41, 246), (226, 169, 41), (254, 221, 58), (110, 193, 228), (155, 155, 155)]
+        [(60, 16, 152), (132, 41, 246), (226, 169, 41), (254, 221, 58), (110, 193, 228), (155, 155, 155), (0, 0, 0)]
     )
-    road, unlabeled = 4, 5
+    road, unlabeled, unpainted = 4, 5, 6
     drawn = {}
     for i, tile in enumerate((1, 3, 6, 10)):
         image, there = scene(i, 512)
         shown = np.where(there, road, np.arange(512) % 4)
-        shown[:40, :60] = unlabeled
+        shown[:40, :60], shown[300:310, :20] = unlabeled, unpainted
         save(image, tmp_path / "raw" / f"Tile {tile}" / "images" / "image_part_001.jpg")
         save(colours.astype(np.uint8)[shown], tmp_path / "raw" / f"Tile {tile}" / "masks" / "image_part_001.png")
-        drawn[f"tile{tile}_001"] = np.choose(shown, (0, 0, 0, 0, 1, 255))
+        drawn[f"tile{tile}_001"] = np.choose(shown, (0, 0, 0, 0, 1, 255, 255))
     dest = tmp_path / "dubai"
     made = convert("dubai", str(tmp_path / "raw"), str(dest))
     assert made.counts == dict(train=2, val=2, test=0)
