@@ -348,9 +348,10 @@ def _announce(
     area: RasterArea | None,
     batch: int,
 ) -> None:
-    """Log what the mapping will need; time and memory are those of some tiles, predicted as a trial."""
+    """Log what the mapping will need; time and memory are those of a batch of tiles, predicted as a trial."""
     tiles = _tiles(plan, missing, area)
-    trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * max(1, min(batch, tiles))
+    together = max(1, min(batch, len(plan.column_starts), tiles))  # batches do not go beyond a row of tiles
+    trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * together
     network.predict(trial)  # the first is slower
     start = time.perf_counter()
     network.predict(trial)

@@ -342,3 +342,20 @@ def test_inputs_are_files_folders_and_patterns_and_names_are_unique(tmp_path):
     (tmp_path / "c").mkdir()
     with pytest.raises(DataError, match="c: no raster in this folder"):
         find_rasters([str(tmp_path / "c")])
+
+
+@pytest.mark.parametrize(("batch", "largest"), [(1, 1), (2, 2), (9, 3)])
+def test_the_trial_before_a_map_takes_no_more_tiles_at_once_than_the_map(tmp_path, batch, largest):
+    sizes = []
+
+    class Counting(BrightNetwork):
+        """Notes how many tiles it gets at once."""
+
+        def predict(self, images):
+            sizes.append(len(images))
+            return super().predict(images)
+
+    write_geotiff(str(tmp_path / "a.tif"), np.full((110, 160, 3), 99, np.uint8), UTM, PLACE)
+    map_raster(str(tmp_path / "a.tif"), Counting(), str(tmp_path), MapSettings(64, 16, batch=batch))
+    assert sizes[:2] == [largest] * 2 and max(sizes) == largest
+    assert sum(sizes[2:]) == 6
