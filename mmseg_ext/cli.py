@@ -23,7 +23,7 @@ TOOLS = DISTRIBUTION_ROOT / "tools"
 GROUPS = {
     "Map a mine": ("predict", "extract_network", "compare_networks"),
     "Prepare data": ("convert_dataset", "make_dataset", "check_dataset", "browse_dataset"),
-    "Train and evaluate": ("train", "test", "evaluate", "repeat", "pretrain", "plot_runs", "compare_runs"),
+    "Train and evaluate": ("train", "test", "evaluate", "repeat", "pretrain", "calibrate", "plot_runs", "compare_runs"),
     "Hand over": ("export", "publish_checkpoint"),
     "Count and tabulate": ("get_flops", "get_memory", "model_table", "accuracy_table"),
     "Try it": ("demo",),
@@ -95,14 +95,17 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
 
 
-def add_numbers(parser: ArgumentParser, option: str, example: str, text: str) -> None:
-    """Add an option that takes whole numbers with commas, such as ``example``, with the help ``text``."""
+def add_numbers(
+    parser: ArgumentParser, option: str, example: str, text: str, kind: type[int] | type[float] = int
+) -> None:
+    """Add an option that takes numbers of a ``kind`` with commas, such as ``example``, with the help ``text``."""
 
-    def numbers(text: str) -> tuple[int, ...]:
+    def numbers(text: str) -> tuple[float, ...]:
         try:
-            return tuple(map(int, text.split(",")))
+            return tuple(map(kind, text.split(",")))
         except ValueError:
-            raise ConfigError(f"{option} {text}: give whole numbers with commas, such as {example}") from None
+            what = "whole numbers" if kind is int else "numbers"
+            raise ConfigError(f"{option} {text}: give {what} with commas, such as {example}") from None
 
     parser.add_argument(option, type=numbers, metavar=example, help=text)
 

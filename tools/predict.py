@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Map the roads of orthomosaics: ``python tools/predict.py CHECKPOINT INPUT... --out DIR``."""
+"""Map the roads of orthomosaics: ``python tools/predict.py [CHECKPOINT] INPUT... --out DIR``."""
 
 import argparse
 import logging
@@ -10,9 +10,10 @@ from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
+from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint
 from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.engine.distributed import start_process
-from mmseg_ext.errors import require, run_tool
+from mmseg_ext.errors import ConfigError, require, run_tool
 from mmseg_ext.geo import read_areas
 from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
@@ -20,8 +21,8 @@ from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_
 def main() -> None:
     """Map as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", help="weights, .pth or .safetensors")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="GeoTIFF, COG, VRT, image, folder or pattern")
+    text = f"GeoTIFF, COG, VRT, image, folder or pattern; before them weights, .pth or .safetensors ({DEFAULT_WEIGHTS})"
+    parser.add_argument("inputs", nargs="+", metavar=("[CHECKPOINT] INPUT", "INPUT"), help=text)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
     text = "polygons; only the ground inside is read and mapped"
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="tiles at a time (default: 2)")
     text = "resize the raster for the network by this factor (default: from metres per pixel, where both are known)"
     parser.add_argument("--scale", type=float, help=text)
+    text = "look at each tile in these sizes and average (default: the checkpoint's, else 1)"
+    add_numbers(parser, "--scales", "0.5,0.75,1", text, kind=float)
     parser.add_argument(
         "--threshold",
         type=float,
@@ -52,14 +55,19 @@ def main() -> None:
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands,
-        args.min_area, args.fill_holes,
+        args.min_area, args.fill_holes, args.scales,
     )  # fmt: skip
-    rasters = find_rasters(args.inputs)
+    checkpoint, *inputs = args.inputs if is_checkpoint(args.inputs[0]) else (DEFAULT_WEIGHTS, *args.inputs)
+    if not inputs:
+        raise ConfigError(f"{checkpoint}: is a checkpoint; give the rasters to map after it")
+    rasters = find_rasters(inputs)
     area = None if args.area is None else read_areas(args.area)
+    if checkpoint not in args.inputs:
+        logging.info("no checkpoint is given: mapping with %s, the default (docs/weights.md)", checkpoint)
     process, backend = start_process(args.gpu_id), backend_settings(args)
     group = Group(process.rank, process.world_size, process.wait)
     network = TrainedNetwork.load(
-        args.checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
+        checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
     )
     rasters = check_rasters(rasters, network, settings, area)
     if args.network:

@@ -36,11 +36,15 @@ def main() -> None:
     parser.add_argument("--config", help="the config it was trained with (default: the one inside the checkpoint)")
     parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
     parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="what tools/calibrate.py found")
+    parser.add_argument("--half", action="store_true", help="store float16, in half the bytes")
     add_config_options(parser)
     args = parser.parse_args()
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None
-    meta = publish_checkpoint(args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m)
+    meta = publish_checkpoint(
+        args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m, args.temperature, args.half
+    )
     sys.stdout.write(f"{args.out}: {', '.join(meta['CLASSES'])}; SHA-256 {meta['file_sha256']}\n")
 
 

@@ -37,7 +37,9 @@ class NetworkFacts:
         reading: bands, scaling to 8 bits and ground sampling distance of the training images.
         stride: height and width of images are multiples of it, in pixels.
         outputs: channels of the scores; 1: the logit of road, else logits for a softmax.
-        threshold: with one output, the probability above which a pixel is road; else None.
+        threshold: the probability from which a pixel is road, where the network has its own; else None.
+        scales: sizes at which a map looks at each tile, whose probabilities it averages; 1: as the tile is.
+        gsd_range_m: least and most metres per pixel of the ground that training showed; None: nobody said.
         weights_sha256: hash of the weights, as in published checkpoints.
         version: of this package.
     """
@@ -52,17 +54,20 @@ class NetworkFacts:
     outputs: int
     threshold: float | None
     weights_sha256: str
+    scales: tuple[float, ...] = (1.0,)
+    gsd_range_m: tuple[float, float] | None = None
     version: str = __version__
 
     @classmethod
     def of(cls, cfg: Config, meta: dict, network: Any) -> NetworkFacts:
         """Return the facts of ``network``, a segmentor with its weights.
 
-        ``data.test`` of its config says how images are read and normalised; the checkpoint's ``meta`` is for what the
-        config does not say.
+        ``data.test`` of its config says how images are read and normalised, ``mapping`` with which ``threshold``,
+        ``scales`` and ``gsd_range_m`` it maps; the checkpoint's ``meta`` is for what the config does not say.
 
         Raises:
-            ConfigError: there is no normalisation, or the numbers of classes, names and colours differ.
+            ConfigError: there is no normalisation, the numbers of classes, names and colours differ, or ``mapping`` has
+                other settings or values.
         """
         test, head = cfg.data.test, network.decode_head
         normalize = _step(cfg, "Normalize")
@@ -81,6 +86,8 @@ class NetworkFacts:
                 f"{cfg.filename}: the network has {head.num_classes} classes, but there are {len(classes)} names and "
                 f"{len(palette)} colours; set classes and palette of data.test to that many"
             )
+        own = dict(threshold=head.threshold) if head.out_channels == 1 else {}
+        mapping = _mapping(cfg, own)
         return cls(
             classes,
             palette,
@@ -90,8 +97,10 @@ class NetworkFacts:
             reading,
             network_stride(network),
             head.out_channels,
-            head.threshold if head.out_channels == 1 else None,
+            mapping.get("threshold"),
             weights_sha256(network.state_dict()),
+            tuple(mapping.get("scales", (1.0,))),
+            mapping.get("gsd_range_m") and tuple(mapping["gsd_range_m"]),
         )
 
     @classmethod
@@ -101,9 +110,12 @@ class NetworkFacts:
         Raises:
             KeyError, ValueError: there are others, or none.
         """
-        values = {name: json.loads(metadata[name]) for name in cls.__dataclass_fields__}
-        for name in ("classes", "mean", "std"):
-            values[name] = tuple(values[name])
+        later = ("scales", "gsd_range_m")  # files of an earlier version have none
+        names = [name for name in cls.__dataclass_fields__ if name in metadata or name not in later]
+        values = {name: json.loads(metadata[name]) for name in names}
+        for name in ("classes", "mean", "std", *later):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
         values["palette"] = tuple(map(tuple, values["palette"]))
         values["reading"] = ImageReading().with_settings(**values["reading"])
         return cls(**values)
@@ -166,6 +178,29 @@ class NetworkFacts:
         for axis in (rows_axis, rows_axis + 1):
             pads[axis] = (0, -pixels.shape[axis] % self.stride)
         return np.pad(pixels, pads, mode="reflect")
+
+
+def _mapping(cfg: Config, own: dict) -> dict:
+    """Return how a config's network maps, with what it says itself over the network's ``own`` settings.
+
+    Raises:
+        ConfigError: there are other settings than `NetworkFacts` has, or other values.
+    """
+    mapping = {**own, **(cfg.get("mapping") or {})}
+    scales, limits, threshold = mapping.get("scales"), mapping.get("gsd_range_m"), mapping.get("threshold")
+    try:
+        unknown = mapping.keys() - {"threshold", "scales", "gsd_range_m"}
+        good = not unknown and (threshold is None or 0 < threshold < 1)
+        good &= scales is None or (len(scales) > 0 and all(0 < scale <= 4 for scale in scales))
+        good &= limits is None or (0 < limits[0] <= limits[1] and len(limits) == 2)
+    except (TypeError, IndexError):
+        good = False
+    if not good:
+        raise ConfigError(
+            f"{cfg.filename}: mapping={mapping}: give dict(threshold=0.3, scales=[0.5, 0.75, 1], "
+            "gsd_range_m=[0.1, 1]), or some of them; a threshold from 0 to 1, scales up to 4"
+        )
+    return mapping
 
 
 def _step(cfg: Config, kind: str, split: str = "test") -> dict:

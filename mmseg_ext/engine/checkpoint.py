@@ -38,6 +38,9 @@ _SAFE_GLOBALS: list[Any] = [
 # the entry of a safetensors header with our meta data as JSON
 _META_KEY = "mmseg_ext"
 SCHEMA_VERSION = 1
+_SHIPPED = Path(__file__).parents[1] / "weights"
+DEFAULT_WEIGHTS = "unet-lite0.pit"
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _NOT_WEIGHTS = {
     rb"\s*<(!doctype|html|\?xml)": "is a web page, not a checkpoint: a login or an error page answered the download; "
     "fetch the file in a browser",
@@ -64,6 +67,21 @@ def refuse_what_is_no_weights_file(path: str) -> None:
     for pattern, words in _NOT_WEIGHTS.items():
         if re.match(pattern, start, re.IGNORECASE):
             raise CheckpointError(f"{path}: {words}")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the weights that come with this package."""
+    return sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))
+
+
+def shipped_file(name: str) -> str:
+    """Return the file of the weights that come with this package as ``name``; anything else as it is."""
+    return str(_SHIPPED / f"{name}.safetensors") if name in shipped_names() and not os.path.exists(name) else name
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether ``name`` can only mean weights: those of this package, or a file by its suffix."""
+    return name in shipped_names() or name.lower().endswith(_SUFFIXES)
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:
@@ -103,13 +121,16 @@ def _read_pytorch(path: str) -> Any:
 def read_checkpoint(path: str) -> dict:
     """Return the checkpoint at ``path`` as a dict with ``state_dict`` and, where present, ``meta`` and ``optimizer``.
 
-    Reads ``.safetensors`` and PyTorch files. No code of the file is run.
+    Reads ``.safetensors`` and PyTorch files, and the weights of this package by their name. No code of a file is run.
 
     Raises:
         CheckpointError: the file is missing, damaged, no checkpoint (a web page, say), or would need to run code.
     """
+    path = shipped_file(path)
     if not os.path.isfile(path):
-        raise CheckpointError(f"{path}: no such checkpoint; give the path of a .pth or .safetensors file")
+        raise CheckpointError(
+            f"{path}: no such checkpoint; give the path of a .pth or .safetensors file, or {', '.join(shipped_names())}"
+        )
     if path.endswith(".py"):
         raise CheckpointError(f"{path}: is a config, not a checkpoint; give the checkpoint after it")
     refuse_what_is_no_weights_file(path)

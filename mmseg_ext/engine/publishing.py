@@ -8,7 +8,9 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import torch
 from mmcv import Config
 
 from .. import __version__
@@ -43,6 +45,8 @@ def publish_checkpoint(
     licence: str,
     metrics: dict[str, float] | None = None,
     gsd_m: float | None = None,
+    temperature: float = 1.0,
+    half: bool = False,
 ) -> dict:
     """Write the weights of ``checkpoint`` as safetensors with meta data, and the meta data as JSON beside it.
 
@@ -55,6 +59,8 @@ def publish_checkpoint(
         licence: under which others may use the weights, an SPDX identifier for example.
         metrics: scores of these weights, 0 to 1.
         gsd_m: ground sampling distance of the training images in metres per pixel.
+        temperature: what the scores are divided by, for good: the last layer of the network takes it in.
+        half: store float16, in half the bytes.
 
     Returns:
         The meta data, as in the JSON file.
@@ -77,7 +83,11 @@ def publish_checkpoint(
     except KeyError:
         raise ConfigError(f"{cfg.filename}: data.test has no Normalize, so mean and std are unknown; add it") from None
     test = cfg.data.test
+    if temperature != 1:
+        _divide_scores(network, temperature, len(normalize["mean"]))
     weights = network.state_dict()
+    if half:
+        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     meta = dict(
         schema_version=SCHEMA_VERSION,
         config=_portable(cfg).pretty_text,
@@ -103,6 +113,27 @@ def publish_checkpoint(
         os.remove(dest)  # both or none
         raise
     return meta
+
+
+@torch.no_grad()
+def _divide_scores(network: Any, temperature: float, bands: int) -> None:
+    """Divide the scores of ``network``, which takes some bands, by a temperature; its last layer does it.
+
+    Raises:
+        ConfigError: the temperature is not above 0, or the scores do not come from that layer.
+    """
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(
+            f"--temperature {temperature:g}: give a number above 0, such as what tools/calibrate.py prints"
+        )
+    network.eval()
+    image = torch.randn(1, bands, 128, 128, generator=torch.Generator().manual_seed(0))
+    before = network.encode_decode(image, [{}])
+    last = network.decode_head.conv_seg
+    for values in (last.weight, last.bias):
+        values /= temperature
+    if not torch.allclose(network.encode_decode(image, [{}]) * temperature, before, rtol=1e-3, atol=1e-4):
+        raise ConfigError(f"--temperature: {type(network.decode_head).__name__} has another last layer than conv_seg")
 
 
 def _portable(cfg: Config) -> Config:

@@ -35,7 +35,7 @@ from ..geo import (
 from ..metrics.pixels import entropy
 from .cleaning import Cleaning
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
-from .strips import MapModel, Strip, TilePlan, map_strips
+from .strips import MapModel, Strip, TilePlan, map_strips, predict_at_scales
 
 if TYPE_CHECKING:
     from ..deploy.facts import NetworkFacts
@@ -64,6 +64,7 @@ class MapSettings:
         bands: numbers from 1 of the bands to read; None: those of the training images.
         min_area_m2: pieces of road that are smaller are dropped; in pixels where the raster has no georeference.
         fill_holes_m2: holes in roads that are smaller are filled, likewise; see `Cleaning` for both.
+        scales: sizes at which the network looks at each tile, whose probabilities are averaged; None: the network's.
     """
 
     tile_px: int = 1024
@@ -75,12 +76,15 @@ class MapSettings:
     bands: tuple[int, ...] | None = None
     min_area_m2: float = 0.0
     fill_holes_m2: float = 0.0
+    scales: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise ConfigError(f"a threshold of {self.threshold:g}: give a probability between 0 and 1")
         if self.batch < 1:
             raise ConfigError(f"a batch of {self.batch}: give 1 or more")
+        if self.scales is not None and not (self.scales and all(0 < scale <= 4 for scale in self.scales)):
+            raise ConfigError(f"--scales {self.scales}: give one or more factors above 0 and up to 4, such as 0.5,1")
         for option, value in (("--min-area", self.min_area_m2), ("--fill-holes", self.fill_holes_m2)):
             if not 0 <= value < np.inf:
                 raise ConfigError(f"{option} {value:g}: give square metres, 0 or more")
@@ -98,6 +102,10 @@ class MapSettings:
     def threshold_for(self, facts: NetworkFacts) -> float | None:
         """Return the probability from which a pixel is road for a network; None: argmax."""
         return facts.threshold if self.threshold is None else self.threshold
+
+    def scales_for(self, facts: NetworkFacts) -> tuple[float, ...]:
+        """Return the sizes at which a network looks at each tile."""
+        return facts.scales if self.scales is None else self.scales
 
 
 @dataclass(frozen=True)
@@ -183,8 +191,13 @@ def _check_values(source: RasterSource, reading: ImageReading) -> None:
         )
 
 
-def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
-    """Return the pixels given to the network for one pixel of the raster; what is unknown or far off is logged."""
+def chosen_scale(
+    info: RasterInfo, reading: ImageReading, settings: MapSettings, limits: tuple[float, float] | None = None
+) -> float:
+    """Return the pixels given to the network for one pixel of the raster; what is unknown or far off is logged.
+
+    ``limits`` are the least and the most metres per pixel that training showed, as far as the network knows them.
+    """
     if settings.scale is not None:
         return settings.scale
     own, trained = ground_sampling_distance(info), reading.gsd_m
@@ -202,9 +215,11 @@ def chosen_scale(info: RasterInfo, reading: ImageReading, settings: MapSettings)
     scale = own / trained
     if max(scale, 1 / scale) <= _SAME_SCALE:
         return 1.0
-    if max(scale, 1 / scale) > _FAR_SCALE:
-        text = "%s: has %.3g m per pixel, the training images had %.3g m; it is resampled, but roads may look different"
-        logger.warning(text, info.path, own, trained)
+    low, high = limits or (trained / _FAR_SCALE, trained * _FAR_SCALE)
+    if not low <= own <= high:
+        seen = f"{trained:.3g}" if limits is None else f"{low:.3g} to {high:.3g}"
+        text = "%s: has %.3g m per pixel, the training images had %s m; it is resampled, but roads may look different"
+        logger.warning(text, info.path, own, seen)
     return scale
 
 
@@ -239,7 +254,7 @@ def map_raster(
     with RasterSource(path, colours=True) as source:
         info = source.info
         reading = _reading_of(info, network, settings)
-        scale = chosen_scale(info, reading, settings)
+        scale = chosen_scale(info, reading, settings, facts.gsd_range_m)
         plan = TilePlan(info.height, info.width, settings.tile_px, settings.overlap_px, scale, facts.stride)
         here = None if area is None else RasterArea(area, info)
         if area is not None and (here is None or here.window is None):
@@ -263,11 +278,11 @@ def map_raster(
         mine = missing[slice(*share)]
         room = source.make_room(*plan.tile_shape)
         if first:
-            _announce(info, network, plan, missing, disk, room, here, settings.batch)
+            _announce(info, network, plan, missing, disk, room, here, settings)
         tiles = _tiles(plan, mine, here)
         pause_s = 0.1 if sys.stderr.isatty() else 30
         with tqdm(total=tiles, desc=files.name, unit="tile", disable=not first, mininterval=pause_s) as bar:
-            timed = _Timed(network, bar)
+            timed = _Timed(network, bar, settings.scales_for(facts))
             strips = map_strips(source, timed, plan, batch=settings.batch, strips=mine, reading=reading, area=here)
             for strip in strips:
                 files.save_strip(strip.index, strip.row, _layers(strip, network, settings))
@@ -287,6 +302,7 @@ def map_raster(
                 settings=dict(
                     asdict(settings),
                     scale=scale,
+                    scales=list(settings.scales_for(facts)),
                     threshold=settings.threshold_for(facts),
                     area=area and area.path,
                     **network.execution,
@@ -346,15 +362,16 @@ def _announce(
     disk: int,
     room: int,
     area: RasterArea | None,
-    batch: int,
+    settings: MapSettings,
 ) -> None:
     """Log what the mapping will need; time and memory are those of a batch of tiles, predicted as a trial."""
     tiles = _tiles(plan, missing, area)
-    together = max(1, min(batch, len(plan.column_starts), tiles))  # batches do not go beyond a row of tiles
+    together = max(1, min(settings.batch, len(plan.column_starts), tiles))  # batches do not go beyond a row of tiles
     trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * together
-    network.predict(trial)  # the first is slower
+    scales = settings.scales_for(network.facts)
+    predict_at_scales(network, trial, scales)  # the first is slower
     start = time.perf_counter()
-    network.predict(trial)
+    predict_at_scales(network, trial, scales)
     seconds = tiles * (time.perf_counter() - start) / len(trial)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
     if len(missing) < len(plan.rows):
@@ -376,15 +393,15 @@ def _announce(
 
 
 class _Timed:
-    """The network, which moves a progress bar and adds up the seconds it took."""
+    """The network at some scales, which moves a progress bar and adds up the seconds it took."""
 
-    def __init__(self, network: MapModel, bar: tqdm) -> None:
-        self.network, self.bar, self.seconds = network, bar, 0.0
+    def __init__(self, network: MapModel, bar: tqdm, scales: Sequence[float]) -> None:
+        self.network, self.bar, self.scales, self.seconds = network, bar, scales, 0.0
         self.facts, self.execution, self.software = network.facts, network.execution, network.software
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
         start = time.perf_counter()
-        found = self.network.predict(images)
+        found = predict_at_scales(self.network, images, self.scales)
         self.seconds += time.perf_counter() - start
         self.bar.update(len(images))
         return found

@@ -147,6 +147,34 @@ class MapModel(Protocol):
         """Return (N, classes, h, w) float32, 0 to 1, for uint8 images (h, w, B) of one size."""
 
 
+def predict_at_scales(network: MapModel, images: Sequence[np.ndarray], scales: Sequence[float]) -> np.ndarray:
+    """Return the mean of the probabilities that ``network`` gives for images shown at each of ``scales``.
+
+    Small scales show more ground at once, so a road too wide for the network becomes one that it knows.
+
+    Args:
+        network: predicts (N, classes, h, w).
+        images: uint8 (h, w, B) of one size.
+        scales: factors of height and width; with 1 alone the network's own probabilities are returned.
+
+    Returns:
+        (N, classes, h, w) float32, 0 to 1, at the size of the images.
+    """
+    height, width = images[0].shape[:2]
+    shown = []
+    for scale in scales:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        if size == (width, height):
+            shown.append(network.predict(images))
+            continue
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        resized = [cv2.resize(image, size, interpolation=method).reshape(*size[::-1], -1) for image in images]
+        found = network.predict(resized)
+        back = [[cv2.resize(plane, (width, height)) for plane in planes] for planes in found]
+        shown.append(np.array(back, np.float32))
+    return shown[0] if len(shown) == 1 else np.stack(shown).mean(axis=0)
+
+
 @dataclass(frozen=True)
 class Strip:
     """Finished rows of the map.

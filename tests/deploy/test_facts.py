@@ -1,5 +1,6 @@
 """What an exported network says of itself."""
 
+import copy
 import dataclasses
 import json
 from types import SimpleNamespace
@@ -48,6 +49,27 @@ def test_facts_come_from_config_checkpoint_and_network(cfg, network):
     image = np.full((1, 1, 3), 58, np.uint8)
     normalized = facts.normalized(image, "a.png")[0, 0]
     assert normalized == pytest.approx([(58 - 150) / 27, (58 - 138) / 24, (58 - 112) / 24])
+
+
+def test_a_config_says_how_its_network_maps(cfg, network):
+    told = copy.deepcopy(cfg)
+    told.mapping = dict(threshold=0.3, scales=[0.5, 1], gsd_range_m=[0.2, 1.5])
+    facts = NetworkFacts.of(told, {}, network)
+    assert (facts.threshold, facts.scales, facts.gsd_range_m) == (0.3, (0.5, 1), (0.2, 1.5))
+    assert NetworkFacts.from_metadata(facts.as_metadata()) == facts
+    earlier = {name: value for name, value in facts.as_metadata().items() if name not in ("scales", "gsd_range_m")}
+    assert NetworkFacts.from_metadata(earlier) == dataclasses.replace(facts, scales=(1.0,), gsd_range_m=None)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [dict(threshold=1.5), dict(scales=[]), dict(scales=0.5), dict(scales=[0, 1]), dict(gsd_range_m=[2, 1]), dict(b=1)],
+)
+def test_other_ways_of_mapping_are_refused(cfg, network, mapping):
+    wrong = copy.deepcopy(cfg)
+    wrong.mapping = mapping
+    with pytest.raises(ConfigError, match=r"mapping=.*: give dict\(threshold=0.3, scales="):
+        NetworkFacts.of(wrong, {}, network)
 
 
 @pytest.mark.parametrize(("bands", "to_rgb"), [(3, True), (3, False), (5, False)])

@@ -62,6 +62,29 @@ def test_the_threshold_of_map_and_network_is_the_settings_else_the_checkpoints(n
     assert replace(SMALL, threshold=0.9).threshold_for(facts) == 0.9
 
 
+def test_scales_are_the_settings_else_the_checkpoints(network, tmp_path):
+    facts = replace(network.facts, scales=(0.5, 1.0))
+    assert SMALL.scales_for(facts) == (0.5, 1.0)
+    assert replace(SMALL, scales=(0.25,)).scales_for(facts) == (0.25,)
+    path = raster(tmp_path / "pit.tif", 40, 40)  # one tile, so that nothing is blended
+    both = replace(SMALL, scales=(0.5, 1.0), threshold=0.4)
+    assert map_raster(path, network, str(tmp_path / "both"), both)["settings"]["scales"] == [0.5, 1.0]
+    for scale in both.scales:
+        map_raster(path, network, str(tmp_path / str(scale)), replace(SMALL, scales=(scale,)))
+    first, second = (pixels(tmp_path / name / "pit_probability.tif").astype(float) for name in ("0.5", "1.0"))
+    mean = pixels(tmp_path / "both" / "pit_probability.tif")
+    assert (first != second).any()
+    assert np.abs(mean - (first + second) / 2).max() <= 1  # steps of 1/250, each rounded
+    sure = np.abs(mean - 0.4 * 250) > 1
+    assert ((pixels(tmp_path / "both" / "pit_roads.tif") == 1) == (mean > 0.4 * 250))[sure].all()
+
+
+@pytest.mark.parametrize("scales", [(), (0.0, 1.0), (5.0,)])
+def test_scales_that_show_nothing_are_refused(scales):
+    with pytest.raises(ConfigError, match=r"--scales .*: give one or more factors above 0 and up to 4"):
+        MapSettings(scales=scales)
+
+
 def test_a_map_lies_where_its_raster_does_and_says_what_it_is(network, tmp_path):
     valid = np.ones((150, 130), bool)
     valid[:40, :50] = False
@@ -269,6 +292,11 @@ def test_the_scale_follows_the_metres_of_raster_and_training(network, tmp_path, 
         caplog.text
     )
     assert "--cfg-options data.test.step_args.LoadRoadImage.gsd_m=METRES" in caplog.text
+    caplog.clear()
+    assert chosen_scale(info, reading, SMALL, limits=(0.4, 2.5)) == 0.5
+    assert not caplog.text
+    assert chosen_scale(info, reading, SMALL, limits=(0.6, 2.5)) == 0.5
+    assert "has 0.5 m per pixel, the training images had 0.6 to 2.5 m" in caplog.text
     plain = road_map.RasterSource(raster(tmp_path / "plain.tif")).info
     assert chosen_scale(plain, reading, SMALL) == 1
     assert "so it is mapped at its own scale; give --scale: your metres per pixel / 1\n" in caplog.text

@@ -9,6 +9,7 @@ import torch
 
 from mmseg_ext.engine import build_network, load_config, publish_checkpoint, publishing
 from mmseg_ext.engine.checkpoint import read_checkpoint
+from mmseg_ext.engine.weights import load_weights
 from mmseg_ext.errors import CheckpointError, ConfigError
 
 
@@ -59,6 +60,24 @@ def test_a_published_file_is_evaluated_without_a_config(trained, run_tool, tmp_p
     assert f"{out}: 1 image(s) of {cfg.data.test.data_root}" in done.stdout + done.stderr
     again = json.loads((tmp_path / "b.json").read_text())
     assert (again["metrics"], again["weights_sha256"]) == (scores, meta["weights_sha256"])
+
+
+def test_a_temperature_divides_the_scores_and_half_precision_halves_the_file(trained, tmp_path):
+    cfg, checkpoint = trained
+    whole, half = str(tmp_path / "whole.safetensors"), str(tmp_path / "half.safetensors")
+    publish_checkpoint(checkpoint, whole, cfg, "CC0-1.0")
+    publish_checkpoint(checkpoint, half, cfg, "CC0-1.0", temperature=1.7, half=True)
+    sizes = [sum(value.nbytes for value in read_checkpoint(path)["state_dict"].values()) for path in (whole, half)]
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.01)
+    image, scores = torch.randn(1, 3, 64, 96), []
+    for path in (whole, half):
+        network = build_network(cfg, initialise=False)
+        load_weights(network, path)
+        with torch.no_grad():
+            scores.append(network.eval().encode_decode(image, [{}]))
+    assert torch.allclose(scores[0], 1.7 * scores[1], rtol=0.02, atol=0.02 * scores[0].abs().max())
+    with pytest.raises(ConfigError, match=r"--temperature 0: give a number above 0"):
+        publish_checkpoint(checkpoint, str(tmp_path / "zero.safetensors"), cfg, "CC0-1.0", temperature=0)
 
 
 def test_what_cannot_be_published(trained, tmp_path, build):
