@@ -1,0 +1,90 @@
+"""The weights that come with the package: what they say of themselves, and the real site that they map."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+import mmseg_ext
+from mmseg_ext.deploy.trained import TrainedNetwork
+from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint, read_checkpoint, shipped_file, shipped_names
+from mmseg_ext.errors import CheckpointError
+from mmseg_ext.mapping import MapSettings, map_raster
+from mmseg_ext.scoring import FolderEvaluation, ScoringSettings, pair_predictions, summarise
+
+SAMPLES = Path(mmseg_ext.__file__).parent / "samples"
+SITE, TRACED = str(SAMPLES / "caliterra.tif"), str(SAMPLES / "caliterra_roads.fgb")
+
+
+def test_what_is_a_checkpoint():
+    assert DEFAULT_WEIGHTS in shipped_names()
+    assert is_checkpoint(DEFAULT_WEIGHTS) and is_checkpoint("run/latest.pth") and is_checkpoint("A.SAFETENSORS")
+    assert not is_checkpoint("flights") and not is_checkpoint("pit.tif") and not is_checkpoint("unet-lite0")
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_weights_are_small_and_say_what_they_are(name):
+    file = Path(shipped_file(name))
+    assert file.stat().st_size < 11e6
+    checkpoint = read_checkpoint(name)
+    assert all(value.dtype.itemsize == 2 for value in checkpoint["state_dict"].values() if value.is_floating_point())
+    assert checkpoint["meta"]["licence"] and checkpoint["meta"]["gsd_m"] > 0
+    facts = TrainedNetwork.load(name).facts
+    assert facts.classes == ("background", "road") and 0 < facts.threshold < 1
+    low, high = facts.gsd_range_m
+    assert low < facts.reading.gsd_m < high
+
+
+def test_a_file_of_the_same_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(DEFAULT_WEIGHTS).write_bytes(b"mine")
+    assert shipped_file(DEFAULT_WEIGHTS) == DEFAULT_WEIGHTS
+    with pytest.raises(CheckpointError, match=rf"^{DEFAULT_WEIGHTS}: is not a checkpoint"):
+        read_checkpoint(DEFAULT_WEIGHTS)
+
+
+def test_damaged_weights_are_one_line(tmp_path):
+    damaged = bytearray(Path(shipped_file(DEFAULT_WEIGHTS)).read_bytes())
+    damaged[-1000] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"a.safetensors: its weights do not match their SHA-256; download"):
+        read_checkpoint(str(tmp_path / "a.safetensors"))
+    (tmp_path / "b.safetensors").write_bytes(damaged[: len(damaged) // 2])
+    with pytest.raises(CheckpointError, match=r"b.safetensors: is truncated or damaged; download or copy it again"):
+        read_checkpoint(str(tmp_path / "b.safetensors"))
+
+
+def test_the_default_weights_find_the_roads_of_a_real_site(tmp_path):
+    record = map_raster(SITE, TrainedNetwork.load(DEFAULT_WEIGHTS), str(tmp_path), MapSettings())
+    with rasterio.open(SITE) as site, rasterio.open(tmp_path / "caliterra_roads.tif") as roads:
+        assert ((roads.read(1) == 255) == (site.dataset_mask() == 0)).all()
+    pairs = pair_predictions(str(tmp_path / "caliterra_roads.tif"), TRACED, None)
+    totals = summarise(FolderEvaluation(pairs, ScoringSettings(tolerance_m=3.0)).score())
+    (quality,) = (total.pooled for total in totals if total.measure.key == "quality")
+    assert quality > 0.6
+    assert record["settings"]["scales"] == list(TrainedNetwork.load(DEFAULT_WEIGHTS).facts.scales)
+    assert 0.1 < record["class_share"]["road"] < 0.4
+
+
+def test_predict_needs_no_checkpoint(run_tool, tmp_path):
+    shutil.copy(SITE, tmp_path / "site.tif")
+    done = run_tool("predict.py", tmp_path / "site.tif", "--out", tmp_path / "maps", "--network", "--backend", "torch")
+    assert done.returncode == 0, done.stderr
+    assert f"no checkpoint is given: mapping with {DEFAULT_WEIGHTS}, the default (docs/weights.md)" in done.stderr
+    record = json.loads((tmp_path / "maps" / "site.json").read_text())
+    meta = read_checkpoint(DEFAULT_WEIGHTS)["meta"]
+    assert record["settings"]["scale"] == pytest.approx(0.2 / meta["gsd_m"])
+    named = run_tool(
+        "predict.py", DEFAULT_WEIGHTS, tmp_path / "site.tif", "--out", tmp_path / "named", "--backend", "torch"
+    )
+    assert named.returncode == 0, named.stderr
+    maps = [rasterio.open(tmp_path / name / "site_probability.tif").read() for name in ("maps", "named")]
+    assert np.array_equal(*maps)
+    nothing = run_tool("predict.py", DEFAULT_WEIGHTS, "--out", tmp_path / "maps")
+    assert (nothing.returncode, nothing.stderr) == (
+        2,
+        f"error: {DEFAULT_WEIGHTS}: is a checkpoint; give the rasters to map after it\n",
+    )
