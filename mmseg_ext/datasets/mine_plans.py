@@ -27,18 +27,22 @@ def fractal(rng: np.random.Generator, size: int, scale: float, octaves: int = 3,
     Every octave has half the width of the one before, down to a pixel, and ``fade`` of its amplitude.
     """
     cells = int(np.clip(round(size / scale) + 1, 2, size))
-    total = rng.standard_normal((cells, cells), np.float32)
-    weight = 1.0
-    for octave in range(1, octaves):
+    total, power = np.zeros((1, 1), np.float32), 0.0
+    for octave in range(octaves):
+        side = min(2 * cells, size)
+        grid = rng.standard_normal((side, side), np.float32)
+        if side == 2 * cells:  # blurred, since what is only interpolated shows its grid
+            grid = cv2.GaussianBlur(grid, (0, 0), 1.0) * np.float32(2 * np.sqrt(np.pi))
+        if len(total) < side:
+            total = cv2.resize(total, (side, side), interpolation=cv2.INTER_CUBIC)
+        total += np.float32(fade**octave) * grid
+        power += fade ** (2 * octave)
         if cells == size:
             break
-        cells = min(2 * cells, size)
-        total = cv2.resize(total, (cells, cells), interpolation=cv2.INTER_CUBIC)
-        total += np.float32(fade**octave) * rng.standard_normal((cells, cells), np.float32)
-        weight += fade ** (2 * octave)
-    if cells < size:
+        cells = side
+    if len(total) < size:
         total = cv2.resize(total, (size, size), interpolation=cv2.INTER_CUBIC)
-    return total / np.float32(np.sqrt(weight))
+    return total / np.float32(np.sqrt(power))
 
 
 class Blob:
@@ -140,7 +144,7 @@ class _Planner:
         self.rng = rng
         scene = str(rng.choice(list(SCENES), p=list(SCENES.values())))
         unit = np.exp(rng.uniform(np.log(38), np.log(85))) if scene == "close" else np.exp(rng.uniform(*np.log([9, 36])))
-        self.plan = Plan(scene, size, float(unit))
+        self.plan = Plan(scene, size, float(min(unit, size / 7)))
 
     def _spot(self, margin: float = 0.0) -> np.ndarray:
         return self.rng.uniform(-margin, 1 + margin, 2) * self.plan.size
@@ -161,7 +165,13 @@ class _Planner:
                 self.plan.roads.append(Road(line[cut - 1 :], widths[cut - 1 :], flat[cut - 1 :], "tail"))
         self.plan.roads.append(Road(line[:cut], widths[:cut], flat[:cut], kind))
 
-    def _step(self, width: float) -> float:
+    def _line(self, points: np.ndarray, width: float) -> np.ndarray:
+        """Return a smooth line (N, 2), at least 9 vertices, through control points (K, 2)."""
+        length = float(np.hypot(*np.diff(points, axis=0).T).sum())
+        return smooth_line(points, min(self._step(width), length / 12))
+
+    @staticmethod
+    def _step(width: float) -> float:
         return float(np.clip(width / 3, 3, 12))
 
     def _cost(self, line: np.ndarray, width: float, skip: int) -> float:
@@ -174,6 +184,9 @@ class _Planner:
             gaps = np.hypot(*(line[skip::2, None] - road.xy_m[None, ::2]).transpose(2, 0, 1)).min(1, initial=1e9)
             cost += 1.5 * float((gaps < 1.3 * (width + road.width_m[0]) / 2 + 8).mean())
         return cost
+
+    def _best(self, lines: list[np.ndarray], width: float, skip: int) -> np.ndarray:
+        return min(lines, key=lambda line: self._cost(line, width, min(skip, len(line) - 2)))
 
     def _through(self) -> np.ndarray:
         """Return control points (K, 2) of a road across the view."""
@@ -200,14 +213,13 @@ class _Planner:
 
     def through(self, width: float, kind: str) -> None:
         """Add a road across the view that meets few slopes and roads."""
-        lines = [smooth_line(self._through(), self._step(width)) for _ in range(5)]
-        line = min(lines, key=lambda line: self._cost(line, width, 0))
+        line = self._best([self._line(self._through(), width) for _ in range(6)], width, 0)
         self.add(line, width, kind)
         if self.rng.random() < 0.15:  # the other carriageway, or the old road
             gap = width * self.rng.uniform(1.15, 2.2)
             normal = np.gradient(line, axis=0)[:, ::-1] * [-1, 1]
             beside = line + gap * normal / np.maximum(np.hypot(*normal.T), 1e-6)[:, None]
-            self.add(smooth_line(beside[::6], self._step(width)), width * self.rng.uniform(0.7, 1), kind)
+            self.add(self._line(beside[::6], width), width * self.rng.uniform(0.7, 1), kind)
 
     def branch(self, width: float, kind: str) -> None:
         """Add a road that leaves another one, for the view's edge or for open ground."""
@@ -224,7 +236,7 @@ class _Planner:
             heading = float(np.arctan2(tangent[1], tangent[0])) + rng.choice([-1, 1]) * rng.uniform(0.5, 2.6)
             length = rng.uniform(0.15, 0.5) * size if ends else 1.6 * size
             points = self._wander(road.xy_m[i], heading, length, rng.uniform(0.03, 0.22))
-            line = smooth_line(points, self._step(width))
+            line = self._line(points, width)
             skip = round(2.5 * (width + road.width_m[i]) / 2 / self._step(width))
             cost = self._cost(line, width, min(skip, len(line) - 2))
             if cost < least:
@@ -261,17 +273,23 @@ class _Planner:
                 angles.extend(start + swing)
                 levels.extend(1.1 - (leg + np.linspace(0.05, 0.95, 7)) * (1.1 - inner) / legs)
             points = blob.point(np.array(angles), np.array(levels))
-        line = smooth_line(points, self._step(width))
+        line = self._line(points, width)
         self.add(line, width, "haul", ends=bool(rng.random() < 0.6))
         first = line[0] - line[3]
         heading = float(np.arctan2(first[1], first[0]))
-        self.add(
-            smooth_line(self._wander(line[0], heading, 1.6 * plan.size, 0.08), self._step(width)), width, "haul"
-        )
+        ways = [self._wander(line[0], heading + rng.normal(0, 0.3), 1.6 * plan.size, 0.12) for _ in range(5)]
+        self.add(self._best([self._line(way, width) for way in ways], width, 12), width, "haul")
+        for _ in range(int(rng.choice([0, 0, 1, 2]))):  # along a bench
+            i = int(rng.integers(2, len(line) - 1))
+            level, angle = (float(v[0]) for v in blob.polar(*line[i][:, None]))
+            arc = angle + rng.choice([-1, 1]) * np.linspace(0, rng.uniform(0.4, 1.6), 24)
+            bench = self._line(blob.point(arc, np.full(24, level)), width)
+            if self._cost(bench, width, min(8, len(bench) // 2)) < 1.6:
+                self.add(bench, width * rng.uniform(0.6, 0.9), "haul", ends=True)
         if rng.random() < 0.45:
             arc = start + np.linspace(0, rng.uniform(0.4, 1.9) * np.pi, 40) * rng.choice([-1, 1])
             ring = blob.point(arc, 1.12 + 0.04 * np.sin(3 * arc))
-            self.add(smooth_line(ring, self._step(width)), width * rng.uniform(0.7, 1), "haul")
+            self.add(self._line(ring, width), width * rng.uniform(0.7, 1), "haul")
 
     def dump(self) -> None:
         """Add a dump with lobes, perhaps terraced."""
@@ -334,9 +352,9 @@ class _Planner:
         for _ in range(int(rng.integers(0, {"pit": 3, "floor": 4, "corridor": 2, "village": 1, "close": 2}[scene] + 1))):
             self.dump()
         if roads:
-            for _ in range({"pit": rng.integers(0, 2), "corridor": rng.integers(1, 3)}.get(scene, 1)):
-                self.through(unit * rng.uniform(0.85, 1.1), "paved" if rng.random() < 0.15 else "haul")
-            for _ in range(int(rng.integers(0, {"pit": 4, "floor": 6, "close": 3}.get(scene, 4)))):
+            for _ in range({"pit": rng.integers(0, 2), "corridor": rng.integers(1, 3), "floor": rng.integers(1, 3)}.get(scene, 1)):
+                self.through(unit * rng.uniform(0.85, 1.1), "paved" if rng.random() < 0.12 else "haul")
+            for _ in range(int(rng.integers(1, {"pit": 6, "floor": 8, "close": 3}.get(scene, 5)))):
                 minor = rng.random() < 0.4
                 width = max(8.0, unit * (rng.uniform(0.4, 0.7) if minor else rng.uniform(0.75, 1.05)))
                 self.branch(width, "minor" if minor else "haul")

@@ -54,7 +54,12 @@ _ROOFS = np.array(
 def mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return colours (H, W, 3) from ``a`` where ``weight`` (H, W) is 0 to ``b`` where it is 1."""
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    return a + (b - a) * np.asarray(weight, np.float32)[..., None]
+    mixed = b - a
+    if mixed.ndim == 1:
+        return a + mixed * np.asarray(weight, np.float32)[..., None]
+    mixed *= np.asarray(weight, np.float32)[..., None]
+    mixed += a
+    return mixed
 
 
 def soft_step(values: np.ndarray, width: float) -> np.ndarray:
@@ -89,13 +94,15 @@ def bare_ground(rng: np.random.Generator, size: int, unit: float) -> Surface:
     share = rng.uniform(-1.2, 0.3)
     if share > -0.9:
         field = fractal(rng, size, rng.uniform(0.15, 0.6) * size, 6, 0.6) + share
-        colour = mix(colour, _from_to(second, t), soft_step(field, rng.choice([0.08, 0.3, 0.9])) * rng.uniform(0.3, 1))
-    bump = rng.uniform(0.1, 0.7) * fractal(rng, size, unit * rng.uniform(0.3, 1), 5, 0.75)
-    if rng.random() < 0.6:
-        lines = streaks(rng, size, rng.uniform(0, np.pi), rng.uniform(3, 9) * unit, rng.uniform(0.08, 0.25) * unit)
-        where = soft_step(fractal(rng, size, 5 * unit, 2) + 0.1, 0.6)
-        colour += (rng.uniform(3, 14) * lines * where)[..., None]
-        bump += rng.uniform(0.0, 0.5) * lines * where
+        colour = mix(colour, _from_to(second, t), soft_step(field, rng.choice([0.15, 0.8, 1.6, 2.5])) * rng.uniform(0.2, 0.9))
+    bump = np.exp(rng.uniform(-3, -0.7)) * fractal(rng, size, unit * rng.uniform(0.3, 1), 5, 0.75)
+    turn = rng.uniform(0, np.pi)
+    for _ in range(int(rng.integers(0, 4))):  # each plot that a dozer levelled has its own direction
+        turn += rng.choice([0.0, 0.4, np.pi / 2]) + rng.normal(0, 0.1)
+        lines = streaks(rng, size, turn, rng.uniform(2, 7) * unit, rng.uniform(0.06, 0.2) * unit)
+        where = soft_step(fractal(rng, size, rng.uniform(3, 9) * unit, 4) - rng.uniform(0.2, 1.0), 0.5)
+        colour += (rng.uniform(2, 9) * lines * where)[..., None]
+        bump += rng.uniform(0.0, 0.3) * lines * where
     if rng.random() < 0.5:
         stones = rng.standard_normal((size, size)).astype(np.float32)
         if rng.random() < 0.5:
@@ -147,7 +154,7 @@ def _plantation(rng: np.random.Generator, size: int, unit: float) -> Surface:
 def _fields(rng: np.random.Generator, size: int, unit: float) -> Surface:
     turn, plot = rng.uniform(0, np.pi), size * rng.uniform(0.1, 0.5)
     y, x = np.mgrid[:size, :size].astype(np.float32)
-    warp = 0.3 * plot * fractal(rng, size, 0.8 * size, 2)
+    warp = 0.08 * plot * fractal(rng, size, 0.8 * size, 2)
     u, v = x * np.cos(turn) + y * np.sin(turn) + warp, y * np.cos(turn) - x * np.sin(turn) + warp
     cuts = np.sort(rng.uniform(-1.5 * size, 2.5 * size, round(4 * size / plot)))
     column = np.searchsorted(cuts, u.ravel()).reshape(u.shape)
@@ -155,8 +162,8 @@ def _fields(rng: np.random.Generator, size: int, unit: float) -> Surface:
     number = (column * 31 + row * 17) % 64
     table = _CROPS[rng.integers(0, len(_CROPS), 64)] + rng.normal(0, 9, (64, 3))
     along = np.where(rng.random(64) < 0.5, 1.0, 0.0).astype(np.float32)[number]
-    pitch = rng.uniform(3, 14)
-    rows = np.sin(2 * np.pi / pitch * (u * along + v * (1 - along))) * rng.uniform(0, 9, 64)[number]
+    pitch = rng.uniform(2.5, 8)
+    rows = np.sin(2 * np.pi / pitch * (u * along + v * (1 - along))) * rng.uniform(0, 6, 64)[number]
     tone = rows + 10 * fractal(rng, size, 100, 6, 0.7)
     edges = cv2.morphologyEx(number.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     hedge = cv2.GaussianBlur(edges.astype(np.float32), (0, 0), rng.uniform(0.6, 2.5))

@@ -28,7 +28,7 @@ from .mine_textures import (
 from .synthetic_mine import Road, distance_to_roads, hillshade, smooth_line
 from .voc import IGNORE
 
-_LEAST_PX = 64
+LEAST_PX = 128
 _REACH = 14.0
 _KINDS = ("haul", "minor", "paved")
 
@@ -62,16 +62,21 @@ class _Painter:
         self.relief, smooth = shape_ground(rng, plan)
         self.height = self.relief.height
         self.roads = lay_roads(plan.roads, smooth)
-        self.signed, self.bed = self._distance([r for r in self.roads if r.kind != "tail"])
-        self.tail, tail_bed = self._distance([r for r in self.roads if r.kind == "tail"])
-        self.bed = np.where(self.tail < self.signed, tail_bed, self.bed)
-        self.nearest = np.minimum(self.signed, self.tail)
+        self.edge: dict[str, np.ndarray] = {}  # by kind, the distance to the edge of the nearest road, negative on it
+        reach = max(_REACH, 0.5 * plan.unit)
+        self.signed = self.nearest = np.full((plan.size, plan.size), reach, np.float32)
+        for kind in ("tail", *_KINDS):
+            roads = [road for road in self.roads if road.kind == kind]
+            if roads:
+                self.edge[kind], bed = distance_to_roads(roads, plan.size, 1.0, reach)
+                self.bed = bed if len(self.edge) == 1 else np.where(self.edge[kind] < self.nearest, bed, self.bed)
+                self.nearest = np.minimum(self.nearest, self.edge[kind])
+                if kind != "tail":
+                    self.signed = np.minimum(self.signed, self.edge[kind])
+        self.tail = self.edge.get("tail", np.full_like(self.signed, reach))
         self.ignored = (self.tail <= 0) & (self.signed > 0)
         y, x = np.mgrid[: self.size, : self.size].astype(np.float32) + 0.5
         self.xy = x, y
-
-    def _distance(self, roads: list[Road]) -> tuple[np.ndarray, np.ndarray]:
-        return distance_to_roads(roads, self.size, 1.0, max(_REACH, 0.5 * self.unit))
 
     def noise(self, scale: float, octaves: int = 3, fade: float = 0.5) -> np.ndarray:
         """Return noise (H, W)."""
@@ -90,7 +95,7 @@ class _Painter:
         worked = np.maximum(self.relief.worked, rng.uniform(0.2, 3.5) * unit - np.maximum(self.nearest, 0) * 4)
         floor = rng.uniform(-1.5, 1.2) if self.plan.scene in ("floor", "pit", "close") else rng.uniform(-3, 0)
         worked = np.maximum(worked / (3 * unit), 0.7 * floor)
-        cleared = soft_step(worked + 0.6 * self.noise(0.25 * size, 6, 0.6), rng.choice([0.15, 0.5]))
+        cleared = soft_step(worked + 0.6 * self.noise(0.25 * size, 6, 0.6), rng.choice([0.2, 0.8, 1.6]))
         self.cleared = cleared
         self.colour = mix(self.colour, mine, cleared)
         self.bump = self.bump * (1 - cleared) + rough * cleared
@@ -178,7 +183,8 @@ class _Painter:
             for _ in range(14):
                 heading += 0.0 if straight else rng.normal(0, 0.3)
                 points.append(points[-1] + 0.1 * size * np.array([np.cos(heading), np.sin(heading)]))
-            width = {"drain": 0.15, "belt": 0.2, "fence": 0.03, "pipe": 0.06, "brook": 0.6}[kind] * unit * rng.uniform(0.6, 1.6)
+            share = {"drain": 0.15, "belt": 0.12, "fence": 0.03, "pipe": 0.05, "brook": 0.6}[kind]
+            width = min(share * unit * rng.uniform(0.6, 1.6), 24)
             layer = np.zeros((size, size), np.uint8)
             pixels = np.round(smooth_line(np.array(points), 6.0) * 8).astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(layer, [pixels], False, 255, max(1, round(width)), cv2.LINE_AA, shift=3)
@@ -205,10 +211,15 @@ class _Painter:
         near = np.clip(1 - np.maximum(self.nearest, 0) / bank, 0, 1)
         near = near * near * (3 - 2 * near)
         self.height += (self.bed - self.height) * near
+        if rng.random() < 0.5:  # loose soil along the roads
+            wide = rng.uniform(0.15, 0.9) * unit
+            verge = soft_step(wide - self.nearest + 0.5 * wide * self.noise(1.5 * unit, 5, 0.7), 0.6 * wide)
+            self.colour *= (1 + rng.uniform(-0.35, 0.2) * verge * (1 + 0.25 * self.noise(0.4 * unit, 4, 0.8)))[..., None]
+            self.bump += rng.uniform(0, 0.05) * unit * verge * self.noise(0.3 * unit, 3, 0.7)
         for kind in _KINDS:
-            self._pave(kind)
-        tails = [road for road in self.roads if road.kind == "tail"]
-        if tails:
+            if kind in self.edge:
+                self._pave(kind)
+        if "tail" in self.edge:
             field = 0.5 - self.tail / (0.25 * unit) + 0.5 * self.noise(0.5 * unit, 4, 0.7)
             self.colour = mix(self.colour, self._packed(0.5), np.clip(field, 0, 1) * rng.uniform(0.2, 0.7))
         if rng.random() < 0.55:  # windrows and safety berms
@@ -226,10 +237,7 @@ class _Painter:
 
     def _pave(self, kind: str) -> None:
         rng, unit, size = self.rng, self.unit, self.size
-        roads = [road for road in self.roads if road.kind == kind]
-        if not roads:
-            return
-        signed = self.signed if len({r.kind for r in self.roads} - {"tail"}) == 1 else self._distance(roads)[0]
+        roads, signed = [road for road in self.roads if road.kind == kind], self.edge[kind]
         packed = self._packed(rng.uniform(0.3, 2.5))
         if kind == "paved":
             asphalt = rng.uniform(45, 150) + rng.normal(0, 4, 3)
@@ -339,10 +347,12 @@ def _photograph(rng: np.random.Generator, colour: np.ndarray, ignored: np.ndarra
     size = len(colour)
     if rng.random() < 0.3:  # shadows of clouds, and clouds
         field = fractal(rng, size, rng.uniform(0.4, 1) * size, 5, 0.55)
-        shadow = soft_step(field - rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.6))
+        shadow = soft_step(field - rng.uniform(0.3, 1.5), rng.uniform(0.2, 1.0))
         colour = colour * (1 - rng.uniform(0.2, 0.6) * shadow[..., None])
         if rng.random() < 0.3:
-            cloud = soft_step(np.roll(field, round(0.3 * size), 0) - rng.uniform(0.5, 1), 0.8)
+            away = np.array([[1, 0, rng.uniform(-0.3, 0.3) * size], [0, 1, rng.uniform(-0.3, 0.3) * size]])
+            moved = cv2.warpAffine(field, away, (size, size), borderMode=cv2.BORDER_REFLECT)
+            cloud = soft_step(moved - rng.uniform(1.2, 2.0), 0.8)
             colour = mix(colour, np.array([238, 240, 244], np.float32), 0.97 * cloud)
             ignored |= cloud > 0.6
     colour = np.maximum(colour, 0).astype(np.float32) / 255
@@ -356,7 +366,7 @@ def _photograph(rng: np.random.Generator, colour: np.ndarray, ignored: np.ndarra
     colour = np.minimum(colour, 0.75) + 0.25 * np.tanh(3.0 * over)
     if rng.random() < 0.35:
         haze = rng.uniform(0.05, 0.45)
-        colour = colour * (1 - haze) + haze * rng.uniform(0.6, 0.9, 3).astype(np.float32)
+        colour = colour * (1 - haze) + haze * (rng.uniform(0.6, 0.85) + rng.normal(0, 0.02, 3)).astype(np.float32)
     draw = rng.random()
     if draw < 0.35:
         colour = cv2.GaussianBlur(colour, (0, 0), rng.uniform(0.5, 1.6))
@@ -379,10 +389,10 @@ def generate_view(seed: int, size_px: int = 640) -> MineView:
     """Generate the view of ``seed``, ``size_px`` rows and columns; the same arguments give the same bytes.
 
     Raises:
-        ValueError: the view would be smaller than 64 px.
+        ValueError: the view would be smaller than 128 px.
     """
-    if size_px < _LEAST_PX:
-        raise ValueError(f"a view of {size_px} px is too small for roads; size_px must be {_LEAST_PX} or more")
+    if size_px < LEAST_PX:
+        raise ValueError(f"a view of {size_px} px is too small for roads; size_px must be {LEAST_PX} or more")
     rng = np.random.default_rng([seed, size_px])
     plan = plan_view(rng, size_px)
     gsd_m = float(np.clip(rng.uniform(5, 12) if plan.scene == "close" else rng.uniform(12, 26), 0, 2 * plan.unit) / plan.unit)

@@ -21,7 +21,7 @@ from mmseg_ext.engine.config import step_arguments
 CONFIGS = Path(__file__).resolve().parents[2] / "myconfigs"
 LEAVES = sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts)
 SIZES = r"(tiny|small|base|large|b[012])"
-NAME = re.compile(rf"([A-Z]?[a-z]+\.{SIZES}|[a-z_]+(34|0)?)\.(\d+)x\4\.[A-Z]+\.[\d.]+k(\.[a-z_]+)?\.py")
+NAME = re.compile(rf"([A-Z]?[a-z]+\.{SIZES}|[a-z_]+(34|0)?)\.(\d+)x\4\.[A-Z-]+\.[\d.]+k(\.[a-z_]+)?\.py")
 
 # Gradients that may vanish at the first step, and why
 VANISHING = re.compile(
