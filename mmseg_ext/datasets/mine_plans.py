@@ -26,22 +26,21 @@ def fractal(rng: np.random.Generator, size: int, scale: float, octaves: int = 3,
 
     Every octave has half the width of the one before, down to a pixel, and ``fade`` of its amplitude.
     """
-    cells = int(np.clip(round(size / scale) + 1, 2, size))
-    total, power = np.zeros((1, 1), np.float32), 0.0
-    for octave in range(octaves):
-        side = min(2 * cells, size)
-        grid = rng.standard_normal((side, side), np.float32)
-        if side == 2 * cells:  # blurred, since what is only interpolated shows its grid
-            grid = cv2.GaussianBlur(grid, (0, 0), 1.0) * np.float32(2 * np.sqrt(np.pi))
-        if len(total) < side:
-            total = cv2.resize(total, (side, side), interpolation=cv2.INTER_CUBIC)
-        total += np.float32(fade**octave) * grid
-        power += fade ** (2 * octave)
-        if cells == size:
+    level = int(np.clip(np.log2(max(scale, 2.0) / 2), 0, np.log2(size / 2)))
+    total, power = None, 0.0
+    for octave in range(max(octaves, level + 1)):
+        side = -(-size // 2**level)
+        if total is not None and len(total) < side:
+            total = cv2.pyrUp(total, dstsize=(side, side))  # cubic interpolation would show the grid in slopes
+        if octave < octaves:
+            grid = rng.standard_normal((side, side), np.float32)
+            if level > 0 or total is None:
+                grid = cv2.GaussianBlur(grid, (0, 0), 1.0) * np.float32(2 * np.sqrt(np.pi))
+            total = grid if total is None else total + np.float32(fade**octave) * grid
+            power += fade ** (2 * octave)
+        if level == 0:
             break
-        cells = side
-    if len(total) < size:
-        total = cv2.resize(total, (size, size), interpolation=cv2.INTER_CUBIC)
+        level -= 1
     return total / np.float32(np.sqrt(power))
 
 
@@ -155,7 +154,7 @@ class _Planner:
         widths = width_along(rng, len(line), width)
         along = np.arange(len(line)) * step
         if flare:
-            widths = widths * (1 + rng.uniform(0.4, 1.2) * np.exp(-along / (0.7 * width)))
+            widths = widths * (1 + rng.uniform(0.3, 1.0) * np.exp(-((along / width - 0.8) ** 2) / 0.2))
         flat = np.zeros(len(line))
         cut = len(line)
         if ends:

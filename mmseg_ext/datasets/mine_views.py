@@ -73,6 +73,10 @@ class _Painter:
                 self.nearest = np.minimum(self.nearest, self.edge[kind])
                 if kind != "tail":
                     self.signed = np.minimum(self.signed, self.edge[kind])
+        if self.edge:  # where roads of different height meet there is no step
+            near = (self.nearest < reach).astype(np.float32)
+            soften = lambda field: cv2.GaussianBlur(field, (0, 0), 0.25 * plan.unit)  # noqa: E731
+            self.bed = soften(self.bed * near) / np.maximum(soften(near), 1e-3)
         self.tail = self.edge.get("tail", np.full_like(self.signed, reach))
         self.ignored = (self.tail <= 0) & (self.signed > 0)
         y, x = np.mgrid[: self.size, : self.size].astype(np.float32) + 0.5
@@ -180,7 +184,7 @@ class _Painter:
             straight = kind in ("belt", "fence", "pipe")
             at, heading = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
             points = [at - size * np.array([np.cos(heading), np.sin(heading)]) * rng.uniform(0.1, 0.8)]
-            for _ in range(14):
+            for _ in range(int(rng.integers(6, 16)) if straight else 26):
                 heading += 0.0 if straight else rng.normal(0, 0.3)
                 points.append(points[-1] + 0.1 * size * np.array([np.cos(heading), np.sin(heading)]))
             share = {"drain": 0.15, "belt": 0.12, "fence": 0.03, "pipe": 0.05, "brook": 0.6}[kind]
