@@ -53,13 +53,10 @@ _ROOFS = np.array(
 
 def mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return colours (H, W, 3) from ``a`` where ``weight`` (H, W) is 0 to ``b`` where it is 1."""
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    mixed = b - a
-    if mixed.ndim == 1:
-        return a + mixed * np.asarray(weight, np.float32)[..., None]
-    mixed *= np.asarray(weight, np.float32)[..., None]
-    mixed += a
-    return mixed
+    shape = (*weight.shape, 3)
+    whole = [np.ascontiguousarray(np.broadcast_to(np.asarray(c, np.float32), shape)) for c in (a, b)]
+    share = np.asarray(weight, np.float32)
+    return cv2.blendLinear(*whole, 1 - share, share)
 
 
 def soft_step(values: np.ndarray, width: float) -> np.ndarray:

@@ -120,15 +120,20 @@ class _Painter:
         """Fill ponds."""
         self.wet = np.zeros((self.size, self.size), np.float32)
         for pond in self.plan.ponds:
-            level = pond.polar(*self.xy)[0] + 0.12 * self.noise(0.7 * pond.radius, 4)
+            low = np.maximum(pond.centre - 2 * pond.radius, 0).astype(int)
+            high = np.minimum(pond.centre + 2 * pond.radius, self.size).astype(int)
+            part, side = (slice(low[1], high[1]), slice(low[0], high[0])), int(max(*(high - low), 4))
+            crop = slice(0, high[1] - low[1]), slice(0, high[0] - low[0])
+            level = pond.polar(self.xy[0][part], self.xy[1][part])[0]
+            level += 0.12 * fractal(self.rng, side, 0.7 * pond.radius, 4)[crop]
             depth = (1 - level) * pond.radius
             shore = np.clip(1 - np.abs(depth) / self.rng.uniform(2, 12), 0, 1) * (depth < 0)
-            self.colour += (self.rng.uniform(-50, 25) * shore)[..., None]
-            fill = soft_step(depth, 2.0) * soft_step(self.nearest - 3, 2.0)
+            colour = self.colour[part] + (self.rng.uniform(-50, 25) * shore)[..., None]
+            fill = soft_step(depth, 2.0) * soft_step(self.nearest[part] - 3, 2.0)
             deep = np.clip(depth / (0.5 * pond.radius), 0, 1)
-            liquid = water(self.rng, self.size) * (1.15 - 0.3 * deep[..., None])
-            self.colour = mix(self.colour, liquid, fill)
-            self.wet = np.maximum(self.wet, fill)
+            liquid = water(self.rng, side)[crop] * (1.15 - 0.3 * deep[..., None])
+            self.colour[part] = mix(colour, liquid, fill)
+            self.wet[part] = np.maximum(self.wet[part], fill)
 
     def piles(self) -> None:
         """Add stockpiles, and loads that lorries tipped side by side."""
@@ -183,14 +188,14 @@ class _Painter:
             kind = str(rng.choice(["drain", "belt", "fence", "pipe", "brook"], p=[0.3, 0.2, 0.2, 0.15, 0.15]))
             straight = kind in ("belt", "fence", "pipe")
             at, heading = rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi)
-            points = [at - size * np.array([np.cos(heading), np.sin(heading)]) * rng.uniform(0.1, 0.8)]
-            for _ in range(int(rng.integers(6, 16)) if straight else 26):
-                heading += 0.0 if straight else rng.normal(0, 0.3)
-                points.append(points[-1] + 0.1 * size * np.array([np.cos(heading), np.sin(heading)]))
+            reach = (-rng.uniform(0.1, 0.8), rng.uniform(0.2, 1.2)) if straight else (-1.3, 1.3)
+            along, ahead = np.linspace(*reach, 18) * size, np.array([np.cos(heading), np.sin(heading)])
+            sway = np.zeros(18) if straight else np.cumsum(rng.normal(0, 0.05, 18)) * size
+            points = at + along[:, None] * ahead + np.outer(sway - np.mean(sway), [-ahead[1], ahead[0]])
             share = {"drain": 0.15, "belt": 0.12, "fence": 0.03, "pipe": 0.05, "brook": 0.6}[kind]
             width = min(share * unit * rng.uniform(0.6, 1.6), 24)
             layer = np.zeros((size, size), np.uint8)
-            pixels = np.round(smooth_line(np.array(points), 6.0) * 8).astype(np.int32).reshape(-1, 1, 2)
+            pixels = np.round(smooth_line(points, 6.0) * 8).astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(layer, [pixels], False, 255, max(1, round(width)), cv2.LINE_AA, shift=3)
             cover = layer.astype(np.float32) / 255
             if kind == "brook":
