@@ -20,6 +20,14 @@ _TABLE = 2048
 _BEYOND = 90.0  # roads that leave the view end so far outside
 EMPTY_SHARE = 0.15
 SCENES = {"pit": 0.32, "floor": 0.2, "corridor": 0.2, "village": 0.1, "close": 0.18}
+# of each scene, the most dumps and branches, the least and the most roads across
+_COUNTS = {
+    "pit": (3, 5, 0, 1),
+    "floor": (4, 7, 1, 2),
+    "corridor": (2, 4, 1, 2),
+    "village": (1, 4, 1, 1),
+    "close": (2, 2, 1, 1),
+}
 
 
 @functools.cache
@@ -35,17 +43,17 @@ def fractal(rng: np.random.Generator, size: int, scale: float, octaves: int = 3,
     """
     level = int(np.clip(np.log2(max(scale, 2.0) / 2), 0, np.log2(size / 2)))
     white = _white(4 ** (int(np.ceil(np.log2(size))) + 1))
-    total, power = None, 0.0
+    total, power = np.zeros((0, 0), np.float32), 0.0
     for octave in range(max(octaves, level + 1)):
         side = -(-size // 2**level)
-        if total is not None and len(total) < side:
+        if octave > 0 and len(total) < side:
             total = cv2.pyrUp(total, dstsize=(side, side))  # cubic interpolation would show the grid in slopes
         if octave < octaves:
             first = int(rng.integers(len(white) - side * side))
             grid = white[first : first + side * side].reshape(side, side)
-            if level > 0 or total is None:
+            if level > 0 or octave == 0:
                 grid = cv2.GaussianBlur(grid, (0, 0), 1.0) * np.float32(2 * np.sqrt(np.pi))
-            total = grid if total is None else cv2.scaleAdd(grid, fade**octave, total)
+            total = grid if octave == 0 else cv2.scaleAdd(grid, fade**octave, total)
             power += fade ** (2 * octave)
         if level == 0:
             break
@@ -151,7 +159,7 @@ class _Planner:
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         self.rng = rng
         scene = str(rng.choice(list(SCENES), p=list(SCENES.values())))
-        unit = np.exp(rng.uniform(np.log(38), np.log(85))) if scene == "close" else np.exp(rng.uniform(*np.log([9, 36])))
+        unit = np.exp(rng.uniform(*np.log([38, 85] if scene == "close" else [9, 36])))
         self.plan = Plan(scene, size, float(min(unit, size / 7)))
 
     def _spot(self, margin: float = 0.0) -> np.ndarray:
@@ -184,8 +192,8 @@ class _Planner:
 
     def _cost(self, line: np.ndarray, width: float, skip: int) -> float:
         """Return how much a line runs into pits and dumps, or along other roads."""
-        inside = (line > 0).all(1) & (line < self.plan.size).all(1)
-        if not inside[skip:].any():
+        ahead = line[skip:]
+        if not ((ahead > 0) & (ahead < self.plan.size)).all(1).any():
             return 9.0
         cost = sum(float((s.shape.level(line[skip:]) < 0.97).mean()) for s in self.plan.slopes)
         for road in self.plan.roads:
@@ -275,7 +283,8 @@ class _Planner:
         else:
             legs = int(np.clip(radius * (1 - inner) / (rng.uniform(2, 3.2) * width), 2, 6))
             reach = rng.uniform(0.35, 1.0)
-            angles, levels = [], []
+            angles: list[float] = []
+            levels: list[float] = []
             for leg in range(legs):
                 swing = np.linspace(-reach, reach, 7) * (1 if leg % 2 == 0 else -1)
                 angles.extend(start + swing)
@@ -289,9 +298,9 @@ class _Planner:
         self.add(self._best([self._line(way, width) for way in ways], width, 12), width, "haul")
         for _ in range(int(rng.choice([0, 0, 1, 2]))):  # along a bench
             i = int(rng.integers(2, len(line) - 1))
-            level, angle = (float(v[0]) for v in blob.polar(*line[i][:, None]))
-            arc = angle + rng.choice([-1, 1]) * np.linspace(0, rng.uniform(0.4, 1.6), 24)
-            bench = self._line(blob.point(arc, np.full(24, level)), width)
+            level, angle = blob.polar(*line[i][:, None])
+            round_it = angle + rng.choice([-1, 1]) * np.linspace(0, rng.uniform(0.4, 1.6), 24)
+            bench = self._line(blob.point(round_it, np.full(24, level)), width)
             if self._cost(bench, width, min(8, len(bench) // 2)) < 1.6:
                 self.add(bench, width * rng.uniform(0.6, 0.9), "haul", ends=True)
         if rng.random() < 0.45:
@@ -357,12 +366,13 @@ class _Planner:
             self.pit(False)
         elif scene == "village":
             self.village(roads)
-        for _ in range(int(rng.integers(0, {"pit": 3, "floor": 4, "corridor": 2, "village": 1, "close": 2}[scene] + 1))):
+        dumps, branches, least, most = _COUNTS[scene]
+        for _ in range(int(rng.integers(0, dumps + 1))):
             self.dump()
         if roads:
-            for _ in range({"pit": rng.integers(0, 2), "corridor": rng.integers(1, 3), "floor": rng.integers(1, 3)}.get(scene, 1)):
+            for _ in range(int(rng.integers(least, most + 1))):
                 self.through(unit * rng.uniform(0.85, 1.1), "paved" if rng.random() < 0.12 else "haul")
-            for _ in range(int(rng.integers(1, {"pit": 6, "floor": 8, "close": 3}.get(scene, 5)))):
+            for _ in range(int(rng.integers(1, branches + 1))):
                 minor = rng.random() < 0.4
                 width = max(8.0, unit * (rng.uniform(0.4, 0.7) if minor else rng.uniform(0.75, 1.05)))
                 self.branch(width, "minor" if minor else "haul")
@@ -385,10 +395,7 @@ class Relief:
         face: 0 to 1, how much of a steep face of a bench.
         crest: 0 to 1, edges of benches.
         worked: above 0 in pits and on dumps, below 0 outside; grows with the distance from their outline.
-        radial: pairs (angle, weight) of the slopes of dumps.
-        roads: the plan's roads with their heights.
-        signed: distance to the edge of the nearest road, negative on it.
-        tail: the same for the tails of roads.
+        radial: of each dump, how far round it a pixel lies, in pixels along its outline, and 1 on its slopes.
     """
 
     height: np.ndarray
@@ -401,7 +408,7 @@ class Relief:
 def shape_ground(rng: np.random.Generator, plan: Plan) -> tuple[Relief, np.ndarray]:
     """Return the relief of ``plan`` before roads are cut, and its height without benches (H, W), which roads follow."""
     size, unit = plan.size, plan.unit
-    centres = (np.arange(size, dtype=np.float32) + 0.5)
+    centres = np.arange(size, dtype=np.float32) + 0.5
     x, y = np.meshgrid(centres, centres)
     height = rng.uniform(0, 1.2) * unit * fractal(rng, size, 0.6 * size, 4)
     smooth = height.copy()

@@ -1,7 +1,7 @@
 """Surfaces of open-pit views: bare ground, forest, plantation, fields, water, wheel tracks, roofs, trees and lorries.
 
-A surface is a colour, float32 (H, W, 3), RGB from 0 to 255, and a bump, float32 (H, W), small heights in pixels that the
-sun lights together with the relief. Lengths are pixels.
+A surface is a colour, float32 (H, W, 3), RGB from 0 to 255, and a bump, float32 (H, W), small heights in pixels that
+the sun lights together with the relief. Lengths are pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ _CROPS = np.array(
     np.float32,
 )
 _WATERS = np.array(
-    [[36, 62, 44], [92, 72, 48], [18, 22, 26], [82, 140, 134], [50, 70, 80], [120, 110, 82], [26, 44, 30], [90, 112, 98]],
+    [
+        [36, 62, 44],
+        [92, 72, 48],
+        [18, 22, 26],
+        [82, 140, 134],
+        [50, 70, 80],
+        [120, 110, 82],
+        [26, 44, 30],
+        [90, 112, 98],
+    ],
     np.float32,
 )
 _PAINTS = np.array(
@@ -54,9 +63,9 @@ _ROOFS = np.array(
 def mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Return colours (H, W, 3) from ``a`` where ``weight`` (H, W) is 0 to ``b`` where it is 1."""
     shape = (*weight.shape, 3)
-    whole = [np.ascontiguousarray(np.broadcast_to(np.asarray(c, np.float32), shape)) for c in (a, b)]
+    first, second = (np.ascontiguousarray(np.broadcast_to(np.asarray(c, np.float32), shape)) for c in (a, b))
     share = np.asarray(weight, np.float32)
-    return cv2.blendLinear(*whole, 1 - share, share)
+    return cv2.blendLinear(first, second, 1 - share, share)
 
 
 def soft_step(values: np.ndarray, width: float) -> np.ndarray:
@@ -91,7 +100,9 @@ def bare_ground(rng: np.random.Generator, size: int, unit: float) -> Surface:
     share = rng.uniform(-1.2, 0.3)
     if share > -0.9:
         field = fractal(rng, size, rng.uniform(0.15, 0.6) * size, 6, 0.6) + share
-        colour = mix(colour, _from_to(second, t), soft_step(field, rng.choice([0.15, 0.8, 1.6, 2.5])) * rng.uniform(0.2, 0.9))
+        colour = mix(
+            colour, _from_to(second, t), soft_step(field, rng.choice([0.15, 0.8, 1.6, 2.5])) * rng.uniform(0.2, 0.9)
+        )
     bump = np.exp(rng.uniform(-3, -0.7)) * fractal(rng, size, unit * rng.uniform(0.3, 1), 5, 0.75)
     turn = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(0, 4))):  # each plot that a dozer levelled has its own direction
@@ -111,7 +122,9 @@ def bare_ground(rng: np.random.Generator, size: int, unit: float) -> Surface:
 def _canopy(rng: np.random.Generator, size: int, crown: float) -> np.ndarray:
     """Return a field (H, W) of lumps ``crown`` wide, about 0 to 1: distances to scattered stems."""
     side = max(4, round(size / crown * 1.2))
-    stems = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1) + rng.uniform(0.05, 0.95, (side, side, 2))) / side
+    stems = (
+        np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1) + rng.uniform(0.05, 0.95, (side, side, 2))
+    ) / side
     seen = np.full((size, size), 255, np.uint8)
     xy = (stems.reshape(-1, 2) * size).astype(int).clip(0, size - 1)
     seen[xy[:, 1], xy[:, 0]] = 0
@@ -145,7 +158,9 @@ def _plantation(rng: np.random.Generator, size: int, unit: float) -> Surface:
     soil = mix(soil, _CROPS[rng.integers(2)], 0.6 * soft_step(fractal(rng, size, 120, 4), 1.2))
     tone = 1 + 0.2 * fractal(rng, size, pitch, 4, 0.8)
     green = (_GREENS[rng.integers(len(_GREENS))] + rng.normal(0, 5, 3)) * tone[..., None]
-    return mix(soil, green, soft_step(crowns - 0.35, 0.3)).astype(np.float32), (0.25 * pitch * crowns).astype(np.float32)
+    return mix(soil, green, soft_step(crowns - 0.35, 0.3)).astype(np.float32), (0.25 * pitch * crowns).astype(
+        np.float32
+    )
 
 
 def _fields(rng: np.random.Generator, size: int, unit: float) -> Surface:
@@ -195,7 +210,13 @@ def water(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def lines_along(
-    rng: np.random.Generator, xy: np.ndarray, width: np.ndarray, count: int, canvas: np.ndarray, thickness: int, wild: float
+    rng: np.random.Generator,
+    xy: np.ndarray,
+    width: np.ndarray,
+    count: int,
+    canvas: np.ndarray,
+    thickness: int,
+    wild: float,
 ) -> None:
     """Draw ``count`` wheel tracks into ``canvas`` (H, W) int16 along the road ``xy`` (N, 2) of ``width`` (N,)."""
     normal = np.gradient(xy, axis=0)[:, ::-1] * [-1, 1]
@@ -218,7 +239,10 @@ def boxes(
     sun_xy: np.ndarray,
     roofs: bool,
 ) -> None:
-    """Draw houses or vehicles with their shadows into ``colour`` (H, W, 3): (centre (2,), length, width, angle) each."""
+    """Draw houses or vehicles with their shadows into ``colour`` (H, W, 3).
+
+    ``places`` are centre (2,), length, width and angle in radians of each.
+    """
     paints = _ROOFS if roofs else _PAINTS
     some = paints[rng.choice(len(paints), 3)]
     for centre, length, width, angle in places:

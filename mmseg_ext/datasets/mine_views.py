@@ -21,7 +21,6 @@ from .mine_textures import (
     mix,
     natural_cover,
     soft_step,
-    streaks,
     trees,
     water,
 )
@@ -65,11 +64,12 @@ class _Painter:
         self.edge: dict[str, np.ndarray] = {}  # by kind, the distance to the edge of the nearest road, negative on it
         reach = max(_REACH, 0.5 * plan.unit)
         self.signed = self.nearest = np.full((plan.size, plan.size), reach, np.float32)
+        self.bed = np.zeros_like(self.signed)
         for kind in ("tail", *_KINDS):
             roads = [road for road in self.roads if road.kind == kind]
             if roads:
                 self.edge[kind], bed = distance_to_roads(roads, plan.size, 1.0, reach)
-                self.bed = bed if len(self.edge) == 1 else np.where(self.edge[kind] < self.nearest, bed, self.bed)
+                self.bed = np.where(self.edge[kind] < self.nearest, bed, self.bed)
                 self.nearest = np.minimum(self.nearest, self.edge[kind])
                 if kind != "tail":
                     self.signed = np.minimum(self.signed, self.edge[kind])
@@ -120,8 +120,9 @@ class _Painter:
         """Fill ponds."""
         self.wet = np.zeros((self.size, self.size), np.float32)
         for pond in self.plan.ponds:
-            low = np.maximum(pond.centre - 2 * pond.radius, 0).astype(int)
-            high = np.minimum(pond.centre + 2 * pond.radius, self.size).astype(int)
+            low, high = np.clip([pond.centre - 2 * pond.radius, pond.centre + 2 * pond.radius], 0, self.size).astype(
+                int
+            )
             part, side = (slice(low[1], high[1]), slice(low[0], high[0])), int(max(*(high - low), 4))
             crop = slice(0, high[1] - low[1]), slice(0, high[0] - low[0])
             level = pond.polar(self.xy[0][part], self.xy[1][part])[0]
@@ -157,7 +158,10 @@ class _Painter:
             self.bump += 0.35 * pitch * heaps * area * (self.nearest > 3)
 
     def _cone(self, centre: np.ndarray, radius: float, steep: float, paint: np.ndarray) -> None:
-        low, high = np.maximum(centre - 1.3 * radius, 0).astype(int), np.minimum(centre + 1.3 * radius, self.size).astype(int)
+        low, high = (
+            np.maximum(centre - 1.3 * radius, 0).astype(int),
+            np.minimum(centre + 1.3 * radius, self.size).astype(int),
+        )
         if (high - low < 2).any():
             return
         part = slice(low[1], high[1]), slice(low[0], high[0])
@@ -223,7 +227,9 @@ class _Painter:
         if rng.random() < 0.5:  # loose soil along the roads
             wide = rng.uniform(0.15, 0.9) * unit
             verge = soft_step(wide - self.nearest + 0.5 * wide * self.noise(1.5 * unit, 5, 0.7), 0.6 * wide)
-            self.colour *= (1 + rng.uniform(-0.35, 0.2) * verge * (1 + 0.25 * self.noise(0.4 * unit, 4, 0.8)))[..., None]
+            self.colour *= (1 + rng.uniform(-0.35, 0.2) * verge * (1 + 0.25 * self.noise(0.4 * unit, 4, 0.8)))[
+                ..., None
+            ]
             self.bump += rng.uniform(0, 0.05) * unit * verge * self.noise(0.3 * unit, 3, 0.7)
         for kind in _KINDS:
             if kind in self.edge:
@@ -255,7 +261,12 @@ class _Painter:
             look = str(rng.choice(["alike", "light", "dark", "other"], p=[0.25, 0.35, 0.2, 0.2]))
             if look == "other":
                 packed = mix(packed, bare_ground(rng, size, unit)[0], np.full_like(signed, rng.uniform(0.4, 1)))
-            tone = {"alike": rng.uniform(-6, 8), "light": rng.uniform(12, 50), "dark": rng.uniform(-45, -12), "other": 0.0}[look]
+            tone = {
+                "alike": rng.uniform(-6, 8),
+                "light": rng.uniform(12, 50),
+                "dark": rng.uniform(-45, -12),
+                "other": 0.0,
+            }[look]
             packed = packed + tone * (1 + np.float32(0.01) * rng.normal(0, 6, 3).astype(np.float32))
         packed += (rng.uniform(1, 7) * self.noise(0.3 * size, 6, 0.75))[..., None]
         canvas = np.zeros((size, size), np.int16)
@@ -295,7 +306,9 @@ class _Painter:
                             away = side * (0.5 * road.width_m[i] + house * rng.uniform(0.75, 1.3))
                             spot = road.xy_m[i] + away * np.array([-np.sin(heading), np.cos(heading)])
                             if clear(spot, 0.62 * house) and village.level(spot[None])[0] < 1.1:
-                                places.append((spot, house * rng.uniform(0.8, 1.3), house * rng.uniform(0.6, 0.9), heading))
+                                places.append(
+                                    (spot, house * rng.uniform(0.8, 1.3), house * rng.uniform(0.6, 0.9), heading)
+                                )
             if not streets:
                 for _ in range(60):
                     spot = village.point(rng.uniform(0, 6.28, 1), rng.uniform(0, 1, 1))[0]
@@ -313,7 +326,14 @@ class _Painter:
         if rng.random() < 0.6 or self.plan.villages:
             radius = float(np.clip(unit * rng.uniform(0.1, 0.35), 2, 30))
             spots = rng.uniform(0, size, (int(rng.integers(3, 90 if self.plan.villages else 50)), 2))
-            trees(rng, self.colour, self.bump, np.array([s for s in spots if clear(s, 1.1 * radius)]).reshape(-1, 2), radius, self.sun_xy)
+            trees(
+                rng,
+                self.colour,
+                self.bump,
+                np.array([s for s in spots if clear(s, 1.1 * radius)]).reshape(-1, 2),
+                radius,
+                self.sun_xy,
+            )
         self._vehicles()
 
     def _at(self, field: np.ndarray, xy: np.ndarray) -> float:
@@ -352,7 +372,7 @@ class _Painter:
 
 
 def _photograph(rng: np.random.Generator, colour: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Return the picture, RGB uint8, that some camera takes of ``colour`` (H, W, 3); clouds are added to ``ignored``."""
+    """Return the picture, RGB uint8, that some camera takes of ``colour`` (H, W, 3); ``ignored`` gains its clouds."""
     size = len(colour)
     if rng.random() < 0.3:  # shadows of clouds, and clouds
         field = fractal(rng, size, rng.uniform(0.4, 1) * size, 5, 0.55)
@@ -366,7 +386,9 @@ def _photograph(rng: np.random.Generator, colour: np.ndarray, ignored: np.ndarra
             ignored |= cloud > 0.6
     colour = np.maximum(colour, 0).astype(np.float32) / 255
     mean = float(colour.mean())
-    colour *= np.float32(np.exp(rng.normal(0, 0.2)) * (rng.uniform(0.22, 0.55) / max(mean, 0.05)) ** rng.uniform(0, 0.6))
+    colour *= np.float32(
+        np.exp(rng.normal(0, 0.2)) * (rng.uniform(0.22, 0.55) / max(mean, 0.05)) ** rng.uniform(0, 0.6)
+    )
     colour *= np.exp(rng.normal(0, 0.035, 3)).astype(np.float32)
     grey = colour.mean(2, keepdims=True)
     colour = grey + (colour - grey) * np.float32(rng.uniform(0.35, 1.1))
@@ -390,7 +412,8 @@ def _photograph(rng: np.random.Generator, colour: np.ndarray, ignored: np.ndarra
     image = (np.clip(colour, 0, 1) * 255).round().astype(np.uint8)
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image[..., ::-1], quality)[1], cv2.IMREAD_COLOR)[..., ::-1].copy()
+        packed = cv2.imencode(".jpg", image[..., ::-1], quality)[1]
+        image = np.ascontiguousarray(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1])
     return image
 
 
@@ -404,7 +427,8 @@ def generate_view(seed: int, size_px: int = 640) -> MineView:
         raise ValueError(f"a view of {size_px} px is too small for roads; size_px must be {LEAST_PX} or more")
     rng = np.random.default_rng([seed, size_px])
     plan = plan_view(rng, size_px)
-    gsd_m = float(np.clip(rng.uniform(5, 12) if plan.scene == "close" else rng.uniform(12, 26), 0, 2 * plan.unit) / plan.unit)
+    road_m = rng.uniform(5, 12) if plan.scene == "close" else rng.uniform(12, 26)
+    gsd_m = float(min(road_m / plan.unit, 2.0))
     painter = _Painter(rng, plan)
     painter.ground()
     painter.ponds()

@@ -14,7 +14,7 @@ from mmseg_ext.datasets.mine_textures import streaks
 from mmseg_ext.datasets.voc import read_names, split_file
 from mmseg_ext.errors import ConfigError
 
-SMALL = 160
+SMALL = 128
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def on_road(roads, xy):
     hit = np.zeros(len(xy), bool)
     for road in roads:
         for a, b, wa, wb in zip(road.xy_m[:-1], road.xy_m[1:], road.width_m[:-1], road.width_m[1:], strict=True):
-            for part in np.linspace(0, 1, 60):
+            for part in np.linspace(0, 1, 16):
                 centre, half = a + part * (b - a), (wa + part * (wb - wa)) / 2
                 hit |= ((xy - centre) ** 2).sum(1) <= half**2
     return hit
@@ -38,10 +38,12 @@ def test_mask_is_the_planned_roads(views, seed):
     view = views[seed]
     row, col = np.indices(view.mask.shape)
     xy = (np.stack([col, row], -1).reshape(-1, 2) + 0.5) * view.gsd_m
-    drawn = on_road([road for road in view.roads if road.kind != "tail"], xy).reshape(view.mask.shape)
-    said = view.mask != 255
-    assert drawn[said].any()
-    assert (drawn == (view.mask == 1))[said].mean() > 0.999  # discs leave slivers between them
+    some = np.random.default_rng(0).choice(len(xy), 4000, replace=False)
+    mask = view.mask.ravel()[some]
+    drawn = on_road([road for road in view.roads if road.kind != "tail"], xy[some])
+    said = mask != 255
+    assert 0.03 < drawn[said].mean() < 0.9
+    assert (drawn == (mask == 1))[said].mean() > 0.998  # discs leave slivers between them
     assert said.mean() > 0.8
 
 
@@ -68,18 +70,18 @@ def test_form_and_share_of_road(views):
         assert view.mask.shape == (SMALL, SMALL)
         assert view.image.dtype == view.mask.dtype == np.uint8
         assert set(np.unique(view.mask)) <= {0, 1, 255}
-        assert 0.1 <= view.gsd_m <= 3
+        assert 0.05 < view.gsd_m <= 2
     shares = np.array([(view.mask == 1).mean() for view in views])
     assert 0.08 < shares.mean() < 0.35
     assert shares.max() < 0.75
 
 
 def test_share_of_views_without_road():
-    plans = [plan_view(np.random.default_rng(seed), 640) for seed in range(300)]
+    plans = [plan_view(np.random.default_rng(seed), 640) for seed in range(200)]
     empty = np.mean([not plan.roads for plan in plans])
-    assert abs(empty - EMPTY_SHARE) < 3 * math.sqrt(EMPTY_SHARE * (1 - EMPTY_SHARE) / 300)
+    assert abs(empty - EMPTY_SHARE) < 3 * math.sqrt(EMPTY_SHARE * (1 - EMPTY_SHARE) / 200)
     widths = [np.median(road.width_m) for plan in plans for road in plan.roads]
-    assert 6 < min(widths) < 10 < 60 < max(widths) < 110
+    assert 5 < min(widths) < 10 < 60 < max(widths) < 110
     assert {road.kind for plan in plans for road in plan.roads} == {"haul", "minor", "paved", "tail"}
 
 
