@@ -40,16 +40,17 @@ _CROPS = np.array(
 _WATERS = np.array(
     [
         [36, 62, 44],
-        [92, 72, 48],
         [18, 22, 26],
         [82, 140, 134],
         [50, 70, 80],
-        [120, 110, 82],
         [26, 44, 30],
         [90, 112, 98],
+        [92, 72, 48],
+        [120, 110, 82],
     ],
     np.float32,
 )
+_CLEAR_WATERS = 6  # the rest is muddy
 _PAINTS = np.array(
     [[236, 236, 232], [228, 178, 40], [222, 120, 36], [180, 40, 36], [60, 84, 140], [120, 124, 128], [44, 46, 50]],
     np.float32,
@@ -202,9 +203,9 @@ def natural_cover(rng: np.random.Generator, size: int, unit: float) -> Surface:
     return covers[rng.integers(len(covers))](rng, size, unit)
 
 
-def water(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return a colour of ponds (H, W, 3)."""
-    base = _WATERS[rng.integers(len(_WATERS))] + rng.normal(0, 6, 3)
+def water(rng: np.random.Generator, size: int, muddy: bool) -> np.ndarray:
+    """Return a colour of water (H, W, 3), which may be ``muddy``."""
+    base = _WATERS[rng.integers(len(_WATERS) if muddy else _CLEAR_WATERS)] + rng.normal(0, 6, 3)
     tone = 0.12 * fractal(rng, size, 0.5 * size, 3) + 0.02 * fractal(rng, size, 6, 2)
     return (base * (1 + tone[..., None])).astype(np.float32)
 

@@ -132,7 +132,7 @@ class _Painter:
             colour = self.colour[part] + (self.rng.uniform(-50, 25) * shore)[..., None]
             fill = soft_step(depth, 2.0) * soft_step(self.nearest[part] - 3, 2.0)
             deep = np.clip(depth / (0.5 * pond.radius), 0, 1)
-            liquid = water(self.rng, side)[crop] * (1.15 - 0.3 * deep[..., None])
+            liquid = water(self.rng, side, muddy=True)[crop] * (1.15 - 0.3 * deep[..., None])
             self.colour[part] = mix(colour, liquid, fill)
             self.wet[part] = np.maximum(self.wet[part], fill)
 
@@ -205,7 +205,7 @@ class _Painter:
             if kind == "brook":
                 bank = cv2.GaussianBlur(cover, (0, 0), max(1.0, 0.5 * width))
                 self.colour = mix(self.colour, self.colour * 0.6, np.clip(1.5 * bank, 0, 1) * free)
-                self.colour = mix(self.colour, water(rng, size), cover * free)
+                self.colour = mix(self.colour, water(rng, size, muddy=False), cover * free)
             elif kind == "drain":
                 self.bump -= 0.3 * width * cv2.GaussianBlur(cover, (0, 0), 0.5 + 0.2 * width) * free
                 self.colour = mix(self.colour, self.colour * rng.uniform(0.5, 0.95), cover * free)
@@ -254,20 +254,19 @@ class _Painter:
         rng, unit, size = self.rng, self.unit, self.size
         roads, signed = [road for road in self.roads if road.kind == kind], self.edge[kind]
         packed = self._packed(rng.uniform(0.3, 2.5))
+        strength, faint = rng.uniform(0.05, 0.42), False
         if kind == "paved":
+            strength = rng.uniform(0.02, 0.12)
             asphalt = rng.uniform(45, 150) + rng.normal(0, 4, 3)
             packed = (0.12 * packed + 0.88 * asphalt).astype(np.float32)
         else:
             look = str(rng.choice(["alike", "light", "dark", "other"], p=[0.25, 0.35, 0.2, 0.2]))
+            if look == "alike":  # then ruts and edges tell
+                strength, faint = rng.uniform(0.2, 0.45), True
             if look == "other":
                 packed = mix(packed, bare_ground(rng, size, unit)[0], np.full_like(signed, rng.uniform(0.4, 1)))
-            tone = {
-                "alike": rng.uniform(-6, 8),
-                "light": rng.uniform(12, 50),
-                "dark": rng.uniform(-45, -12),
-                "other": 0.0,
-            }[look]
-            packed = packed + tone * (1 + np.float32(0.01) * rng.normal(0, 6, 3).astype(np.float32))
+            tone = rng.uniform(*{"alike": (-6, 8), "light": (14, 50), "dark": (-45, -14), "other": (-5, 5)}[look])
+            packed = packed + np.float32(tone)
         packed += (rng.uniform(1, 7) * self.noise(0.3 * size, 6, 0.75))[..., None]
         canvas = np.zeros((size, size), np.int16)
         thickness = max(1, round(unit * rng.uniform(0.02, 0.07)))
@@ -275,7 +274,6 @@ class _Painter:
             count = int(rng.integers(2, 7)) if kind == "paved" else int(rng.integers(4, 26))
             lines_along(rng, road.xy_m, road.width_m, count, canvas, thickness, rng.uniform(0.0, 0.1))
         ruts = cv2.GaussianBlur(canvas.astype(np.float32), (0, 0), 0.5 + 0.4 * thickness)
-        strength = rng.uniform(0.02, 0.12) if kind == "paved" else rng.uniform(0.05, 0.42)
         packed += (strength * ruts)[..., None]
         crown = np.clip(-signed / (0.5 * unit), 0, 1)
         packed += (rng.uniform(-14, 14) * crown)[..., None]
@@ -284,7 +282,10 @@ class _Painter:
         soft = 1.2 if kind == "paved" else float(np.exp(rng.uniform(np.log(1.2), np.log(max(2.0, 0.28 * unit)))))
         ragged = signed + 0.3 * soft * self.noise(0.6 * unit, 5, 0.75)
         cover = soft_step(-ragged, soft)
-        self.colour = mix(self.colour, packed, cover * (1.0 if kind == "paved" else rng.uniform(0.75, 1)))
+        self.colour = mix(self.colour, packed, cover * (1.0 if kind == "paved" else rng.uniform(0.85, 1)))
+        if faint or rng.random() < 0.3:
+            rim = np.exp(-((signed / rng.uniform(1, 2.5)) ** 2)) * (1 + 0.4 * self.noise(2 * unit, 3))
+            self.colour += (rng.choice([-1, 1]) * rng.uniform(12, 40) * rim)[..., None]
         smooth = rng.uniform(0.0, 0.6) if kind != "paved" else 0.0
         self.bump = self.bump * (1 - cover * (1 - smooth)) + 0.012 * rng.uniform(0, 1.5) * thickness * ruts * cover
         if soft > 3:
