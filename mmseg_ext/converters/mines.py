@@ -81,7 +81,7 @@ def write_mine_views(
             raise ConfigError(f"--{name} {value}: give {least} or more")
     settings = ConversionSettings(workers=workers, overwrite=overwrite, val=VAL_SHARE, seed=seed)
     # a generator that draws otherwise makes another data set
-    drawn = hashlib.sha256(b"".join(generate_view(s, LEAST_PX).image.tobytes() for s in range(8))).hexdigest()
+    drawn = hashlib.sha256(b"".join(generate_view(s, LEAST_PX).image.tobytes() for s in range(3))).hexdigest()
     key = key_of("mines", count, seed, size_px, drawn)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _leave_with_parent) if workers > 1 else nullcontext()
