@@ -22,7 +22,7 @@ TOOLS = DISTRIBUTION_ROOT / "tools"
 
 GROUPS = {
     "Map a mine": ("predict", "extract_network", "compare_networks"),
-    "Prepare data": ("convert_dataset", "make_dataset", "check_dataset", "browse_dataset"),
+    "Prepare data": ("convert_dataset", "make_dataset", "make_mines", "check_dataset", "browse_dataset"),
     "Train and evaluate": ("train", "test", "evaluate", "repeat", "pretrain", "calibrate", "plot_runs", "compare_runs"),
     "Hand over": ("export", "publish_checkpoint"),
     "Count and tabulate": ("get_flops", "get_memory", "model_table", "accuracy_table"),

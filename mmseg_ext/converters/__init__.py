@@ -2,6 +2,7 @@
 
 from .conversion import convert, repair_dataset
 from .gis_layers import convert_layers
+from .mines import write_mine_views
 from .published import CATALOGUE, describe
 from .road_drawing import RoadDrawing
 from .scenes import ConversionSettings
@@ -16,5 +17,6 @@ __all__ = [
     "convert_layers",
     "describe",
     "repair_dataset",
+    "write_mine_views",
     "write_synthetic_mines",
 ]

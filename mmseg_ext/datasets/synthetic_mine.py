@@ -66,18 +66,18 @@ def _noise(rng: np.random.Generator, size: int, gsd_m: float, scale_m: float, oc
     return total / weight
 
 
-def _smooth_line(points: np.ndarray) -> np.ndarray:
-    """Return the polyline through smoothed ``points`` (K, 2), resampled to vertices ``_STEP_M`` apart."""
+def smooth_line(points: np.ndarray, step_m: float = _STEP_M) -> np.ndarray:
+    """Return the polyline through smoothed ``points`` (K, 2), resampled to vertices ``step_m`` apart."""
     line = np.asarray(points, float)
     for _ in range(4):  # Chaikin's corner cutting
         inner = np.stack([0.75 * line[:-1] + 0.25 * line[1:], 0.25 * line[:-1] + 0.75 * line[1:]], 1).reshape(-1, 2)
         line = np.concatenate([line[:1], inner, line[-1:]])
     lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-    at = np.linspace(0, lengths[-1], max(2, round(lengths[-1] / _STEP_M) + 1))
+    at = np.linspace(0, lengths[-1], max(2, round(lengths[-1] / step_m) + 1))
     return np.stack([np.interp(at, lengths, line[:, i]) for i in range(2)], 1)
 
 
-def _width_along(rng: np.random.Generator, count: int, mean_m: float) -> np.ndarray:
+def width_along(rng: np.random.Generator, count: int, mean_m: float) -> np.ndarray:
     """Return a width per vertex that varies slowly by up to a fifth of ``mean_m``."""
     knots = rng.uniform(0.82, 1.2, max(2, count // 40 + 2))
     return mean_m * np.interp(np.linspace(0, len(knots) - 1, count), np.arange(len(knots)), knots)
@@ -125,10 +125,10 @@ def _make_roads(rng: np.random.Generator, pit: _Pit, plain_m: np.ndarray, gsd_m:
     roads = []
 
     def add(points: np.ndarray, mean_m: float, kind: str) -> None:
-        line = _smooth_line(points)
+        line = smooth_line(points)
         column, row = (line / gsd_m).astype(int).clip(0, len(plain_m) - 1).T
         height = plain_m[row, column] + pit.mean_height(pit.level(line[:, 0], line[:, 1]))
-        roads.append(Road(line, _width_along(rng, len(line), mean_m), height, kind))
+        roads.append(Road(line, width_along(rng, len(line), mean_m), height, kind))
 
     start, way = rng.uniform(0, 2 * np.pi), rng.choice([-1.0, 1.0])
     turns = rng.uniform(1.15, 1.6)
@@ -177,11 +177,11 @@ def distance_to_roads(roads: list[Road], size: int, gsd_m: float, reach_m: float
     return field, height
 
 
-def _hillshade(elevation_m: np.ndarray, gsd_m: float) -> np.ndarray:
-    """Return the share of light (H, W) that the surface reflects from the sun, about 0 to 1."""
+def hillshade(elevation_m: np.ndarray, gsd_m: float, sun: np.ndarray = _SUN) -> np.ndarray:
+    """Return the share of light (H, W) that the surface reflects from the direction ``sun`` (3,), about 0 to 1."""
     slope_y, slope_x = np.gradient(elevation_m, gsd_m)
     normal_z = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
-    return np.clip((-slope_x * _SUN[0] - slope_y * _SUN[1] + _SUN[2]) * normal_z, 0.05, 1)
+    return np.clip((-slope_x * sun[0] - slope_y * sun[1] + sun[2]) * normal_z, 0.05, 1)
 
 
 def _draw_lines(lines: list[np.ndarray], size: int, gsd_m: float, width_m: float) -> np.ndarray:
@@ -203,7 +203,7 @@ def _tracks(rng: np.random.Generator, extent_m: float, count: int, bend: float) 
         for _ in range(8):
             heading += rng.normal(0, bend)
             points.append(points[-1] + extent_m * 0.07 * np.array([np.cos(heading), np.sin(heading)]))
-        lines.append(_smooth_line(np.array(points)))
+        lines.append(smooth_line(np.array(points)))
     return lines
 
 
@@ -259,7 +259,7 @@ def generate_mine(seed: int, size_px: int = 1024, gsd_m: float = 1.0) -> Synthet
     colour = colour * (1 - cover) + packed * cover
     colour += (0.45 + 0.55 * (1 - cover)) * rng.normal(0, 5, (size_px, size_px, 1))
 
-    light = 0.5 + 0.8 * _hillshade(elevation, gsd_m)[..., None]
+    light = 0.5 + 0.8 * hillshade(elevation, gsd_m)[..., None]
     image = np.clip(colour * light, 0, 255)
     image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.6)
     return SyntheticMine(np.round(image).astype(np.uint8), mask, elevation, tuple(roads), gsd_m)
