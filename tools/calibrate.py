@@ -3,7 +3,6 @@
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 
@@ -47,12 +46,12 @@ def main() -> None:
 
     scales = list(args.scales or network.facts.scales)
     found = calibrate(network, images(), scales)
-    options = [f"mapping.threshold={found.threshold:g}", f"mapping.scales={scales}".replace(" ", "")]
     sys.stdout.write(
         f"{found.images} images at scales {', '.join(f'{scale:g}' for scale in scales)}: road IoU "
         f"{100 * found.iou:.1f} from {found.threshold:g} on, {100 * found.iou_half:.1f} from 0.5 on; calibration error "
         f"{100 * found.error[1]:.1f} %, {100 * found.error[0]:.1f} % without the temperature\n"
-        f"to publish: --temperature {found.temperature:.3f} --cfg-options {shlex.join(options)}\n"
+        f"to publish: --temperature {found.temperature:.3f} --threshold {found.threshold:g} "
+        f"--scales {','.join(f'{scale:g}' for scale in scales)}\n"
     )
 
 

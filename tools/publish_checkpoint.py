@@ -5,6 +5,8 @@ import argparse
 import json
 import sys
 
+from mmseg_ext.cli import add_numbers
+from mmseg_ext.deploy.facts import check_mapping
 from mmseg_ext.engine import add_config_options, config_for, publish_checkpoint
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import ConfigError, run_tool
@@ -37,13 +39,20 @@ def main() -> None:
     parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
     parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="what tools/calibrate.py found")
+    parser.add_argument("--threshold", type=float, metavar="P", help="probability from which maps show road")
+    add_numbers(parser, "--scales", "0.5,0.75,1", "sizes at which maps look at each tile", kind=float)
+    text = "least and most metres per pixel of the ground that training showed"
+    add_numbers(parser, "--gsd-range-m", "0.1,1", text, kind=float)
     parser.add_argument("--half", action="store_true", help="store float16, in half the bytes")
     add_config_options(parser)
     args = parser.parse_args()
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None
+    given = dict(threshold=args.threshold, scales=args.scales, gsd_range_m=args.gsd_range_m)
+    mapping = {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None}
+    check_mapping(mapping, args.out)
     meta = publish_checkpoint(
-        args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m, args.temperature, args.half
+        args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m, args.temperature, args.half, mapping
     )
     sys.stdout.write(f"{args.out}: {', '.join(meta['CLASSES'])}; SHA-256 {meta['file_sha256']}\n")
 

@@ -86,8 +86,9 @@ class NetworkFacts:
                 f"{cfg.filename}: the network has {head.num_classes} classes, but there are {len(classes)} names and "
                 f"{len(palette)} colours; set classes and palette of data.test to that many"
             )
-        own = dict(threshold=head.threshold) if head.out_channels == 1 else {}
-        mapping = _mapping(cfg, own)
+        mapping = dict(threshold=head.threshold) if head.out_channels == 1 else {}
+        mapping |= cfg.get("mapping") or {}
+        check_mapping(mapping, cfg.filename)
         return cls(
             classes,
             palette,
@@ -180,13 +181,8 @@ class NetworkFacts:
         return np.pad(pixels, pads, mode="reflect")
 
 
-def _mapping(cfg: Config, own: dict) -> dict:
-    """Return how a config's network maps, with what it says itself over the network's ``own`` settings.
-
-    Raises:
-        ConfigError: there are other settings than `NetworkFacts` has, or other values.
-    """
-    mapping = {**own, **(cfg.get("mapping") or {})}
+def check_mapping(mapping: Mapping[str, Any], where: str) -> None:
+    """Refuse, by a ConfigError that begins with ``where``, a config's ``mapping`` that `NetworkFacts` cannot hold."""
     scales, limits, threshold = mapping.get("scales"), mapping.get("gsd_range_m"), mapping.get("threshold")
     try:
         unknown = mapping.keys() - {"threshold", "scales", "gsd_range_m"}
@@ -197,10 +193,9 @@ def _mapping(cfg: Config, own: dict) -> dict:
         good = False
     if not good:
         raise ConfigError(
-            f"{cfg.filename}: mapping={mapping}: give dict(threshold=0.3, scales=[0.5, 0.75, 1], "
+            f"{where}: mapping={dict(mapping)}: give dict(threshold=0.3, scales=[0.5, 0.75, 1], "
             "gsd_range_m=[0.1, 1]), or some of them; a threshold from 0 to 1, scales up to 4"
         )
-    return mapping
 
 
 def _step(cfg: Config, kind: str, split: str = "test") -> dict:

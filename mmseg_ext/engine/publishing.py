@@ -47,6 +47,7 @@ def publish_checkpoint(
     gsd_m: float | None = None,
     temperature: float = 1.0,
     half: bool = False,
+    mapping: dict | None = None,
 ) -> dict:
     """Write the weights of ``checkpoint`` as safetensors with meta data, and the meta data as JSON beside it.
 
@@ -61,6 +62,7 @@ def publish_checkpoint(
         gsd_m: ground sampling distance of the training images in metres per pixel.
         temperature: what the scores are divided by, for good: the last layer of the network takes it in.
         half: store float16, in half the bytes.
+        mapping: ``threshold``, ``scales`` and ``gsd_range_m`` of maps, as in a config.
 
     Returns:
         The meta data, as in the JSON file.
@@ -75,6 +77,9 @@ def publish_checkpoint(
     for path in (dest, sidecar):
         if os.path.exists(path):
             raise ConfigError(f"{path}: exists already; a published file is not overwritten: choose another name")
+    cfg = _portable(cfg)
+    if mapping:
+        cfg.mapping = {**(cfg.get("mapping") or {}), **mapping}
     with config_mistakes(cfg):
         network = build_network(cfg, initialise=False)
     origin = load_weights(network, checkpoint)
@@ -90,7 +95,7 @@ def publish_checkpoint(
         weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     meta = dict(
         schema_version=SCHEMA_VERSION,
-        config=_portable(cfg).pretty_text,
+        config=cfg.pretty_text,
         CLASSES=list(test.get("classes", origin.get("CLASSES", ROAD_CLASSES))),
         PALETTE=[list(colour) for colour in test.get("palette", origin.get("PALETTE", ROAD_PALETTE))],
         mean=list(normalize["mean"]),
