@@ -71,7 +71,12 @@ def _model_config(name: str) -> Config:
 def _student_config(name: str, options: dict | None) -> tuple[Config, _Norm]:
     """Return the config of the student and how its images are normalised; ``name`` is a config's or an encoder's."""
     if name in CLASSIFIERS:
-        return _model_config(CLASSIFIERS[name]), _IMAGENET
+        cfg = _model_config(CLASSIFIERS[name])
+        if others := [key for key in options or {} if not key.startswith("model.")]:
+            raise ConfigError(f"--cfg-options {others[0]}: {name} has a model only; give a config for other settings")
+        with config_mistakes(cfg):
+            cfg.merge_from_dict(options or {})
+        return cfg, _IMAGENET
     cfg = load_config(name, options)
     try:
         normalize = step_arguments(cfg.data.test, "Normalize")
@@ -130,6 +135,7 @@ def _run_config(student: Config, settings: DistilSettings) -> Config:
         lr_config=dict(
             policy="CosineAnnealing", min_lr=0.0, by_epoch=False, **(warmup if settings.warmup_steps else {})
         ),
+        channels_last=settings.channels_last,
         log_config=dict(interval=settings.log_interval, hooks=[dict(type="TextLoggerHook", by_epoch=False)]),
     )
     return Config(content, cfg_text="", filename=student.filename)
@@ -204,15 +210,15 @@ def distil(
     precision = agreed_precision(settings.precision, process)
     cv2.setNumThreads(0)
     torch.backends.cudnn.benchmark = True
-    name = os.path.splitext(os.path.basename(config))[0]
+    name = os.path.basename(config).removesuffix(".py")
     work_dir = work_dir or os.path.join(WORK_DIRS, "distil", name)
 
     seed_everything(settings.seed)
-    student, guide = _build_student(cfg, start), _build_teacher(teacher, teacher_weights)
-    guide.to(process.device)
+    student = _build_student(cfg, start).to(process.device)
+    guide = _build_teacher(teacher, teacher_weights).to(process.device)
+    if settings.channels_last:
+        guide.to(memory_format=torch.channels_last)
     teacher_norm = _teacher_norm(guide, own_norm)
-    # both are tried on the CPU or the device where they are
-    student.to(process.device)
     distiller = Distiller(student, guide, student_norm, teacher_norm, settings.crop_size)
     run = _run_config(cfg, settings)
     with contextlib.ExitStack() as held:
@@ -270,7 +276,11 @@ def distil(
         else:
             logger.info("%s: all %d steps are done already", work_dir, runner.max_iters)
         explained = hook.explained or distiller.explained_variance(hook.images)
-        facts = {**facts, "seed": runner.seed, "explained_variance": {str(k): round(v, 4) for k, v in explained.items()}}
+        facts = {
+            **facts,
+            "seed": runner.seed,
+            "explained_variance": {str(k): round(v, 4) for k, v in explained.items()},
+        }
         on_first_process(process, lambda: _write_encoder(distiller.student, facts, os.path.join(work_dir, ENCODER)))
         logger.info("%s: the encoder, for model.backbone.init_cfg.checkpoint", os.path.join(work_dir, ENCODER))
     return work_dir
