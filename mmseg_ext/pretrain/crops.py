@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -118,7 +119,7 @@ class Crops(Dataset):
         image, nothing = self._image(index)
         for _ in range(_TRIES):
             cut = self._cuts[_draw.randint(len(self._cuts))]
-            results = dict(img=image, nothing=nothing, seg_fields=["nothing"], ignore_index=_HIDDEN)
+            results: dict[str, Any] = dict(img=image, nothing=nothing, seg_fields=["nothing"], ignore_index=_HIDDEN)
             cut(results)
             if np.count_nonzero(results["nothing"]) * 2 <= results["nothing"].size:
                 return results["img"]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import cast
 
 import cv2
 import torch
@@ -155,7 +156,7 @@ class ExplainedVarianceHook(Hook):
     def after_train_iter(self, runner: SafeIterRunner) -> None:
         """Measure at the interval and after the last step; the first process does."""
         if runner.rank == 0 and (self.every_n_iters(runner, self.interval) or self.is_last_iter(runner)):
-            self.explained = runner.network.explained_variance(self.images)
+            self.explained = cast(Distiller, runner.network).explained_variance(self.images)
             runner.log_buffer.output.update({f"explained_{stride}": v for stride, v in self.explained.items()})
             runner.log_buffer.ready = True
 

@@ -126,9 +126,7 @@ class DistilSettings(_Options):
     weight_decay: float = _setting(0.05, "of matrices and kernels; norms, biases and layer scales have none")
     clip_grad: float = _setting(1.0, "largest norm of the gradient; 0: no limit")
     precision: str = _setting("fp32", "fp32, bf16, fp16 or auto: what the hardware does best")
-    channels_last: bool = _setting(
-        False, "store images channels last: a quarter faster on a CPU, faster on recent GPUs"
-    )
+    channels_last: bool = _setting(False, "store images channels last: a quarter faster on a CPU")
     cache_mb: int = _setting(4096, "memory for decoded images; those beyond are decoded at each draw")
     workers: int = _setting(2, "cropping processes per process; 0: none, for a machine with few cores")
     seed: int = _setting(0, "seed of weights, order and augmentation")
