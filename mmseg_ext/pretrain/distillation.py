@@ -15,11 +15,12 @@ from dataclasses import asdict
 from typing import cast
 
 import cv2
+import timm
 import torch
 from mmcv import Config
 from mmcv.runner import Hook
 from mmseg.models.builder import build_backbone
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_config
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from .. import __version__
@@ -98,24 +99,24 @@ def _build_student(cfg: Config, start: str | None) -> nn.Module:
     return student
 
 
-def _build_teacher(name: str, weights: str | None) -> TimmEncoder:
-    """Return timm's network ``name`` with pretrained weights: those of a package of ours, of timm, or ``weights``."""
-    teacher = TimmEncoder(name, frozen=True)
-    if weights is None and name in _PACKAGED:
-        weights = _model_config(_PACKAGED[name]).model.backbone.init_cfg.checkpoint
+def _load_teacher(teacher: TimmEncoder, weights: str | None) -> None:
+    """Load pretrained weights: ``weights``, or those that a package of ours brings, or timm's.
+
+    Raises:
+        CheckpointError: they are missing or do not fit.
+    """
+    if weights is None and teacher.name in _PACKAGED:
+        weights = _model_config(_PACKAGED[teacher.name]).model.backbone.init_cfg.checkpoint
     try:
-        load_pretrained(teacher, weights or f"timm://{name}")
+        load_pretrained(teacher, weights or f"timm://{teacher.name}")
     except CheckpointError as error:
         reason = str(error).partition("; to train without it")[0]
-        raise CheckpointError(f"teacher {name}: {reason}; give another file with --teacher-weights") from None
-    return teacher
+        raise CheckpointError(f"teacher {teacher.name}: {reason}; give others with --teacher-weights") from None
 
 
-def _teacher_norm(teacher: TimmEncoder, own: bool) -> _Norm:
-    if not own:
-        return _IMAGENET
-    config = resolve_data_config({}, model=teacher.network)
-    return [255 * value for value in config["mean"]], [255 * value for value in config["std"]]
+def _teacher_norm(name: str, own: bool) -> _Norm:
+    known = timm.get_pretrained_cfg(name) if own else None
+    return tuple([255 * v for v in values] for values in (known.mean, known.std)) if known else _IMAGENET  # type: ignore[return-value]
 
 
 def _run_config(student: Config, settings: DistilSettings) -> Config:
@@ -216,11 +217,12 @@ def distil(
 
     seed_everything(settings.seed)
     student = _build_student(cfg, start).to(process.device)
-    guide = _build_teacher(teacher, teacher_weights).to(process.device)
+    guide = TimmEncoder(teacher, frozen=True).to(process.device)
+    teacher_norm = _teacher_norm(teacher, own_norm)
+    distiller = Distiller(student, guide, student_norm, teacher_norm, settings.crop_size)
+    _load_teacher(guide, teacher_weights)
     if settings.channels_last:
         guide.to(memory_format=torch.channels_last)
-    teacher_norm = _teacher_norm(guide, own_norm)
-    distiller = Distiller(student, guide, student_norm, teacher_norm, settings.crop_size)
     run = _run_config(cfg, settings)
     with contextlib.ExitStack() as held:
 
