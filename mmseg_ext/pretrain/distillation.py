@@ -271,6 +271,7 @@ def distil(
         newest = latest_checkpoint(work_dir) if auto_resume else None
         if newest:
             _resume(runner, newest, facts)
+            on_first_process(process, lambda: trim_logs(work_dir, runner.iter))
         else:
             distiller.measure(_batches(crops, run, process, settings.seed, _MEASURED_BATCHES))
         if runner.iter < runner.max_iters:
@@ -308,7 +309,6 @@ def _resume(runner: SafeIterRunner, path: str, facts: dict) -> None:
             "another --work-dir"
         )
     runner.resume(path)
-    trim_logs(runner.work_dir, runner.iter)
     if changed := [f"{key} {before.get(key)} -> {facts[key]}" for key in facts if before.get(key) != facts[key]]:
         runner.logger.warning("settings that differ from the run so far: %s", ", ".join(changed))
 
