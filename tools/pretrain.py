@@ -63,6 +63,8 @@ def learn_from_teacher() -> None:
     text = "normalise the teacher's images as timm says of it, not with ImageNet's mean and standard deviation"
     parser.add_argument("--teacher-norm", action="store_true", help=text)
     parser.add_argument("--from", dest="start", metavar="FILE", help="encoder weights that the student begins with")
+    text = "a trained network, whose road probabilities are labels for the student's decode head"
+    parser.add_argument("--soft-labels", metavar="CHECKPOINT", help=text)
     add_config_options(parser)
     DistilSettings.add_options(parser)
     args = parser.parse_args()
@@ -76,6 +78,7 @@ def learn_from_teacher() -> None:
         teacher_weights=args.teacher_weights,
         own_norm=args.teacher_norm,
         start=args.start,
+        soft_labels=args.soft_labels,
         options=args.cfg_options,
         gpu_id=args.gpu_id,
     )

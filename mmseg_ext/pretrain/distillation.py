@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import timm
@@ -24,6 +24,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from .. import __version__
+from ..deploy.facts import NetworkFacts
+from ..deploy.trained import load_trained
 from ..engine.checkpoint import (
     SCHEMA_VERSION,
     check_weights,
@@ -34,6 +36,7 @@ from ..engine.checkpoint import (
     read_checkpoint,
     trim_logs,
     weights_sha256,
+    write_checkpoint,
     write_safetensors,
 )
 from ..engine.config import CONFIG_ROOT, config_mistakes, load_config, step_arguments
@@ -49,15 +52,16 @@ from ..engine.training import (
     training_loader,
     wrap_for_training,
 )
-from ..engine.weights import load_pretrained
+from ..engine.weights import build_network, load_pretrained
 from ..errors import CheckpointError, ConfigError
 from ..models.timm_encoder import TimmEncoder
 from .classifiers import CLASSIFIERS
 from .crops import Crops, list_images, split_held_out
 from .distiller import Distiller
 from .settings import DistilSettings
+from .soft_labels import SoftLabels
 
-ENCODER = "encoder.safetensors"
+ENCODER, SEGMENTOR = "encoder.safetensors", "segmentor.pth"
 _MEASURED_BATCHES = 50
 _HELD_OUT_CROPS = 32
 # teachers whose weights an installed package brings: the config below myconfigs/_base_/models that says where
@@ -87,15 +91,21 @@ def _student_config(name: str, options: dict | None) -> tuple[Config, _Norm]:
     return cfg, (normalize["mean"], normalize["std"])
 
 
-def _build_student(cfg: Config, start: str | None) -> nn.Module:
-    """Return the encoder of ``cfg`` with its first weights, or with those of the file ``start``."""
-    settings = copy.deepcopy(cfg.model.backbone)
-    settings.init_cfg = None
+def _build_student(cfg: Config, start: str | None, whole: bool) -> nn.Module:
+    """Return the encoder of ``cfg``, or the ``whole`` network, with first weights.
+
+    Those of the encoder come from the file ``start``, if there is one.
+    """
     with config_mistakes(cfg):
-        student = build_backbone(settings)
-    student.init_weights()
+        if whole:
+            student = build_network(cfg, pretrained=False)
+        else:
+            settings = copy.deepcopy(cfg.model.backbone)
+            settings.init_cfg = None
+            student = build_backbone(settings)
+            student.init_weights()
     if start:
-        load_pretrained(student, start)
+        load_pretrained(student.backbone if whole else student, start)  # type: ignore[arg-type]
     return student
 
 
@@ -180,6 +190,7 @@ def distil(
     teacher_weights: str | None = None,
     own_norm: bool = False,
     start: str | None = None,
+    soft_labels: str | None = None,
     options: dict | None = None,
     gpu_id: int = 0,
 ) -> str:
@@ -198,6 +209,8 @@ def distil(
         teacher_weights: as `load_pretrained` takes them; None: of an installed package where we know one, else timm's.
         own_norm: normalise the teacher's images as timm says of it, instead of with ImageNet's mean and deviation.
         start: encoder weights that the student begins with; None: random ones, whatever the config names.
+        soft_labels: checkpoint of a segmentor with its config inside, whose probabilities the student's decode head
+            learns beside; then ``segmentor.pth`` holds the whole network. ``config`` must be a config then.
         options: dotted keys that differ from the config.
         gpu_id: the GPU of a single process.
 
@@ -205,6 +218,8 @@ def distil(
         UserError: images, networks, weights or machine do not fit; the message says what to do.
     """
     settings = settings or DistilSettings()
+    if soft_labels and config in CLASSIFIERS:
+        raise ConfigError(f"--soft-labels: {config} is an encoder without a head; give a config")
     cfg, student_norm = _student_config(config, options)
     paths, held_out = split_held_out(list_images(images))
     process = start_process(gpu_id)
@@ -216,10 +231,16 @@ def distil(
     work_dir = work_dir or os.path.join(WORK_DIRS, "distil", name)
 
     seed_everything(settings.seed)
-    student = _build_student(cfg, start).to(process.device)
+    network = _build_student(cfg, start, whole=bool(soft_labels)).to(process.device)
+    student: Any = network
+    labels = None
+    if soft_labels:
+        student = network.backbone
+        _, trained, known = load_trained(soft_labels)
+        labels = SoftLabels(network.decode_head, trained.to(process.device), known, soft_labels)
     guide = TimmEncoder(teacher, frozen=True).to(process.device)
     teacher_norm = _teacher_norm(teacher, own_norm)
-    distiller = Distiller(student, guide, student_norm, teacher_norm, settings.crop_size)
+    distiller = Distiller(student, guide, student_norm, teacher_norm, settings.crop_size, labels)
     _load_teacher(guide, teacher_weights)
     if settings.channels_last:
         guide.to(memory_format=torch.channels_last)
@@ -241,6 +262,7 @@ def distil(
             teacher=teacher,
             teacher_weights=teacher_weights,
             teacher_norm=[list(values) for values in teacher_norm],
+            soft_labels=labels and labels.facts.weights_sha256,
             start=start and os.path.basename(start),
             images=len(paths),
             images_sha256=_sha256("\n".join(os.path.basename(path) for path in paths)),
@@ -287,7 +309,25 @@ def distil(
         }
         on_first_process(process, lambda: _write_encoder(distiller.student, facts, os.path.join(work_dir, ENCODER)))
         logger.info("%s: the encoder, for model.backbone.init_cfg.checkpoint", os.path.join(work_dir, ENCODER))
+        if labels:
+            meta = {**_segmentor_meta(cfg, labels.facts), "distillation": facts}
+            path = os.path.join(work_dir, SEGMENTOR)
+            content = dict(meta=meta, state_dict={key: v.detach().cpu() for key, v in network.state_dict().items()})
+            on_first_process(process, lambda: write_checkpoint(content, path))
+            logger.info("%s: the whole network, for tools/predict.py and tools/test.py", path)
     return work_dir
+
+
+def _segmentor_meta(cfg: Config, facts: NetworkFacts) -> dict:
+    """Return what a checkpoint says of a network of ``cfg`` that gives the classes of ``facts``."""
+    plain = Config(copy.deepcopy(cfg._cfg_dict.to_dict()))
+    plain.model.backbone.init_cfg = None
+    return dict(
+        config=plain.pretty_text,
+        CLASSES=list(facts.classes),
+        PALETTE=[list(colour) for colour in facts.palette],
+        image=facts.reading.as_dict(),
+    )
 
 
 def _sha256(text: str) -> str:

@@ -13,26 +13,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .soft_labels import SoftLabels
 
 STRIDES = (4, 8, 16, 32)
 _LEAST_STD = 1e-5  # of a channel that is constant
 
 
-def features_by_stride(network: nn.Module, image: Tensor, name: str) -> dict[int, Tensor]:
-    """Return the last feature (B, C, H / s, W / s) that ``network`` gives at each stride s of `STRIDES`.
+def by_stride(features: Tensor | Sequence[Tensor], width: int, name: str) -> dict[int, Tensor]:
+    """Return the last of ``features`` (B, C, H / s, W / s) at each stride s of `STRIDES`.
 
     Args:
-        network: gives features of ``image``.
-        image: (B, 3, H, W), whose sides are multiples of the largest stride.
+        features: what a network gives.
+        width: of its image in px, a multiple of the largest stride.
         name: of the network, for the message.
 
     Raises:
         ConfigError: there is none at one of the strides.
     """
-    features = network(image)
     if isinstance(features, Tensor):
         features = [features]
-    found = {image.shape[-1] // feature.shape[-1]: feature for feature in features if feature.ndim == 4}
+    found = {width // feature.shape[-1]: feature for feature in features if feature.ndim == 4}
     if not set(STRIDES) <= found.keys():
         have = ", ".join(map(str, sorted(found))) or "none"
         raise ConfigError(
@@ -55,6 +55,7 @@ class Distiller(nn.Module):
         student_norm: mean and standard deviation of each band (RGB, 0 to 255) that the student sees normalised.
         teacher_norm: those of the teacher.
         crop_size: side of the crops, px.
+        soft_labels: the student's decode head, and what it learns; None: features are all.
 
     Raises:
         ConfigError: a network lacks features at a stride, or takes no such images.
@@ -67,9 +68,10 @@ class Distiller(nn.Module):
         student_norm: tuple[Sequence[float], Sequence[float]],
         teacher_norm: tuple[Sequence[float], Sequence[float]],
         crop_size: int,
+        soft_labels: SoftLabels | None = None,
     ) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.soft_labels = student, soft_labels
         self._teacher = (teacher.eval().requires_grad_(False),)
         for name, values in zip(("student", "teacher"), (student_norm, teacher_norm), strict=True):
             for what, numbers in zip(("mean", "std"), values, strict=True):
@@ -90,7 +92,7 @@ class Distiller(nn.Module):
         was_training = network.training
         image = torch.zeros(1, 3, crop_size, crop_size, device=next(network.parameters()).device)
         try:
-            features = features_by_stride(network.eval(), image, name)
+            features = by_stride(network.eval()(image), crop_size, name)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"{name}: takes no crops of {crop_size} px in three bands ({error})") from None
         network.train(was_training)
@@ -101,7 +103,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def _raw_targets(self, image: Tensor) -> dict[int, Tensor]:
-        features = features_by_stride(self._teacher[0], self._normalised(image, "teacher"), "teacher")
+        features = by_stride(self._teacher[0](self._normalised(image, "teacher")), image.shape[-1], "teacher")
         return {stride: feature.float() for stride, feature in features.items()}
 
     def targets(self, image: Tensor) -> dict[int, Tensor]:
@@ -116,13 +118,20 @@ class Distiller(nn.Module):
 
     def answers(self, image: Tensor) -> dict[int, Tensor]:
         """Return the student's features of ``image``, uint8 (B, 3, H, W), as it puts them to the teacher, by stride."""
-        features = features_by_stride(self.student, self._normalised(image, "student"), "student")
-        return {stride: self.projections[str(stride)](feature).float() for stride, feature in features.items()}
+        return self._projected(self.student(self._normalised(image, "student")), image.shape[-1])
+
+    def _projected(self, features: Tensor | Sequence[Tensor], width: int) -> dict[int, Tensor]:
+        found = by_stride(features, width, "student")
+        return {stride: self.projections[str(stride)](feature).float() for stride, feature in found.items()}
 
     def forward(self, img: Tensor, img_metas: object = None) -> dict[str, Tensor]:
-        """Return the loss of each stride for ``img``, uint8 (B, 3, H, W)."""
-        targets, answers = self.targets(img), self.answers(img)
-        return {f"loss_{stride}": F.smooth_l1_loss(answers[stride], targets[stride]) for stride in STRIDES}
+        """Return the loss of each stride, and that of the soft labels if there are any, for ``img``, uint8."""
+        features, targets = self.student(self._normalised(img, "student")), self.targets(img)
+        answers = self._projected(features, img.shape[-1])
+        losses = {f"loss_{stride}": F.smooth_l1_loss(answers[stride], targets[stride]) for stride in STRIDES}
+        if self.soft_labels is not None:
+            losses["loss_soft"] = self.soft_labels(features, img)
+        return losses
 
     @torch.no_grad()
     def measure(self, images: Iterable[Tensor]) -> None:

@@ -9,10 +9,8 @@ import signal
 import cv2
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors import safe_open
-from torch import nn
 
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.engine.checkpoint import read_checkpoint
@@ -39,31 +37,6 @@ QUICK = DistilSettings(
     save_interval=3,
 )
 PLAIN = [0.0] * 3, [255.0] * 3
-
-
-@pytest.fixture(scope="module")
-def teacher_file(tmp_path_factory):
-    """Weights of a small network of timm whose channels differ in mean and spread."""
-    torch.manual_seed(0)
-    network = timm.create_model(TEACHER)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.normal_(module.bias, 0, 1)
-    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
-    torch.save(network.state_dict(), path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Five pictures of mines, one in a folder below."""
-    folder = tmp_path_factory.mktemp("images")
-    (folder / "below").mkdir()
-    for seed in range(5):
-        name = f"below/{seed}.jpg" if seed == 2 else f"{seed}.png"
-        cv2.imwrite(str(folder / name), generate_mine(seed, 200).image)
-    return folder
 
 
 @pytest.fixture(scope="module")
