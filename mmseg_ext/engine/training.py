@@ -93,7 +93,7 @@ def train(
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when a GPU is first used
     process = start_process(gpu_id)
-    atexit.register(_end_workers)
+    atexit.register(end_workers)
     name = os.path.splitext(os.path.basename(cfg.filename))[0]
     work_dir = work_dir or cfg.get("work_dir") or os.path.join(WORK_DIRS, name)
     with contextlib.ExitStack() as held:
@@ -140,7 +140,7 @@ def _prepare(
 
     on_first_process(process, check_and_prepare)
     timestamp = time.strftime("%Y%m%d_%H%M%S")
-    logger = _start_log(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
+    logger = start_log(os.path.join(work_dir, f"{timestamp}.log"), cfg.get("log_level", "INFO"))
     further = [words for key, words in (("channels_last", "channels last"), ("compile", "compiled")) if cfg.get(key)]
     how = [f"{process.world_size} process(es) on {process.device.type}", precision, *further, f"seed {seed}"]
     images = f"{len(dataset)} training and {'no' if val_dataset is None else len(val_dataset)} validation images"
@@ -192,7 +192,7 @@ def _prepare(
     return runner, training_loader(dataset, cfg, process, runner.seed, runner.draws)
 
 
-def _start_log(path: str, level: str) -> logging.Logger:
+def start_log(path: str, level: str) -> logging.Logger:
     """Return MMSegmentation's logger, which writes to the terminal and to ``path``, with ours joined to it."""
     logger = get_root_logger(path, level)
     for handler in logger.handlers:
@@ -310,7 +310,7 @@ def _say_unless_alone(kind: type[BaseException], error: BaseException, trace: Tr
         sys.__excepthook__(kind, error, trace)
 
 
-def _end_workers() -> None:
+def end_workers() -> None:
     """Kill loading processes that are left at the end: Python would await them after a SIGTERM that they ignore."""
     for worker in multiprocessing.active_children():
         worker.kill()

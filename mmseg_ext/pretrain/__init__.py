@@ -1,16 +1,24 @@
-"""ImageNet pre-training of the MSCAN encoders with timm; importing the package registers them in timm."""
+"""Pre-training of encoders: as timm classifiers on ImageNet, or by a teacher's features on unlabelled images.
+
+Importing the package registers the MSCAN encoders in timm.
+"""
 
 from .classifiers import CLASSIFIERS, Classifier, create_classifier, load_classifier
-from .settings import PretrainSettings, add_pretrain_options
+from .crops import list_images
+from .distillation import distil
+from .settings import DistilSettings, PretrainSettings, add_model_options
 from .training import evaluate_classifier, pretrain
 
 __all__ = [
     "CLASSIFIERS",
     "Classifier",
+    "DistilSettings",
     "PretrainSettings",
-    "add_pretrain_options",
+    "add_model_options",
     "create_classifier",
+    "distil",
     "evaluate_classifier",
+    "list_images",
     "load_classifier",
     "pretrain",
 ]

@@ -1,9 +1,16 @@
-"""An image folder of stripes and colours, made in a moment, and settings that learn it in seconds."""
+"""Images that are made in a moment, sorted by class or not, and a small teacher."""
 
+import cv2
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from torch import nn
+
+from mmseg_ext.datasets import generate_mine
+
+TEACHER_NAME = "test_efficientnet"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,3 +46,28 @@ def write_stripes(folder, train=24, val=12, side=40):
 @pytest.fixture(scope="session")
 def stripes(tmp_path_factory):
     return write_stripes(tmp_path_factory.mktemp("stripes"))
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory):
+    """Weights of a small network of timm whose channels differ in mean and spread."""
+    torch.manual_seed(0)
+    network = timm.create_model(TEACHER_NAME)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias, 0, 1)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Five pictures of mines, one in a folder below."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "below").mkdir()
+    for seed in range(5):
+        name = f"below/{seed}.jpg" if seed == 2 else f"{seed}.png"
+        cv2.imwrite(str(folder / name), generate_mine(seed, 200).image)
+    return folder
