@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Choose temperature and threshold of weights on validation images: ``python tools/calibrate.py CHECKPOINT``."""
+"""Choose temperature and threshold of weights on the validation images of their config (data.val).
+
+Example: python tools/calibrate.py work_dirs/my_mine/best.pth --cfg-options data.val.data_root=data/MyMine
+"""
 
 import argparse
 import logging
@@ -21,7 +24,7 @@ from mmseg_ext.mapping.calibration import calibrate
 
 def main() -> None:
     """Calibrate as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="weights of a network with two classes")
     parser.add_argument("--config", help="its config (default: the one inside the checkpoint)")
     text = "look at each image in these sizes and average (default: the checkpoint's, else 1)"

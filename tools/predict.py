@@ -10,7 +10,7 @@ from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint
+from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
 from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import ConfigError, require, run_tool
@@ -59,7 +59,10 @@ def main() -> None:
     )  # fmt: skip
     checkpoint, *inputs = args.inputs if is_checkpoint(args.inputs[0]) else (DEFAULT_WEIGHTS, *args.inputs)
     if not inputs:
-        raise ConfigError(f"{checkpoint}: is a checkpoint; give the rasters to map after it")
+        raise ConfigError(f"{checkpoint}: means a checkpoint; give the rasters to map after it")
+    first = inputs[0]
+    if checkpoint not in args.inputs and first in {name.partition(".")[0] for name in shipped_names()}:
+        raise ConfigError(f"{first}: no such file; the weights are called {DEFAULT_WEIGHTS}")
     rasters = find_rasters(inputs)
     area = None if args.area is None else read_areas(args.area)
     if checkpoint not in args.inputs:

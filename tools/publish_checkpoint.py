@@ -39,7 +39,12 @@ def main() -> None:
     parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
     parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="what tools/calibrate.py found")
-    parser.add_argument("--threshold", type=float, metavar="P", help="probability from which maps show road")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="probability from which maps show road (default: the config's, else 0.5)",
+    )
     add_numbers(parser, "--scales", "0.5,0.75,1", "sizes at which maps look at each tile", kind=float)
     text = "least and most metres per pixel of the ground that training showed"
     add_numbers(parser, "--gsd-range-m", "0.1,1", text, kind=float)

@@ -83,8 +83,13 @@ def test_predict_needs_no_checkpoint(run_tool, tmp_path):
     assert named.returncode == 0, named.stderr
     maps = [rasterio.open(tmp_path / name / "site_probability.tif").read() for name in ("maps", "named")]
     assert np.array_equal(*maps)
+    misspelt = run_tool("predict.py", "unet-lite0", tmp_path / "site.tif", "--out", tmp_path / "maps")
+    assert (misspelt.returncode, misspelt.stderr) == (
+        2,
+        f"error: unet-lite0: no such file; the weights are called {DEFAULT_WEIGHTS}\n",
+    )
     nothing = run_tool("predict.py", DEFAULT_WEIGHTS, "--out", tmp_path / "maps")
     assert (nothing.returncode, nothing.stderr) == (
         2,
-        f"error: {DEFAULT_WEIGHTS}: is a checkpoint; give the rasters to map after it\n",
+        f"error: {DEFAULT_WEIGHTS}: means a checkpoint; give the rasters to map after it\n",
     )
