@@ -76,8 +76,21 @@ def test_it_carries_configs_tools_and_types(wheel, root):
             ["git", "ls-files", folder], cwd=root, check=True, capture_output=True, text=True
         ).stdout
         assert carried == {name for name in tracked.split() if name.endswith((".py", ".sh"))}
+    tracked = subprocess.run(
+        ["git", "ls-files", "mmseg_ext/weights", "mmseg_ext/samples"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert len(tracked) >= 4 and set(tracked) <= set(names)
     assert "mmseg_ext/py.typed" in names
     assert not any(name.startswith(("tests/", "tools/", "myconfigs/")) for name in names)
+
+
+def test_it_maps_with_its_own_weights(dsegnext):
+    dsegnext("predict", dsegnext.site / "mmseg_ext/samples/caliterra.tif", "--out", "real", "--backend", "torch")
+    assert (dsegnext.place / "real" / "caliterra_roads.tif").is_file()
 
 
 def test_train_predict_extract_and_evaluate(dsegnext, mine_data):

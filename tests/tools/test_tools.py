@@ -168,7 +168,10 @@ def test_demo_makes_its_picture(run_tool, tmp_path):
     assert (read_raster(str(tmp_path / "pit_dem.tif"))[0][:, :, 0] == generate_mine(33, 2048).elevation_m).all()
     assert Image.open(path).size == (3 * 1024 + 16, 1024 + 28)
     assert "mIoU" in done.stdout
-    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "pit.tif", "pit_dem.tif", "run"]
+    assert sorted(os.listdir(tmp_path)) == ["data", "mine0032.png", "pit.tif", "pit_dem.tif", "real", "run"]
+    real = tmp_path / "real" / "caliterra.png"
+    assert f"with the default weights (unet-lite0.pit):\n{real}\n" in done.stdout
+    assert Image.open(real).size == (2 * 756 + 8, 861 + 28)
 
 
 def test_slurm_twin_starts_one_launcher_per_node(run_tool, tmp_path):
