@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -26,11 +27,13 @@ def openvino_core() -> Any:
 
     The CPU plugin of each core gives signal handlers a stack of their own. When a core other than the youngest goes,
     they keep a stack that no longer exists, and the next signal, even Ctrl-C, kills the process (OpenVINO 2026.4).
+    The plugin does without AMX, with which a network in int8 ends the process by a segmentation fault (2026.4 too).
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
     require(["openvino"], "deploy", "reading and running OpenVINO files")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")  # all but AMX; read when the plugin first computes
     import openvino
 
     core = openvino.Core()
