@@ -115,5 +115,5 @@ def test_the_cuda_op_is_used_where_it_was_compiled(monkeypatch, compiled_for, re
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())  # mmcv._ext is there
     monkeypatch.setattr(mmcv.ops, "get_compiling_cuda_version", lambda: compiled_for)
     monkeypatch.setattr(focal_loss, "sigmoid_focal_loss", original)
-    mmcv_ops.provide_mmcv_ops()
+    mmcv_ops.replace_focal_loss()
     assert (focal_loss.sigmoid_focal_loss is not original) == replaced

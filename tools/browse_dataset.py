@@ -15,10 +15,11 @@ from mmseg.datasets import build_dataset
 
 from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.datasets.several import build_training_set, parts_of
-from mmseg_ext.engine import add_config_options, load_config
+from mmseg_ext.engine import load_config
 from mmseg_ext.engine.config import config_mistakes
 from mmseg_ext.engine.distributed import seed_everything
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.options import add_config_options
 from mmseg_ext.report.contact_sheet import Section, SheetCell, write_contact_sheet
 
 

@@ -16,10 +16,11 @@ from tqdm import tqdm
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine import add_config_options, config_for
+from mmseg_ext.engine import config_for
 from mmseg_ext.engine.config import config_mistakes
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.mapping.calibration import calibrate
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:

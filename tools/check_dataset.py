@@ -11,10 +11,11 @@ import os
 import sys
 
 from mmseg_ext.checks import Diagnosis, examine, splits_of_config, splits_of_folder, write_doctor_sheet
-from mmseg_ext.engine import add_config_options, load_config
+from mmseg_ext.engine import load_config
 from mmseg_ext.engine.config import found_by_name
 from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.files import write_text
+from mmseg_ext.options import add_config_options
 
 
 def diagnose(source: str, quick: bool = False, options: dict | None = None) -> Diagnosis:

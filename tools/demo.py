@@ -16,14 +16,15 @@ import mmseg_ext
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import generate_mine
 from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
-from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS
+from mmseg_ext.engine import PredictionWriter, evaluate_checkpoint, load_config, train
 from mmseg_ext.errors import require, run_tool
 from mmseg_ext.files import writing
 from mmseg_ext.geo import Georeference, write_cog
 from mmseg_ext.mapping import MapFiles, MapSettings, map_raster
 from mmseg_ext.mapping.map_files import NODATA
+from mmseg_ext.options import add_config_options
 from mmseg_ext.report.pictures import panel, save_picture
+from mmseg_ext.weights import DEFAULT_WEIGHTS
 
 CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
 TRAIN_SEEDS, VAL_SEED, TEST_SEED, PIT_SEED = range(1, 31), 31, 32, 33

@@ -9,8 +9,8 @@ lines (geojson, gpkg, shp; FILE:LAYER for a layer of a file).
 import argparse
 import sys
 
-from mmseg_ext.datasets.voc import read_names
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.imagery.voc import read_names
 
 
 def main() -> None:

@@ -4,8 +4,9 @@
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, load_config, measure_complexity
+from mmseg_ext.engine import load_config, measure_complexity
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:

@@ -4,9 +4,10 @@
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, crop_size, estimate_training_memory, load_config
+from mmseg_ext.engine import crop_size, estimate_training_memory, load_config
 from mmseg_ext.engine.config import batch_settings
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import sys
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
-from mmseg_ext.datasets import read_metadata
 from mmseg_ext.errors import run_tool
+from mmseg_ext.imagery import read_metadata
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ python tools/pretrain.py --teacher tf_efficientnet_lite0 CONFIG FOLDER [FOLDER .
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, is_first_process
+from mmseg_ext.engine import is_first_process
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import add_config_options
 from mmseg_ext.pretrain import (
     DistilSettings,
     PretrainSettings,

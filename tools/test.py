@@ -13,8 +13,8 @@ from mmseg_ext.deploy.facts import image_bands
 from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.engine.config import step_arguments
-from mmseg_ext.engine.mmseg_options import TESTING, add_mmsegmentation_options
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.options import TESTING, add_mmsegmentation_options
 from mmseg_ext.report import save_metrics
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--aug-test", action="store_true", help="MMSegmentation's name for --tta flips scales")
     add_backend_options(parser, None)
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
-    engine.add_config_options(parser)
+    add_config_options(parser)
     add_mmsegmentation_options(parser, TESTING)
     args = parser.parse_args()
     if args.out and args.out.endswith((".pkl", ".pickle")):

@@ -3,9 +3,9 @@
 
 import argparse
 
-from mmseg_ext.engine import add_config_options, load_config, train
-from mmseg_ext.engine.mmseg_options import TRAINING, add_mmsegmentation_options
+from mmseg_ext.engine import load_config, train
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import TRAINING, add_config_options, add_mmsegmentation_options
 
 
 def parse_args() -> argparse.Namespace:

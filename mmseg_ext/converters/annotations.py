@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, Pair, list_files
 from ..errors import DataError, LazyModule
+from ..imagery.voc import IGNORE, IMAGE_SUFFIXES, Pair, list_files
 from .class_colours import BACKGROUND, IGNORED, ClassColours
 from .scenes import ConversionSettings, Scene
 

@@ -12,8 +12,6 @@ from itertools import combinations
 
 import numpy as np
 
-from ..datasets import ImageReading
-from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import (
     GridSource,
@@ -28,6 +26,8 @@ from ..geo import (
 )
 from ..geo.raster import Window
 from ..geo.vector import file_of
+from ..imagery import ImageReading
+from ..imagery.voc import IGNORE
 from .conversion import Conversion, carry_out, in_parallel, key_of, scaled, stamp
 from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
 from .scenes import ConversionSettings, Scene

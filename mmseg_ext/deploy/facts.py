@@ -16,11 +16,11 @@ from torch import nn
 from .. import __version__
 from ..datasets.augmentation import BandNormalize
 from ..datasets.loading import to_bgr
-from ..datasets.reading import ImageReading
-from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE, road_labels
 from ..engine.checkpoint import weights_sha256
 from ..engine.config import config_mistakes, step_arguments
 from ..errors import ConfigError
+from ..imagery.reading import ImageReading
+from ..imagery.voc import ROAD_CLASSES, ROAD_PALETTE, road_labels
 from ..models.folding import network_stride
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..checks import check_datasets
+from ..checks.doctor import check_datasets
 from ..errors import ConfigError
 from ..files import writing
 from ..report import panel, save_picture

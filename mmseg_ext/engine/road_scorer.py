@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mmseg.datasets.custom import CustomDataset
 
-from ..datasets.voc import road_labels
+from ..imagery.voc import road_labels
 from ..metrics.pixels import confusion
 from ..scoring import (
     ImageScores,

@@ -18,7 +18,6 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..datasets.reading import ImageReading
 from ..errors import ConfigError, DataError, UserError
 from ..geo import (
     PixelFrame,
@@ -32,6 +31,7 @@ from ..geo import (
     log_doubts,
     source_files,
 )
+from ..imagery.reading import ImageReading
 from ..metrics.pixels import entropy
 from .cleaning import Cleaning
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles

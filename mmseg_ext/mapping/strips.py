@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import cv2
 import numpy as np
 
-from ..datasets.reading import ImageReading
 from ..errors import ConfigError
 from ..geo import RasterArea, RasterSource
+from ..imagery.reading import ImageReading
 from ..tiling import blend_weights, overlapping_starts
 
 if TYPE_CHECKING:

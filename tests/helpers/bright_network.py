@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mmseg_ext.datasets import ImageReading
 from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.imagery import ImageReading
 from mmseg_ext.mapping import MapSettings
 
 PLAIN = MapSettings(64, 16, 2)

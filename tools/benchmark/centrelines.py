@@ -19,10 +19,10 @@ import numpy as np
 import shapely
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from mmseg_ext.datasets.raw_mask import read_grey
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import run_tool
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.imagery.raw_mask import read_grey
 from mmseg_ext.networks import NetworkSettings, extract_network
 from mmseg_ext.report import markdown_table
 
