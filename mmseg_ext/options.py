@@ -26,10 +26,11 @@ TESTING = {
 _NO_EFFECT = {"--local_rank": 1, "--local-rank": 1, "--gpu-collect": 0, "--tmpdir": 1}  # and their number of values
 
 
-class _ConfigOptions(Action):
-    """mmcv's action, with one line for what it cannot read; given twice, both count."""
+class DottedOptions(Action):
+    """Settings ``key.sub=value ...``, as mmcv reads them; given twice, both count."""
 
     def __call__(self, parser: Any, namespace: Namespace, values: Any, option: str | None = None) -> None:
+        """Add the settings to those of before."""
         from mmcv import DictAction
 
         before = getattr(namespace, self.dest) or {}
@@ -38,7 +39,7 @@ class _ConfigOptions(Action):
             setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
         except (RecursionError, ValueError, AssertionError):
             raise ConfigError(
-                f"--cfg-options {' '.join(map(str, values))[:80]}: cannot be read; give settings one by one, "
+                f"{option} {' '.join(map(str, values))[:80]}: cannot be read; give settings one by one, "
                 "key.sub=value, lists as [a,b], and lists of dicts in a config file"
             ) from None
 
@@ -46,8 +47,8 @@ class _ConfigOptions(Action):
 def add_config_options(parser: ArgumentParser) -> None:
     """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool, and its older name ``--options``."""
     text = "config overrides, key.sub=value ..."
-    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help=text)
-    parser.add_argument("--options", dest="cfg_options", nargs="+", action=_ConfigOptions, help=SUPPRESS)
+    parser.add_argument("--cfg-options", nargs="+", action=DottedOptions, help=text)
+    parser.add_argument("--options", dest="cfg_options", nargs="+", action=DottedOptions, help=SUPPRESS)
 
 
 def add_mmsegmentation_options(parser: ArgumentParser, replaced: Mapping[str, str]) -> None:

@@ -10,7 +10,6 @@ import argparse
 import sys
 
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.imagery.voc import read_names
 
 
 def main() -> None:
@@ -31,6 +30,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from mmseg_ext import scoring  # needs the extra 'roads', which --help does not
+    from mmseg_ext.imagery.voc import read_names
 
     if args.images and not args.out:
         raise ConfigError("--images is for the report; give --out DIR")

@@ -1,28 +1,32 @@
 #!/usr/bin/env python
 """Map the roads of orthomosaics: ``python tools/predict.py [CHECKPOINT] INPUT... --out DIR``."""
 
+from __future__ import annotations
+
 import argparse
 import logging
 import os
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
-from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
-from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import ConfigError, require, run_tool
-from mmseg_ext.geo import read_areas
-from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 from mmseg_ext.options import add_config_options
 from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
+
+if TYPE_CHECKING:
+    from mmseg_ext.deploy.facts import NetworkFacts
+    from mmseg_ext.mapping import MapFiles, MapSettings
 
 
 def main() -> None:
     """Map as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [CHECKPOINT] INPUT [INPUT ...] --out DIR [options]", description=__doc__
+    )
     text = f"GeoTIFF, COG, VRT, image, folder or pattern; before them weights, .pth or .safetensors ({DEFAULT_WEIGHTS})"
-    parser.add_argument("inputs", nargs="+", metavar=("[CHECKPOINT] INPUT", "INPUT"), help=text)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
     text = "polygons; only the ground inside is read and mapped"
@@ -51,6 +55,11 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.deploy.trained import TrainedNetwork
+    from mmseg_ext.engine.distributed import start_process
+    from mmseg_ext.geo import read_areas
+    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     settings = MapSettings(

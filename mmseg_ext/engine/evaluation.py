@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..checks.doctor import check_datasets
 from ..errors import ConfigError
 from ..files import writing
-from ..report import panel, save_picture
+from ..report.pictures import panel, save_picture
 from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (

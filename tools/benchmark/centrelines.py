@@ -24,7 +24,7 @@ from mmseg_ext.errors import run_tool
 from mmseg_ext.geo import write_geotiff
 from mmseg_ext.imagery.raw_mask import read_grey
 from mmseg_ext.networks import NetworkSettings, extract_network
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 _MINE_M = 700
 _CORNER = 500_000.0, 4_000_000.0

@@ -38,7 +38,7 @@ from mmseg_ext.engine.training import training_loader
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.imagery.voc import IMAGES
 from mmseg_ext.options import add_config_options
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 DEFAULT = Path(__file__).resolve().parents[2] / "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
 PLAIN, OURS, AFFINE = "MMSegmentation", "this config", "RandomAffineCrop"

@@ -38,7 +38,7 @@ from mmseg_ext.engine.runner import SafeIterRunner, training_optimizer
 from mmseg_ext.engine.training import register_custom_hooks, register_step_hooks, training_loader, wrap_for_training
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.options import add_config_options
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 SETTINGS = ("fp32", "half", "half+channels_last", "half+channels_last+compile")
 EXTRAS = {
