@@ -12,7 +12,7 @@ import numpy as np
 from predict import write_network
 
 import mmseg_ext
-from mmseg_ext.errors import require, run_tool
+from mmseg_ext.errors import run_tool
 from mmseg_ext.files import writing
 from mmseg_ext.geo import Georeference
 from mmseg_ext.options import add_config_options
@@ -28,15 +28,13 @@ PIT_PX, PIT_PLACE = 2048, Georeference("EPSG:32719", (1.0, 0, 500000.0, 0, -1.0,
 def map_real_site(folder: str) -> str:
     """Map the orthomosaic of a real site with the default weights; return the picture of its roads and network."""
     import cv2
+    import geopandas
+    import rasterio
 
     from mmseg_ext.deploy.trained import TrainedNetwork
     from mmseg_ext.mapping import MapFiles, MapSettings, map_raster
     from mmseg_ext.mapping.map_files import NODATA
     from mmseg_ext.report.pictures import panel, save_picture
-
-    require(("geopandas",), "networks", "the demo")
-    import geopandas
-    import rasterio
 
     network, settings = TrainedNetwork.load(DEFAULT_WEIGHTS), MapSettings()
     files = MapFiles.of(str(SAMPLE), folder)

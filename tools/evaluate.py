@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: the files' georeference)")
     args = parser.parse_args()
 
-    from mmseg_ext import scoring  # needs the extra 'roads', which --help does not
+    from mmseg_ext import scoring
     from mmseg_ext.imagery.voc import read_names
 
     if args.images and not args.out:

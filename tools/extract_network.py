@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     metres("--grade-over", help="distance over which a grade is measured (default: 20)")
     text = "flag steeper roads (default: 10)"
     parser.add_argument("--max-grade", type=float, metavar="PERCENT", help=text)
-    text = "flag roads that fall more to a side (default: 5)"
+    text = "flag roads that fall more to a side (default: 4)"
     parser.add_argument("--max-cross-fall", type=float, metavar="PERCENT", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args()

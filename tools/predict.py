@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
-from mmseg_ext.errors import ConfigError, require, run_tool
+from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.options import add_config_options
 from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
 
@@ -82,8 +82,6 @@ def main() -> None:
         checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
     )
     rasters = check_rasters(rasters, network, settings, area)
-    if args.network:
-        require(("geopandas",), "networks", "--network")  # before the work, not after it
     for raster in rasters:
         map_raster(raster, network, args.out, settings, args.overwrite, group, area)
         if args.network and group.rank == 0:

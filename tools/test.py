@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def road_scorer(args: argparse.Namespace) -> "RoadScorer":
-    """Return what scores roads; it needs the extra 'roads', which the rest does not."""
+    """Return what scores roads."""
     from mmseg_ext.engine.road_scorer import RoadScorer
     from mmseg_ext.scoring import ScoringSettings
 

@@ -297,7 +297,7 @@ def evaluate_checkpoint(
     turns = cfg.get("test_rotations", (0,))
     scorer = road_scorer if "road" in metrics else None
     if "road" in metrics and scorer is None:
-        from .road_scorer import RoadScorer  # needs the extra 'roads'
+        from .road_scorer import RoadScorer
 
         scorer = RoadScorer()
     if scorer is not None:

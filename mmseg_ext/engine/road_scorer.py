@@ -1,4 +1,4 @@
-"""Road scores of a network's predictions, image by image and process by process; needs the extra 'roads'."""
+"""Road scores of a network's predictions, image by image and process by process."""
 
 from __future__ import annotations
 

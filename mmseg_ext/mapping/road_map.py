@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -354,6 +353,16 @@ def _tiles(plan: TilePlan, strips: Sequence[int], area: RasterArea | None) -> in
     return sum(area.meets(*place, *plan.tile_shape) for place in places)
 
 
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had; 0 on Windows, which has no module to ask."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _announce(
     info: RasterInfo,
     network: MapModel,
@@ -373,7 +382,7 @@ def _announce(
     start = time.perf_counter()
     predict_at_scales(network, trial, scales)
     seconds = tiles * (time.perf_counter() - start) / len(trial)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    peak = _peak_bytes()
     if len(missing) < len(plan.rows):
         logger.info("%s: resuming, %d of %d strips are done", info.path, len(plan.rows) - len(missing), len(plan.rows))
     memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + peak + room
