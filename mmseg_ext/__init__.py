@@ -69,5 +69,5 @@ _keep_to_ourselves()
 _quiet_imports()
 sys.meta_path.insert(0, _Follower())
 for _leader, _follower in _AFTER.items():
-    if _leader in sys.modules:
+    if sys.modules.get(_leader):
         importlib.import_module(_follower)
