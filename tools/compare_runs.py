@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Compare runs by the road scores of the same images, and say which differences are significant.
+"""Give road scores their confidence intervals; of several runs, say which differences are significant.
 
 Example: python tools/compare_runs.py scores/segnext scores/dsegnext
-Each RUN is a folder written by tools/test.py --report or tools/evaluate.py --out; the others are compared with the
-first.
+Each RUN is a folder written by tools/test.py --report or tools/evaluate.py --out; of the same
+images, the others are compared with the first.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Which differences between runs are significant: a paired bootstrap over the images."""
+"""How sure scores are, and which differences between runs are significant: a bootstrap over the images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from ..report.tables import markdown_table
 from .measures import BY_KEY, RoadMeasure
 from .results import shown_value
 
+# from draws of images (..., N) to their score (...)
+_Score = Callable[[np.ndarray], np.ndarray]
 _SAME_SETTINGS = ("tolerance_px", "tolerance_m", "buffer_px", "gsd_m")
 
 
 @dataclass(frozen=True)
 class RunComparison:
-    """One score of one run, beside that of the first run.
+    """One score of one run with its confidence interval, beside that of the first run.
 
     Attributes:
         run: name of the run.
         measure: which score.
         value: of the run, over the images that count.
+        interval: ends of the confidence interval of ``value``; nan with fewer than two images.
         difference: ``value`` less that of the first run; 0 for the first.
-        low: lower end of the confidence interval of the difference; nan with fewer than two images.
+        low: lower end of the confidence interval of the difference; nan with fewer than two images, 0 for the first.
         high: upper end.
         images: how many count: those where the score is defined in both runs, for scores that do not add up.
     """
@@ -35,6 +38,7 @@ class RunComparison:
     run: str
     measure: RoadMeasure
     value: float
+    interval: tuple[float, float]
     difference: float
     low: float
     high: float
@@ -62,12 +66,12 @@ def compare_runs(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> list[RunComparison]:
-    """Compare runs with the first of them by a paired percentile bootstrap (Efron 1979) over the images.
+    """Give the scores of runs their intervals, and compare them with the first by a paired bootstrap over the images.
 
-    Every resample draws images with replacement, the same for both runs, and computes the score of the drawn ones:
-    pooled where it adds up, the mean otherwise. The interval holds the middle ``confidence`` of the differences. It
-    covers these images alone, not another training's seed, and each score has its own interval: of twenty true
-    differences of 0, one is called significant at 0.95.
+    Every resample draws images with replacement, the same for all runs, and computes the score of the drawn ones:
+    pooled where it adds up, the mean otherwise. An interval holds the middle ``confidence`` of the scores, or of the
+    differences (percentile bootstrap, Efron 1979). It covers these images alone, not another training's seed, and each
+    score has its own interval: of twenty true differences of 0, one is called significant at 0.95.
 
     Args:
         runs: what `read_scores` returned, by name; of the same images.
@@ -77,11 +81,9 @@ def compare_runs(
         seed: of the draws.
 
     Raises:
-        ConfigError: an unknown score, or fewer than two runs.
+        ConfigError: an unknown score, or no confidence.
         DataError: the runs are of different images or pixels, or were scored with another tolerance.
     """
-    if len(runs) < 2:
-        raise ConfigError("a comparison needs at least two runs; give more folders")
     for key in keys:
         if key not in BY_KEY:
             raise ConfigError(f"{key}: no such score; take some of {', '.join(BY_KEY)}")
@@ -109,26 +111,37 @@ def compare_runs(
         reference, defined_there = scorers[first]
         for run, (score, defined) in scorers.items():
             images = np.flatnonzero(defined & defined_there)
+
+            def interval(of: Callable[[np.ndarray], np.ndarray], images: np.ndarray = images) -> tuple[float, float]:
+                return _interval(of, images, confidence, resamples, seed)
+
+            def gain(draws: np.ndarray, own: _Score = score, other: _Score = reference) -> np.ndarray:
+                return own(draws) - other(draws)
+
             value = float(score(images))
-            difference, low, high = value - float(reference(images)), math.nan, math.nan
-            if run == first:
-                low = high = 0.0
-            elif len(images) > 1 and not math.isnan(difference):
-                with warnings.catch_warnings():
-                    # its own interval is nan as soon as one resample has nothing to score; ours leaves those out
-                    warnings.simplefilter("ignore", DegenerateDataWarning)
-                    found = bootstrap(
-                        (images,),
-                        lambda draws, axis, own=score, other=reference: own(draws) - other(draws),
-                        n_resamples=resamples,
-                        vectorized=True,
-                        method="percentile",
-                        random_state=np.random.default_rng(seed),
-                    )
-                ends = (1 - confidence) / 2, (1 + confidence) / 2
-                low, high = map(float, np.nanquantile(found.bootstrap_distribution, ends))
-            results.append(RunComparison(run, measure, value, difference, low, high, len(images)))
+            low, high = (0.0, 0.0) if run == first else interval(gain)
+            difference = value - float(reference(images))
+            results.append(RunComparison(run, measure, value, interval(score), difference, low, high, len(images)))
     return results
+
+
+def _interval(of: _Score, images: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    """Return the ends of the middle ``confidence`` of what ``of`` gives on resamples of ``images`` (N,)."""
+    if len(images) < 2 or math.isnan(float(of(images))):
+        return math.nan, math.nan
+    with warnings.catch_warnings():
+        # its own interval is nan as soon as one resample has nothing to score; ours leaves those out
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(
+            (images,),
+            lambda draws, axis: of(draws),
+            n_resamples=resamples,
+            vectorized=True,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        )
+    low, high = np.nanquantile(found.bootstrap_distribution, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _ground(image: Mapping) -> tuple[float, ...]:
@@ -139,7 +152,7 @@ def _ground(image: Mapping) -> tuple[float, ...]:
     return counts["pixels"], counts["true_positive"] + counts["false_negative"]
 
 
-def _scorer(measure: RoadMeasure, images: Sequence[Mapping]) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+def _scorer(measure: RoadMeasure, images: Sequence[Mapping]) -> tuple[_Score, np.ndarray]:
     """Return how a run scores on draws (..., N) of its images, and on which images (N,) it has a score at all."""
     if measure.of is None:
         values = np.array([image["scores"][measure.key] for image in images], float)
@@ -156,8 +169,9 @@ def _scorer(measure: RoadMeasure, images: Sequence[Mapping]) -> tuple[Callable[[
 
 
 def comparison_table(comparisons: Sequence[RunComparison], confidence: float = 0.95) -> str:
-    """Return a Markdown table: a line for each score and run, with the difference's interval and a verdict."""
+    """Return a Markdown table: a line for each score and run, with intervals, and for several runs a verdict."""
     rows = []
+    several = len({one.run for one in comparisons}) > 1
     compared: set[str] = set()
     for one in comparisons:
         measure = one.measure
@@ -167,8 +181,10 @@ def comparison_table(comparisons: Sequence[RunComparison], confidence: float = 0
             difference, low, high = (f"+{text}" if value > 0 else text for value, text in shown)
             cells = [difference, f"{low} to {high}", one.verdict]
         compared.add(measure.key)
+        least, most = (shown_value(end, measure) for end in one.interval)
         over = "mean" if measure.of is None else "pooled"
-        rows.append([f"{measure.name} ({over})", one.run, shown_value(one.value, measure), *cells])
-    return markdown_table(
-        ["score", "run", "value", "difference to the first", f"{100 * confidence:g} % interval", "verdict"], rows
-    )
+        cells = [shown_value(one.value, measure), f"{least} to {most}", *(cells if several else [])]
+        rows.append([f"{measure.name} ({over})", one.run, *cells])
+    interval = f"{100 * confidence:g} % interval"
+    compared_columns = ["difference to the first", interval, "verdict"] if several else []
+    return markdown_table(["score", "run", "value", interval, *compared_columns], rows)

@@ -93,7 +93,6 @@ def test_runs_compare(evaluated, run_tool, tmp_path):
     assert "| IoU (pooled) | report2 |" in done.stdout and "not significant" in done.stdout
     assert (tmp_path / "t.md").read_text() == done.stdout
     for wrong, words in (
-        ([root / "report1"], "at least two runs"),
         ([root / "report1", root / "report1"], "given twice"),
         ([root / "report1", root / "run"], "holds no road scores"),
     ):

@@ -27,8 +27,10 @@ def test_a_constant_gain_is_significant_and_its_interval_a_point():
     assert new.value == pytest.approx(0.67) and new.difference == pytest.approx(0.02)
     assert (new.low, new.high) == pytest.approx((0.02, 0.02)) and new.is_significant and new.images == 4
     table = comparison_table([old, new])
-    assert "| IoU (pooled) | old | 65.00 |  |  |  |" in table
-    assert "| IoU (pooled) | new | 67.00 | +2.00 | +2.00 to +2.00 | better |" in table
+    # of the sums of four draws from 50, 60, 70, 80
+    assert old.interval == pytest.approx((0.55, 0.75), abs=0.011)
+    assert "| IoU (pooled) | old | 65.00 | 55.00 to 75.00 |  |  |  |" in table
+    assert "| IoU (pooled) | new | 67.00 | 57.00 to 77.00 | +2.00 | +2.00 to +2.00 | better |" in table
 
 
 def test_a_gain_that_hangs_on_one_image_is_not_significant():
@@ -47,6 +49,8 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     b = compare_runs(runs, ["APLS_spacenet"])[1]
     differences = second - first
     error = differences.std() / 20
+    spread = 1.96 * second.std() / 20
+    assert b.interval == pytest.approx((second.mean() - spread, second.mean() + spread), abs=0.1 * spread)
     assert b.difference == pytest.approx(differences.mean())
     assert (b.low, b.high) == pytest.approx(
         (differences.mean() - 1.96 * error, differences.mean() + 1.96 * error), abs=0.1 * error
@@ -58,7 +62,8 @@ def test_images_without_a_score_in_either_run_are_left_out():
     b = compare_runs(runs, ["APLS_spacenet"])[1]
     assert b.images == 1 and b.value == 0.6 and b.difference == pytest.approx(0.1)
     assert np.isnan([b.low, b.high]).all() and not b.is_significant  # one image has no spread
-    assert "| b | 60.00 | +10.00 | - to - | not significant |" in comparison_table([b, b])
+    a = compare_runs(runs, ["APLS_spacenet"])[0]
+    assert "| b | 60.00 | - to - | +10.00 | - to - | not significant |" in comparison_table([a, b])
 
 
 def test_resamples_without_any_road_are_left_out():
@@ -76,10 +81,19 @@ def test_the_same_seed_draws_the_same_images():
     assert one == same and one != other
 
 
+def test_one_run_gets_the_intervals_of_its_scores():
+    (one,) = compare_runs({"a": content([50, 60, 70, 80])}, ["IoU"])
+    assert comparison_table([one]).splitlines() == [
+        "| score | run | value | 95 % interval |",
+        "| --- | --- | --- | --- |",
+        "| IoU (pooled) | a | 65.00 | 55.00 to 75.00 |",
+    ]
+
+
 def test_what_does_not_compare_is_refused():
     run = content([50, 60])
-    with pytest.raises(ConfigError, match="at least two runs"):
-        compare_runs({"a": run})
+    with pytest.raises(ConfigError, match="a confidence of 95; give a number between 0 and 1"):
+        compare_runs({"a": run}, confidence=95)
     with pytest.raises(ConfigError, match="nonsense: no such score; take some of IoU"):
         compare_runs({"a": run, "b": run}, ["nonsense"])
     with pytest.raises(DataError, match="b: image 2 is in only one of it and a; compare runs of one split"):
