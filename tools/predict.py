@@ -7,7 +7,6 @@ import os
 from functools import partial
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
-from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
@@ -16,6 +15,7 @@ from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import ConfigError, require, run_tool
 from mmseg_ext.geo import read_areas
 from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
+from mmseg_ext.runtime.facts import NetworkFacts
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ import json
 import sys
 
 from mmseg_ext.cli import add_numbers
-from mmseg_ext.deploy.facts import check_mapping
 from mmseg_ext.engine import add_config_options, config_for, publish_checkpoint
 from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.runtime.facts import check_mapping
 
 
 def read_metrics(path: str, checkpoint: str) -> dict[str, float]:

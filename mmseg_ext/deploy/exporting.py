@@ -27,7 +27,7 @@ from ..engine.weights import check_classes
 from ..errors import ConfigError, DataError
 from ..files import writing
 from ..models.folding import Scores
-from .facts import NetworkFacts
+from ..runtime.facts import NetworkFacts
 from .formats import FORMATS, is_exported
 from .int8 import calibration_images
 from .pytorch import Runner

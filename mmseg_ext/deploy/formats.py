@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ConfigError, UserError, require
-from .facts import NetworkFacts
+from ..runtime.facts import NetworkFacts
 from .onnx import OnnxRuntimeSession, export_onnx
 from .openvino import OpenVinoSession, export_openvino
 from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session

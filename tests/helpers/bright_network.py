@@ -3,8 +3,8 @@
 import numpy as np
 
 from mmseg_ext.datasets import ImageReading
-from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.mapping import MapSettings
+from mmseg_ext.runtime.facts import NetworkFacts
 
 PLAIN = MapSettings(64, 16, 2)
 
