@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from functools import partial
 
 from ..errors import ConfigError, UserError, require
 from ..runtime.facts import NetworkFacts
-from .onnx import OnnxRuntimeSession, export_onnx
+from ..runtime.onnx import files_sha256
+from .onnx import OnnxRuntimeSession, export_pixels
 from .openvino import OpenVinoSession, export_openvino
 from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session
 
@@ -60,7 +60,7 @@ class Format:
 _ALL, _FLOAT = ("fp32", "fp16", "int8"), ("fp32", "fp16")
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
-    "onnx": Format(".onnx", _ALL, _ONNX, export_onnx, OnnxRuntimeSession, "{path}.data"),
+    "onnx": Format(".onnx", _ALL, _ONNX, export_pixels, OnnxRuntimeSession, "{path}.data"),
     # the file as it is, for any shape
     "openvino": Format(".xml", _ALL, ("openvino",), export_openvino, partial(OpenVinoSession, shapes=0), "{stem}.bin"),
     "torch": Format(".pt2", _FLOAT, (), export_torch, program_session),
@@ -103,10 +103,5 @@ def read_facts(path: str) -> NetworkFacts:
 
 def file_sha256(path: str) -> str:
     """Return the hash of an exported file and, where there is one, of its file of weights."""
-    digest = hashlib.sha256()
     *weights, _, network = _BY_SUFFIX[os.path.splitext(path)[1]].files(path)
-    for part in filter(os.path.isfile, [network, *weights]):
-        with open(part, "rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return files_sha256([network, *weights])
