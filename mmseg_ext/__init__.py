@@ -1,37 +1,47 @@
-"""Road extraction for open-pit mines on MMSegmentation 0.30; importing the package registers everything."""
+"""Road extraction for open-pit mines; registers everything with MMSegmentation 0.30 as soon as that is imported.
 
+Who only maps needs neither PyTorch nor MMSegmentation: importing this package imports neither.
+"""
+
+import importlib
 import logging
 import os
 import sys
 import warnings
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 from .errors import stop_quietly_while_importing
 from .files import DISTRIBUTION_ROOT
 
-stop_quietly_while_importing(DISTRIBUTION_ROOT / "tools")
-
 __version__ = "0.1.0"
 
-_NEEDED = {"mmcv": "1.7.", "mmsegmentation": "0.30."}
-_OTHER_NAMES = {"mmcv": "mmcv-full"}  # the same package with its operators compiled
+_AFTER = {"mmcv": "mmseg_ext.mmcv_ops", "mmseg": "mmseg_ext.registration"}  # what follows the import of what
 
 
-def _check_versions() -> None:
-    for package, prefix in _NEEDED.items():
-        found = _installed(package) or _installed(_OTHER_NAMES.get(package, package)) or "not installed"
-        if not found.startswith(prefix):
-            raise ImportError(
-                f"mmseg_ext needs {package} {prefix}x, found: {found}. "
-                "Install the versions of requirements.txt: run 'make install' in the repository."
-            )
+class _Follower(MetaPathFinder):
+    """Lets the modules of `_AFTER` follow those that they add to."""
 
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in _AFTER:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
+        loader: Any = spec and spec.loader
+        if loader is not None:
+            execute = loader.exec_module
 
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+            def execute_both(module: ModuleType) -> None:
+                execute(module)
+                importlib.import_module(_AFTER[name])
+
+            loader.exec_module = execute_both
+        return spec
 
 
 def _quiet_imports() -> None:
@@ -43,9 +53,6 @@ def _quiet_imports() -> None:
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from mmcv.utils import get_logger
-
-    get_logger("mmcv", log_level=logging.WARNING)  # or it tells of every parameter how it was initialised
 
 
 def _keep_to_ourselves() -> None:
@@ -57,14 +64,10 @@ def _keep_to_ourselves() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it is an ImportError
 
 
+stop_quietly_while_importing(DISTRIBUTION_ROOT / "tools")
 _keep_to_ourselves()
-_check_versions()
 _quiet_imports()
-
-from .mmcv_ops import provide_mmcv_ops  # noqa: E402
-
-provide_mmcv_ops()
-
-from . import datasets, engine, models  # noqa: E402
-
-__all__ = ["__version__", "datasets", "engine", "models"]
+sys.meta_path.insert(0, _Follower())
+for _leader, _follower in _AFTER.items():
+    if _leader in sys.modules:
+        importlib.import_module(_follower)

@@ -56,12 +56,12 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
+def lazy_import(name: str, extra: str | None, purpose: str) -> ModuleType:
     """Return the optional module ``name``.
 
     Args:
         name: module to import, also one within a package.
-        extra: the extra of this package that brings it.
+        extra: the extra of this package that brings it; None: every installation has it.
         purpose: what needs it, for the message.
 
     Raises:
@@ -71,16 +71,16 @@ def lazy_import(name: str, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
+        brought = "" if extra is None else f", or all of the extra '{extra}': pip install 'mmseg_ext[{extra}]'"
         raise MissingExtraError(
-            f"{purpose} needs {package}, which is not installed; pip install {package}, or all of this package's "
-            f"extra '{extra}': pip install -e '.[{extra}]'"
+            f"{purpose} needs {package}, which is not installed; pip install {package}{brought}"
         ) from None
 
 
 class LazyModule:
     """An optional module that `lazy_import` imports, with the same arguments, when something in it is first used."""
 
-    def __init__(self, name: str, extra: str, purpose: str) -> None:
+    def __init__(self, name: str, extra: str | None, purpose: str) -> None:
         self._module = name, extra, purpose
 
     def __getattr__(self, name: str) -> Any:
@@ -96,9 +96,19 @@ def require(names: Sequence[str], extra: str, purpose: str) -> None:
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise MissingExtraError(
-                f"{purpose} needs {name}, which is not installed; install this package's extra '{extra}': "
-                f"pip install -e '.[{extra}]'"
+                f"{purpose} needs {name}, which is not installed; install the extra '{extra}': "
+                f"pip install 'mmseg_ext[{extra}]'"
             )
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of an installed ``package``, by its name in the index; None where there is none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ import warnings
 from types import ModuleType
 from typing import Any
 
+import mmcv
 import torch
 
 from .errors import MissingExtraError
@@ -47,13 +48,15 @@ class _MissingOps(ModuleType):
     get_compiling_cuda_version = get_compiler_version
 
 
-def provide_mmcv_ops() -> None:
-    """Make MMSegmentation work without mmcv's compiled operators, or with those for the CPU alone."""
+def _provide_mmcv_ops() -> None:
+    """Make MMSegmentation's imports work without mmcv's compiled operators."""
     if importlib.util.find_spec("mmcv._ext") is None:
-        import mmcv
-
         mmcv.ops = sys.modules["mmcv.ops"] = _MissingOps("mmcv.ops")
         warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+
+
+def replace_focal_loss() -> None:
+    """Make MMSegmentation's `FocalLoss` work without mmcv's CUDA operators."""
     import mmcv.ops
 
     if mmcv.ops.get_compiling_cuda_version() == _NO_COMPILER:
@@ -77,3 +80,6 @@ def _sigmoid_focal_loss(
     from mmseg.models.losses.focal_loss import py_sigmoid_focal_loss
 
     return py_sigmoid_focal_loss(pred, one_hot_target, None, *args, **kwargs)
+
+
+_provide_mmcv_ops()

@@ -11,8 +11,7 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmcv.utils import collect_env
 from mmseg.models.losses import FocalLoss, focal_loss
 
-import mmseg_ext
-from mmseg_ext import mmcv_ops
+from mmseg_ext import mmcv_ops, registration
 from mmseg_ext.errors import MissingExtraError
 
 without_ops = pytest.mark.skipif(
@@ -52,17 +51,12 @@ def test_the_import_is_silent():
 
 @pytest.mark.parametrize("installed", ["mmcv", "mmcv-full"])
 def test_both_names_of_mmcv_are_accepted(monkeypatch, installed):
-    def version(package):
-        if package not in (installed, "mmsegmentation"):
-            raise mmseg_ext.PackageNotFoundError(package)
-        return {installed: number, "mmsegmentation": "0.30.0"}[package]
-
-    monkeypatch.setattr(mmseg_ext, "version", version)
-    number = "1.7.2"
-    mmseg_ext._check_versions()
-    number = "2.1.0"
-    with pytest.raises(ImportError, match=r"needs mmcv 1\.7\.x, found: 2\.1\.0.*make install"):
-        mmseg_ext._check_versions()
+    versions = {installed: "1.7.2", "mmsegmentation": "0.30.0"}
+    monkeypatch.setattr(registration, "installed_version", versions.get)
+    registration._check_versions()
+    versions[installed] = "2.1.0"
+    with pytest.raises(MissingExtraError, match=r"needs mmcv 1\.7\.x, found: 2\.1\.0.*make install"):
+        registration._check_versions()
 
 
 class _OnGpu(torch.Tensor):
@@ -115,5 +109,5 @@ def test_the_cuda_op_is_used_where_it_was_compiled(monkeypatch, compiled_for, re
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())  # mmcv._ext is there
     monkeypatch.setattr(mmcv.ops, "get_compiling_cuda_version", lambda: compiled_for)
     monkeypatch.setattr(focal_loss, "sigmoid_focal_loss", original)
-    mmcv_ops.provide_mmcv_ops()
+    mmcv_ops.replace_focal_loss()
     assert (focal_loss.sigmoid_focal_loss is not original) == replaced

@@ -17,14 +17,12 @@ from typing import Any
 
 import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
 
-import torch
 from model_table import PUBLISHED, read_results
 from repeat import train_and_score
 
-from mmseg_ext.engine import leaf_configs, load_config
 from mmseg_ext.errors import run_tool
 from mmseg_ext.files import write_text
-from mmseg_ext.report import markdown_table, update_blocks
+from mmseg_ext.report.tables import markdown_table, update_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "accuracy_results.json"
@@ -44,6 +42,8 @@ RECIPES = {
 
 def measure(config: str, recipe: str, seed: int, work_root: str) -> dict:
     """Train and evaluate one config with one seed; return its row."""
+    import torch
+
     suffix = "" if recipe == "cpu" else f".{recipe}"
     work_dir = os.path.join(work_root, f"{Path(config).stem}{suffix}.seed{seed}")
     metrics = train_and_score(config, seed, work_dir, RECIPES[recipe], validate=False)
@@ -116,6 +116,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the rows (default: docs/)")
     parser.add_argument("--check", action="store_true", help="train nothing; exit code 1 when the tables are stale")
     args = parser.parse_args()
+
+    from mmseg_ext.engine import leaf_configs, load_config
 
     published = read_results(PUBLISHED)
     rows = read_results(args.results) if args.results.exists() else []

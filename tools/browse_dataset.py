@@ -1,25 +1,25 @@
 #!/usr/bin/env python
 """Look at what the network sees after augmentation: ``python tools/browse_dataset.py CONFIG --out sheet.html``."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
 
-import cv2
 import numpy as np
-from mmcv import Config
-from mmcv.parallel import DataContainer
-from mmseg.datasets import build_dataset
 
-from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.datasets.several import build_training_set, parts_of
-from mmseg_ext.engine import add_config_options, load_config
-from mmseg_ext.engine.config import config_mistakes
-from mmseg_ext.engine.distributed import seed_everything
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.report.contact_sheet import Section, SheetCell, write_contact_sheet
+from mmseg_ext.options import add_config_options
+
+if TYPE_CHECKING:
+    from mmcv import Config
+
+    from mmseg_ext.datasets import RoadDataset
+    from mmseg_ext.report.contact_sheet import Section, SheetCell
 
 
 def _input_picture(image: np.ndarray, norm: dict) -> np.ndarray:
@@ -47,6 +47,11 @@ def _network_input(dataset: RoadDataset, index: int, labels: np.ndarray | None) 
 
     In evaluation, whose pipeline has no masks, ``labels`` (H, W) are shown: the mask on the disk, None without one.
     """
+    import cv2
+    from mmcv.parallel import DataContainer
+
+    from mmseg_ext.report.contact_sheet import SheetCell
+
     item = dataset[index]
     image, meta = item["img"], item["img_metas"]
     if isinstance(image, list):  # MultiScaleFlipAug gives one entry per scale
@@ -65,6 +70,9 @@ def _network_input(dataset: RoadDataset, index: int, labels: np.ndarray | None) 
 
 def sample_sections(dataset: RoadDataset, count: int, seed: int = 0) -> list[Section]:
     """Draw ``count`` images of ``dataset``, in training repeatedly if need be, each beside what the network sees."""
+    from mmseg_ext.engine.distributed import seed_everything
+    from mmseg_ext.report.contact_sheet import Section, SheetCell
+
     seed_everything(seed)
     order = np.random.default_rng(seed).permutation(len(dataset))
     order = np.resize(order, count if not dataset.test_mode else min(count, len(dataset)))
@@ -85,6 +93,12 @@ def sample_sections(dataset: RoadDataset, count: int, seed: int = 0) -> list[Sec
 
 def write_sheet(cfg: Config, path: str, split: str, count: int, seed: int) -> None:
     """Write a contact sheet of what the network of ``cfg`` sees of a split."""
+    from mmseg.datasets import build_dataset
+
+    from mmseg_ext.datasets.several import build_training_set, parts_of
+    from mmseg_ext.engine.config import config_mistakes
+    from mmseg_ext.report.contact_sheet import write_contact_sheet
+
     if count < 1:
         raise ConfigError(f"--count {count}: give the number of images, 1 or more")
     with config_mistakes(cfg):
@@ -108,6 +122,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice and the augmentation (default: 0)")
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.engine import load_config
+
     cfg = load_config(args.config, args.cfg_options)
     name = os.path.splitext(os.path.basename(cfg.filename))[0]
     path = args.out or os.path.join("work_dirs", name, f"browse_{args.split}.html")

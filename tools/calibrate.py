@@ -10,16 +10,12 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from mmseg.datasets import build_dataset
 from tqdm import tqdm
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
-from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine import add_config_options, config_for
-from mmseg_ext.engine.config import config_mistakes
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.mapping.calibration import calibrate
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:
@@ -32,6 +28,13 @@ def main() -> None:
     add_backend_options(parser, "torch")
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg.datasets import build_dataset
+
+    from mmseg_ext.deploy.trained import TrainedNetwork
+    from mmseg_ext.engine import config_for
+    from mmseg_ext.engine.config import config_mistakes
+    from mmseg_ext.mapping.calibration import calibrate
 
     log_to_stderr(logging.WARNING)
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)

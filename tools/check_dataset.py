@@ -5,20 +5,28 @@ Exit code 0: nothing wrong was found; 1: warnings only; 2: errors, or the data s
 Only the files that are asked for are written; --html shows suspicious and random tiles with their labels.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from mmseg_ext.checks import Diagnosis, examine, splits_of_config, splits_of_folder, write_doctor_sheet
-from mmseg_ext.engine import add_config_options, load_config
-from mmseg_ext.engine.config import found_by_name
 from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.files import write_text
+from mmseg_ext.options import add_config_options
+
+if TYPE_CHECKING:
+    from mmseg_ext.checks import Diagnosis
 
 
 def diagnose(source: str, quick: bool = False, options: dict | None = None) -> Diagnosis:
     """Return what is wrong with the data set of a config or in a folder."""
+    from mmseg_ext.checks import examine, splits_of_config, splits_of_folder
+    from mmseg_ext.engine import load_config
+    from mmseg_ext.engine.config import found_by_name
+
     if os.path.isdir(source):
         return examine(source, *splits_of_folder(source), quick=quick)
     if not (source.endswith(".py") or found_by_name(source)):
@@ -55,6 +63,9 @@ def main() -> None:
     parser.add_argument("--fix", metavar="DEST", help=text)
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.checks import write_doctor_sheet
+
     diagnosis = diagnose(args.source, args.quick, args.cfg_options)
     sys.stdout.write(diagnosis.text())
     if args.json:

@@ -7,11 +7,8 @@ import os
 import sys
 from functools import partial
 
-from mmseg_ext import networks
 from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.geo import is_placed
-from mmseg_ext.geo.vector import file_and_layer
 
 
 def main() -> None:
@@ -33,6 +30,10 @@ def main() -> None:
     metres("--width-change", default=2, help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     args = parser.parse_args()
+
+    from mmseg_ext import networks
+    from mmseg_ext.geo import is_placed
+    from mmseg_ext.geo.vector import file_and_layer
 
     log_to_stderr()
     settings = networks.ComparisonSettings(args.tolerance, args.shift, args.min_length, args.width_change)

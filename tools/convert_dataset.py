@@ -11,15 +11,18 @@ import sys
 from typing import Any
 
 from mmseg_ext.cli import add_numbers
-from mmseg_ext.converters import CATALOGUE, ConversionSettings, convert, describe
 from mmseg_ext.errors import run_tool
-from mmseg_ext.report import update_blocks
+from mmseg_ext.report.tables import update_blocks
+
+KINDS = "pair, opm, deepglobe, massachusetts, chn6_cug, spacenet3, dubai or epfl"
 
 
 class _List(argparse.Action):
     """Prints what every data set is, or writes it into the generated block of a Markdown file."""
 
     def __call__(self, parser: argparse.ArgumentParser, *args: object) -> None:
+        from mmseg_ext.converters import describe
+
         path = args[1]
         if path is None:
             sys.stdout.write(f"{describe()}\n")
@@ -30,13 +33,11 @@ class _List(argparse.Action):
 
 def parse_args() -> argparse.Namespace:
     """Return the command line; settings that are not given are None."""
-    names = "\n".join(f"  {name:14} {raw.title}: {raw.layout}" for name, raw in CATALOGUE.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nNAME is one of\n{names}\n\nMore on each: docs/datasets.md",
+        description=f"{__doc__}\nNAME is one of {KINDS}.\n--list and docs/datasets.md describe each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    default = ConversionSettings()
     add("name", metavar="NAME", help="kind of raw data")
     add("source", metavar="SOURCE", help="its folder; not changed")
     add("dest", metavar="DEST", help="folder to create")
@@ -59,13 +60,13 @@ def parse_args() -> argparse.Namespace:
     add("--line-width", type=float, metavar="PX", help="full width of drawn lines in pixels")
     add("--num-classes", type=int, help="above 2: the masks hold class indices")
     add_numbers(parser, "--bands", "3,2,1", "bands to read, numbered from 1, red first")
-    text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
+    text = "of the training pixels, to scale more than 8 bits (default: 2 98)"
     add("--percentiles", type=float, nargs=2, help=text)
     add("--gsd", type=float, help="metres per pixel (default: as published or georeferenced)")
     add("--road-width", type=float, help="spacenet3: metres (default: 4)")
     add("--areas", nargs="+", help="spacenet3: parts of names, as Vegas Paris")
-    add("--tile", type=int, help=f"tile size in pixels for larger images (default: {default.tile})")
-    add("--overlap", type=int, help=f"overlap of training tiles in pixels (default: {default.overlap})")
+    add("--tile", type=int, help="tile size in pixels for larger images (default: 2048)")
+    add("--overlap", type=int, help="overlap of training tiles in pixels (default: 128)")
     add("--workers", type=int, help="images at a time (default: the processor's cores, up to 8)")
     add("--overwrite", action="store_true", default=None, help="replace an existing DEST")
     return parser.parse_args()
@@ -74,6 +75,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Convert as the command line says."""
     settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(parse_args()).items()}
+
+    from mmseg_ext.converters import convert
+
     name, source, dest = (settings.pop(key) for key in ("name", "source", "dest"))
     made = convert(name, source, dest, **settings)
     several = settings["colours"] or len(settings["classes"] or ()) > 1 or (settings["num_classes"] or 2) > 2

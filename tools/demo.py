@@ -8,22 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 from predict import write_network
 
 import mmseg_ext
-from mmseg_ext.converters import write_synthetic_mines
-from mmseg_ext.datasets import generate_mine
-from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine import PredictionWriter, add_config_options, evaluate_checkpoint, load_config, train
-from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS
-from mmseg_ext.errors import require, run_tool
+from mmseg_ext.errors import run_tool
 from mmseg_ext.files import writing
-from mmseg_ext.geo import Georeference, write_cog
-from mmseg_ext.mapping import MapFiles, MapSettings, map_raster
-from mmseg_ext.mapping.map_files import NODATA
-from mmseg_ext.report.pictures import panel, save_picture
+from mmseg_ext.geo import Georeference
+from mmseg_ext.options import add_config_options
+from mmseg_ext.weights import DEFAULT_WEIGHTS
 
 CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
 TRAIN_SEEDS, VAL_SEED, TEST_SEED, PIT_SEED = range(1, 31), 31, 32, 33
@@ -34,9 +27,14 @@ PIT_PX, PIT_PLACE = 2048, Georeference("EPSG:32719", (1.0, 0, 500000.0, 0, -1.0,
 
 def map_real_site(folder: str) -> str:
     """Map the orthomosaic of a real site with the default weights; return the picture of its roads and network."""
-    require(("geopandas",), "networks", "the demo")
+    import cv2
     import geopandas
     import rasterio
+
+    from mmseg_ext.deploy.trained import TrainedNetwork
+    from mmseg_ext.mapping import MapFiles, MapSettings, map_raster
+    from mmseg_ext.mapping.map_files import NODATA
+    from mmseg_ext.report.pictures import panel, save_picture
 
     network, settings = TrainedNetwork.load(DEFAULT_WEIGHTS), MapSettings()
     files = MapFiles.of(str(SAMPLE), folder)
@@ -62,6 +60,11 @@ def main() -> None:
     parser.add_argument("--out", default="work_dirs/demo", help=text)
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.converters import write_synthetic_mines
+    from mmseg_ext.datasets import generate_mine
+    from mmseg_ext.engine import PredictionWriter, evaluate_checkpoint, load_config, train
+    from mmseg_ext.geo import write_cog
 
     start = time.monotonic()
     real = os.path.join(args.out, "real")

@@ -9,7 +9,6 @@ lines (geojson, gpkg, shp; FILE:LAYER for a layer of a file).
 import argparse
 import sys
 
-from mmseg_ext.datasets.voc import read_names
 from mmseg_ext.errors import ConfigError, run_tool
 
 
@@ -30,7 +29,8 @@ def main() -> None:
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel (default: the files' georeference)")
     args = parser.parse_args()
 
-    from mmseg_ext import scoring  # needs the extra 'roads', which --help does not
+    from mmseg_ext import scoring
+    from mmseg_ext.imagery.voc import read_names
 
     if args.images and not args.out:
         raise ConfigError("--images is for the report; give --out DIR")

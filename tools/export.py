@@ -7,8 +7,8 @@ import sys
 
 from mmseg_ext.deploy.exporting import export_checkpoint
 from mmseg_ext.deploy.formats import FORMATS
-from mmseg_ext.engine.config import add_config_options
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:

@@ -1,25 +1,27 @@
 #!/usr/bin/env python
 """Turn a road map into lines: ``python tools/extract_network.py MASK-or-PROBABILITY --out roads.gpkg``."""
 
+from __future__ import annotations
+
 import argparse
 import logging
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mmseg_ext import networks
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.geo import is_placed, raster_info
-from mmseg_ext.mapping import threshold_of
+
+if TYPE_CHECKING:
+    from mmseg_ext.networks import HeightSettings
 
 
 def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     metres = partial(parser.add_argument, type=float, metavar="M")
-    limits = networks.HeightSettings()
     parser.add_argument("raster", help="road mask or probability map, such as those of tools/predict.py")
     text = "roads.gpkg; roads.geojson or roads.parquet become one file for each layer"
     parser.add_argument("--out", required=True, help=text)
@@ -38,17 +40,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--halo", type=int, default=256, metavar="PX", help=text)
     text = "DEM or DSM of any resolution and CRS, for lines in 3-D, grades, cross-falls, and a layer `grades`"
     parser.add_argument("--dem", metavar="FILE", help=text)
-    metres("--grade-over", help=f"distance over which a grade is measured (default: {limits.grade_over_m:g})")
-    text = f"flag steeper roads (default: {limits.max_grade_percent:g})"
+    metres("--grade-over", help="distance over which a grade is measured (default: 20)")
+    text = "flag steeper roads (default: 10)"
     parser.add_argument("--max-grade", type=float, metavar="PERCENT", help=text)
-    text = f"flag roads that fall more to a side (default: {limits.max_cross_fall_percent:g})"
+    text = "flag roads that fall more to a side (default: 4)"
     parser.add_argument("--max-cross-fall", type=float, metavar="PERCENT", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args()
 
 
-def height_settings(args: argparse.Namespace) -> networks.HeightSettings:
+def height_settings(args: argparse.Namespace) -> HeightSettings:
     """Return how grades are measured."""
+    from mmseg_ext import networks
+
     options = {
         "--grade-over": ("grade_over_m", args.grade_over),
         "--max-grade": ("max_grade_percent", args.max_grade),
@@ -75,6 +79,11 @@ class Progress(tqdm):
 def main() -> None:
     """Extract as the command line says."""
     args = parse_args()
+
+    from mmseg_ext import networks
+    from mmseg_ext.geo import is_placed, raster_info
+    from mmseg_ext.mapping import threshold_of
+
     log_to_stderr()
     threshold = args.threshold
     if threshold is None and (threshold := threshold_of(args.raster)) is not None:

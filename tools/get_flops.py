@@ -4,8 +4,8 @@
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, load_config, measure_complexity
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:
@@ -16,6 +16,8 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs="+", default=[512], metavar="PX", help=text)
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.engine import load_config, measure_complexity
 
     if len(args.shape) > 2 or min(args.shape) < 1:
         raise ConfigError(f"--shape {' '.join(map(str, args.shape))}: give one size or height and width, in pixels")

@@ -4,9 +4,8 @@
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, crop_size, estimate_training_memory, load_config
-from mmseg_ext.engine.config import batch_settings
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import add_config_options
 
 
 def main() -> None:
@@ -18,6 +17,10 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=2, metavar="PX", help=text)
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.engine import crop_size, estimate_training_memory, load_config
+    from mmseg_ext.engine.config import batch_settings
+
     columns = " | ".join(f"{precision} GiB" for precision in args.precision)
     sys.stdout.write(f"| config | crop | images per GPU | {columns} |\n|{' --- |' * (3 + len(args.precision))}\n")
     for path in args.configs:

@@ -10,16 +10,16 @@ import argparse
 import sys
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
-from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
-from mmseg_ext.datasets import read_metadata
 from mmseg_ext.errors import run_tool
 
 
 def main() -> None:
     """Convert as the command line says."""
+    from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
+    from mmseg_ext.imagery import read_metadata
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    default = ConversionSettings()
     add("rasters", metavar="RASTER", nargs="+", help="georeferenced images; those of one depth and number of bands")
     add("--roads", required=True, metavar="FILE[:LAYER]", help="polygons, or centrelines with --width or --width-field")
     add("--out", required=True, metavar="DEST", help="folder to create")
@@ -38,9 +38,9 @@ def main() -> None:
     add("--gap", type=float, metavar="M", help="ground left out between blocks (default: an eighth of a tile)")
     add("--seed", type=int, default=0, help="seed of the random split (default: 0)")
     add_numbers(parser, "--bands", "3,2,1", "bands to read, numbered from 1, red first")
-    text = "of the training pixels, to scale more than 8 bits (default: {:g} {:g})".format(*default.percentiles)
-    add("--percentiles", type=float, nargs=2, default=default.percentiles, metavar=("LOW", "HIGH"), help=text)
-    add("--workers", type=int, default=default.workers, help="blocks at a time (default: the cores, up to 8)")
+    text = "of the training pixels, to scale more than 8 bits (default: 2 98)"
+    add("--percentiles", type=float, nargs=2, default=(2, 98), metavar=("LOW", "HIGH"), help=text)
+    add("--workers", type=int, help="blocks at a time (default: the cores, up to 8)")
     add("--overwrite", action="store_true", help="replace an existing DEST")
     args = parser.parse_args()
 
@@ -48,7 +48,8 @@ def main() -> None:
     drawing = RoadDrawing(args.roads, args.width, args.width_field, args.class_field, args.area, args.nogo)
     settings = ConversionSettings(
         tile=args.tile, overlap=0, bands=args.bands, percentiles=tuple(args.percentiles), gsd=args.gsd,
-        workers=args.workers, overwrite=args.overwrite, val=args.val, test=args.test, seed=args.seed,
+        overwrite=args.overwrite, **({} if args.workers is None else dict(workers=args.workers)),
+        val=args.val, test=args.test, seed=args.seed,
     )  # fmt: skip
     made = convert_layers(args.rasters, drawing, args.out, settings, args.block, args.gap)
     about = read_metadata(args.out)

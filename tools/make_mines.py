@@ -9,7 +9,6 @@ Example: python tools/make_mines.py data/Mines --count 400 --workers 2
 import argparse
 import sys
 
-from mmseg_ext.converters import write_mine_views
 from mmseg_ext.errors import run_tool
 
 
@@ -24,6 +23,9 @@ def main() -> None:
     add("--workers", type=int, default=1, help="processes (default: 1)")
     add("--overwrite", action="store_true", help="replace an existing DEST")
     args = parser.parse_args()
+
+    from mmseg_ext.converters import write_mine_views
+
     made = write_mine_views(args.dest, args.count, args.seed, args.size, args.workers, args.overwrite)
     sys.stdout.write(f"{args.dest}: {made.text('road')}\n")
 

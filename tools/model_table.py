@@ -16,9 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmseg_ext.engine import leaf_configs, load_config, measure_complexity
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.report import markdown_table, update_blocks
+from mmseg_ext.report.tables import markdown_table, update_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "docs" / "published_results.json"
@@ -45,6 +44,8 @@ def read_results(path: Path) -> Any:
 
 def measure_leaves() -> dict[str, dict]:
     """Return the complexity of every leaf by its path; leaves of one network are measured once."""
+    from mmseg_ext.engine import leaf_configs, load_config, measure_complexity
+
     leaves = {path: load_config(str(ROOT / path)) for path in leaf_configs()}
     measured: dict[str, dict] = {}
     by_network: dict[str, dict] = {}

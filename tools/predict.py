@@ -1,28 +1,32 @@
 #!/usr/bin/env python
 """Map the roads of orthomosaics: ``python tools/predict.py [CHECKPOINT] INPUT... --out DIR``."""
 
+from __future__ import annotations
+
 import argparse
 import logging
 import os
 from functools import partial
+from typing import TYPE_CHECKING
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
-from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
-from mmseg_ext.engine.config import add_config_options
-from mmseg_ext.engine.distributed import start_process
-from mmseg_ext.errors import ConfigError, require, run_tool
-from mmseg_ext.geo import read_areas
-from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
-from mmseg_ext.runtime.facts import NetworkFacts
+from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.options import add_config_options
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
+
+if TYPE_CHECKING:
+    from mmseg_ext.mapping import MapFiles, MapSettings
+    from mmseg_ext.runtime.facts import NetworkFacts
 
 
 def main() -> None:
     """Map as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [CHECKPOINT] INPUT [INPUT ...] --out DIR [options]", description=__doc__
+    )
     text = f"GeoTIFF, COG, VRT, image, folder or pattern; before them weights, .pth or .safetensors ({DEFAULT_WEIGHTS})"
-    parser.add_argument("inputs", nargs="+", metavar=("[CHECKPOINT] INPUT", "INPUT"), help=text)
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
     text = "polygons; only the ground inside is read and mapped"
@@ -52,6 +56,11 @@ def main() -> None:
     add_config_options(parser)
     args = parser.parse_args()
 
+    from mmseg_ext.deploy.trained import TrainedNetwork
+    from mmseg_ext.engine.distributed import start_process
+    from mmseg_ext.geo import read_areas
+    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
+
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands,
@@ -73,8 +82,6 @@ def main() -> None:
         checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
     )
     rasters = check_rasters(rasters, network, settings, area)
-    if args.network:
-        require(("geopandas",), "networks", "--network")  # before the work, not after it
     for raster in rasters:
         map_raster(raster, network, args.out, settings, args.overwrite, group, area)
         if args.network and group.rank == 0:

@@ -8,17 +8,10 @@ python tools/pretrain.py --teacher tf_efficientnet_lite0 CONFIG FOLDER [FOLDER .
 import argparse
 import sys
 
-from mmseg_ext.engine import add_config_options, is_first_process
 from mmseg_ext.errors import run_tool
-from mmseg_ext.pretrain import (
-    DistilSettings,
-    PretrainSettings,
-    add_model_options,
-    distil,
-    evaluate_classifier,
-    pretrain,
-)
-from mmseg_ext.report import save_metrics
+from mmseg_ext.options import add_config_options
+from mmseg_ext.pretrain.settings import DistilSettings, PretrainSettings, add_model_options
+from mmseg_ext.report.tables import save_metrics
 
 
 def _parser(default_work_dir: str) -> argparse.ArgumentParser:
@@ -41,6 +34,10 @@ def train_classifier() -> None:
     add_model_options(parser)
     PretrainSettings.add_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.engine import is_first_process
+    from mmseg_ext.pretrain.training import evaluate_classifier, pretrain
+
     settings = PretrainSettings.from_options(args)
     if not args.eval:
         pretrain(args.data, args.model, settings, args.work_dir, args.auto_resume, args.model_options, args.gpu_id)
@@ -68,6 +65,9 @@ def learn_from_teacher() -> None:
     add_config_options(parser)
     DistilSettings.add_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.pretrain.distillation import distil
+
     distil(
         args.config,
         args.images,

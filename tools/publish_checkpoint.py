@@ -6,10 +6,8 @@ import json
 import sys
 
 from mmseg_ext.cli import add_numbers
-from mmseg_ext.engine import add_config_options, config_for, publish_checkpoint
-from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.runtime.facts import check_mapping
+from mmseg_ext.options import add_config_options
 
 
 def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
@@ -18,6 +16,8 @@ def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
     Raises:
         ConfigError: the file is missing, contains no scores, or those of other weights.
     """
+    from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
+
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
@@ -51,6 +51,10 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="store float16, in half the bytes")
     add_config_options(parser)
     args = parser.parse_args()
+
+    from mmseg_ext.engine import config_for, publish_checkpoint
+    from mmseg_ext.runtime.facts import check_mapping
+
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None
     given = dict(threshold=args.threshold, scales=args.scales, gsd_range_m=args.gsd_range_m)

@@ -17,12 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmseg_ext.engine import load_config
-from mmseg_ext.engine.hooks import SIGNALS
-from mmseg_ext.engine.training import WORK_DIRS
 from mmseg_ext.errors import ConfigError, Stopped, TrainingError, run_tool
 from mmseg_ext.files import write_text
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -34,6 +31,8 @@ def run(what: str, command: Sequence[str]) -> None:
         TrainingError: it failed, and said why.
         Stopped: a signal ended it.
     """
+    from mmseg_ext.engine.hooks import SIGNALS
+
     process = subprocess.Popen(command)
     received = []
 
@@ -100,6 +99,9 @@ def repeat(
     Raises:
         ConfigError: no such config, or ``work_dir`` contains the result of another one.
     """
+    from mmseg_ext.engine import load_config
+    from mmseg_ext.engine.training import WORK_DIRS
+
     config = load_config(config).filename
     work_dir = work_dir or os.path.join(WORK_DIRS, f"{Path(config).stem}.repeat")
     path = Path(work_dir, "repeat.json")

@@ -7,15 +7,10 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mmseg_ext import engine
-from mmseg_ext.deploy.choice import run_on
-from mmseg_ext.deploy.facts import image_bands
 from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
-from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
-from mmseg_ext.engine.config import step_arguments
-from mmseg_ext.engine.mmseg_options import TESTING, add_mmsegmentation_options
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.report import save_metrics
+from mmseg_ext.options import TESTING, add_config_options, add_mmsegmentation_options
+from mmseg_ext.report.tables import save_metrics
 
 if TYPE_CHECKING:
     import torch
@@ -46,11 +41,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--show-dir", metavar="DIR", help="write image, truth and prediction side by side as PNG")
     parser.add_argument("--opacity", type=float, default=0.6, help="of the tint in --show-dir, 0 to 1 (default: 0.6)")
     text = "average over: flips, scales (0.5 to 1.75), rotations (by 90 degrees)"
-    parser.add_argument("--tta", nargs="+", default=[], choices=engine.AUGMENTATIONS, help=text)
+    parser.add_argument("--tta", nargs="+", default=[], choices=["flips", "scales", "rotations"], help=text)
     parser.add_argument("--aug-test", action="store_true", help="MMSegmentation's name for --tta flips scales")
     add_backend_options(parser, None)
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
-    engine.add_config_options(parser)
+    add_config_options(parser)
     add_mmsegmentation_options(parser, TESTING)
     args = parser.parse_args()
     if args.out and args.out.endswith((".pkl", ".pickle")):
@@ -66,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def road_scorer(args: argparse.Namespace) -> "RoadScorer":
-    """Return what scores roads; it needs the extra 'roads', which the rest does not."""
+    """Return what scores roads."""
     from mmseg_ext.engine.road_scorer import RoadScorer
     from mmseg_ext.scoring import ScoringSettings
 
@@ -77,6 +72,10 @@ def road_scorer(args: argparse.Namespace) -> "RoadScorer":
 
 def prepared(settings: BackendSettings, cfg: "Config", network: "nn.Module", device: "torch.device") -> "nn.Module":
     """Return ``network`` on its backend."""
+    from mmseg_ext.deploy.choice import run_on
+    from mmseg_ext.deploy.facts import image_bands
+    from mmseg_ext.engine.config import step_arguments
+
     shape = (1, image_bands(network), *step_arguments(cfg.data.test, "MultiScaleFlipAug")["img_scale"][::-1])
     network, backend, precision = run_on(network, settings, cfg.get("precision", "fp32"), device, shape)
     sys.stdout.write(f"backend {backend}, {precision}\n")
@@ -86,6 +85,10 @@ def prepared(settings: BackendSettings, cfg: "Config", network: "nn.Module", dev
 def main() -> None:
     """Evaluate as the command line says."""
     args = parse_args()
+
+    from mmseg_ext import engine
+    from mmseg_ext.engine.checkpoint import read_checkpoint, weights_sha256
+
     cfg = engine.config_for(args.config, args.checkpoint, args.cfg_options)
     engine.use_augmentations(cfg, ["flips", "scales"] if args.aug_test else args.tta)
     scorer = road_scorer(args) if "road" in args.eval else None

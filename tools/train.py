@@ -3,9 +3,8 @@
 
 import argparse
 
-from mmseg_ext.engine import add_config_options, load_config, train
-from mmseg_ext.engine.mmseg_options import TRAINING, add_mmsegmentation_options
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import TRAINING, add_config_options, add_mmsegmentation_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +29,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train as the command line says."""
     args = parse_args()
+
+    from mmseg_ext.engine import load_config, train
+
     cfg = load_config(args.config, args.cfg_options)
     for key in ("load_from", "resume_from", "precision"):
         if getattr(args, key):

@@ -14,12 +14,12 @@ import numpy as np
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ..datasets import RoadDataset
-from ..datasets.raw_mask import is_black_and_white, read_grey, repaired_labels
-from ..datasets.reading import read_pixels, rgb_of
+from ..datasets.road_dataset import RoadDataset
 from ..datasets.several import parts_of
-from ..datasets.voc import ROAD_PALETTE, Pair
 from ..errors import DataError
+from ..imagery.raw_mask import is_black_and_white, read_grey, repaired_labels
+from ..imagery.reading import read_pixels, rgb_of
+from ..imagery.voc import ROAD_PALETTE, Pair
 from ..report.contact_sheet import Section, SheetCell, write_contact_sheet
 from .findings import Finding, Problem, gather, shown
 from .leakage import leaks, shared_names

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..datasets.loading import CONVERT_HINT
-from ..datasets.voc import REMEDIES
+from ..imagery.voc import REMEDIES
 
 _FIX = "write a repaired copy with: python tools/check_dataset.py DATASET --fix DEST"
 _ONE_SPLIT = "leave it in one of the splits"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ..datasets.loading import check_labels, check_same_size
-from ..datasets.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
-from ..datasets.reading import ImageReading, image_info, orientation, read_pixels, rgb_of
-from ..datasets.voc import IGNORE, ROAD_CLASSES, Pair
+from ..datasets.loading import check_labels
 from ..errors import DataError
 from ..geo import RasterInfo, disagreement
+from ..imagery.raw_mask import first_values, is_black_and_white, read_grey, read_stored, shows_scene
+from ..imagery.reading import ImageReading, check_same_size, image_info, orientation, read_pixels, rgb_of
+from ..imagery.voc import IGNORE, ROAD_CLASSES, Pair
 from .findings import Problem
 
 THUMBNAIL_PX = 32

@@ -10,10 +10,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..datasets import LoadRoadImage, RoadDataset, reading_of, voc
 from ..datasets.augmentation import normalize_setting
+from ..datasets.loading import LoadRoadImage
 from ..datasets.pipelines import nested_steps, refuse_reduced_labels, with_step_args
-from ..datasets.raw_mask import (
+from ..datasets.road_dataset import RoadDataset
+from ..datasets.several import part_settings
+from ..errors import ConfigError, DataError
+from ..imagery import reading_of, voc
+from ..imagery.raw_mask import (
     find_folders,
     first_values,
     holds_indices,
@@ -22,9 +26,7 @@ from ..datasets.raw_mask import (
     read_stored,
     shows_scene,
 )
-from ..datasets.raw_splits import split_folders
-from ..datasets.several import part_settings
-from ..errors import ConfigError, DataError
+from ..imagery.raw_splits import split_folders
 from .findings import Problem
 from .pairs import PairFacts, Split, mean_and_std
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, Pair, list_files
 from ..errors import DataError, LazyModule
+from ..imagery.voc import IGNORE, IMAGE_SUFFIXES, Pair, list_files
 from .class_colours import BACKGROUND, IGNORED, ClassColours
 from .scenes import ConversionSettings, Scene
 
 _PURPOSE = "drawing annotations"
-shapely = LazyModule("shapely", "geo", _PURPOSE)
-rasterio = LazyModule("rasterio", "geo", _PURPOSE)
-features = LazyModule("rasterio.features", "geo", _PURPOSE)
+shapely = LazyModule("shapely", None, _PURPOSE)
+rasterio = LazyModule("rasterio", None, _PURPOSE)
+features = LazyModule("rasterio.features", None, _PURPOSE)
 _COLOURS = ((0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 200, 0), (0, 200, 0), (200, 0, 255))
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets.reading import read_pixels
-from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError
+from ..imagery.reading import read_pixels
+from ..imagery.voc import IGNORE
 from .scenes import Scene
 
 _Colour = tuple[int, int, int]

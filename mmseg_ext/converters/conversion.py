@@ -20,12 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..checks import examine, splits_of_folder
-from ..datasets import ImageReading, read_metadata, reading_of
 from ..datasets.augmentation import normalize_setting
-from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import holds_indices, is_chromatic, labels_of, read_grey, repaired_labels
-from ..datasets.reading import image_info, is_tiff, orientation, part_of, read_pixels
-from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
 from ..errors import ConfigError, DataError
 from ..geo import (
     RasterInfo,
@@ -37,6 +32,10 @@ from ..geo import (
     write_geotiff,
 )
 from ..geo.raster import Window, transform_at
+from ..imagery import ImageReading, read_metadata, reading_of
+from ..imagery.raw_mask import holds_indices, is_chromatic, labels_of, read_grey, repaired_labels
+from ..imagery.reading import check_same_size, image_info, is_tiff, orientation, part_of, read_pixels
+from ..imagery.voc import IGNORE, IMAGE_SUFFIXES, is_utf8
 from ..tiling import windows
 from .annotations import named_classes
 from .published import CATALOGUE, OPM

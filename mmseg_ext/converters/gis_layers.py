@@ -12,8 +12,6 @@ from itertools import combinations
 
 import numpy as np
 
-from ..datasets import ImageReading
-from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, lazy_import
 from ..geo import (
     GridSource,
@@ -28,6 +26,8 @@ from ..geo import (
 )
 from ..geo.raster import Window
 from ..geo.vector import file_of
+from ..imagery import ImageReading
+from ..imagery.voc import IGNORE
 from .conversion import Conversion, carry_out, in_parallel, key_of, scaled, stamp
 from .road_drawing import LabelGrid, RoadDrawing, RoadLabels
 from .scenes import ConversionSettings, Scene
@@ -343,7 +343,7 @@ def _grids(infos: dict[str, RasterInfo], gsd_m: float | None) -> dict[str, Groun
         grid = grid_of(info, gsd_m)
         gsd_m = gsd_m or grid.gsd_m
         grids[name] = next((other for other in grids.values() if same_map(other.crs, grid.crs)), grid)
-    warp = lazy_import("rasterio.warp", "geo", "placing images")
+    warp = lazy_import("rasterio.warp", None, "placing images")
     for a, b in combinations(infos, 2):
         if grids[a].crs != grids[b].crs:
             check_same_ground(infos[b].path, grids[b].crs, infos[a].path, grids[a].crs)

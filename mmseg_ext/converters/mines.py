@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 
-from ..datasets import ImageReading, generate_view
+from ..datasets import generate_view
 from ..datasets.mine_views import LEAST_PX
 from ..errors import ConfigError
+from ..imagery import ImageReading
 from .conversion import Conversion, carry_out, key_of
 from .scenes import ConversionSettings, Scene
 from .voc_writer import VocWriter

@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Iterator
 
-from ..datasets import voc
-from ..datasets.raw_mask import find_folders, pair_files
-from ..datasets.raw_splits import listed_files, split_folders, with_own_names
-from ..datasets.reading import image_info
 from ..errors import ConfigError, DataError
 from ..files import visible
+from ..imagery import voc
+from ..imagery.raw_mask import find_folders, pair_files
+from ..imagery.raw_splits import listed_files, split_folders, with_own_names
+from ..imagery.reading import image_info
 from .annotations import Annotations
 from .scenes import COMMON, SPLITTING, ConversionSettings, RawDataSet, Scene, area_parts, assign_splits
 

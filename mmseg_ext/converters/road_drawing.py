@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets.voc import IGNORE
 from ..errors import ConfigError, DataError, LazyModule
 from ..geo import GroundGrid, VectorLayer, read_areas, read_layer
 from ..geo.raster import Window
 from ..geo.vector import Areas, placed
+from ..imagery.voc import IGNORE
 
 _PURPOSE = "drawing road layers"
-shapely = LazyModule("shapely", "geo", _PURPOSE)
+shapely = LazyModule("shapely", None, _PURPOSE)
 _NAMED_FEATURES = 5
 _MARGIN_M = 1000.0  # no road is half as wide
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 
-from ..datasets.voc import SPLITS, read_names
 from ..errors import ConfigError, DataError
 from ..geo.raster import RasterInfo, Window
+from ..imagery.voc import SPLITS, read_names
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from ..datasets import ImageReading, generate_mine, voc
+from ..datasets import generate_mine
 from ..errors import DataError
 from ..files import remove, write_text, writing
+from ..imagery import ImageReading, voc
 
 _RECORDS, _KEY, _LOCK = ".scenes", ".key", ".lock"
 

@@ -10,9 +10,9 @@ import numpy as np
 from mmseg.datasets.builder import PIPELINES
 
 from ..errors import ConfigError, DataError
-from .raw_mask import read_stored
-from .reading import ImageReading, image_info, orientation, read_pixels
-from .voc import IGNORE
+from ..imagery.raw_mask import read_stored
+from ..imagery.reading import ImageReading, check_same_size, image_info, read_pixels
+from ..imagery.voc import IGNORE
 
 CONVERT_HINT = "convert the data with: python tools/convert_dataset.py pair SOURCE DEST"
 
@@ -109,18 +109,6 @@ def check_labels(mask: np.ndarray, num_classes: int, ignore_index: int, path: st
         raise DataError(
             f"{path}: label values {shown} are none of the {num_classes} classes (0 to {num_classes - 1}) "
             f"nor {ignore_index} (ignore); {CONVERT_HINT}"
-        )
-
-
-def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_path: str, image_path: str) -> None:
-    """Refuse a mask (H, W, ...) whose rows and columns are not its image's, by a DataError."""
-    if tuple(mask_shape[:2]) != tuple(image_shape[:2]):
-        turned = (
-            "" if (exif := orientation(image_path)) == 1 else f" with EXIF orientation {exif}, which is not applied"
-        )
-        raise DataError(
-            f"{mask_path}: the mask is {mask_shape[1]}x{mask_shape[0]} px but its image {image_path} is "
-            f"{image_shape[1]}x{image_shape[0]} px{turned}; export both at the same size"
         )
 
 

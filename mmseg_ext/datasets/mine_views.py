@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from ..imagery.voc import IGNORE
 from .mine_plans import Blob, Plan, fractal, lay_roads, plan_view, shape_ground
 from .mine_textures import (
     bare_ground,
@@ -25,7 +26,6 @@ from .mine_textures import (
     water,
 )
 from .synthetic_mine import Road, distance_to_roads, hillshade, smooth_line
-from .voc import IGNORE
 
 LEAST_PX = 128
 _REACH = 14.0

@@ -12,10 +12,20 @@ from mmseg.datasets.builder import DATASETS
 from mmseg.datasets.custom import CustomDataset
 
 from ..errors import ConfigError, DataError
-from .loading import LoadRoadImage, LoadRoadMask, check_same_size
+from ..imagery.reading import ImageReading, check_same_size, reading_of, rgb_of
+from ..imagery.voc import (
+    IGNORE,
+    IMAGES,
+    MASKS,
+    METADATA_FILE,
+    ROAD_CLASSES,
+    ROAD_PALETTE,
+    listed_pairs,
+    refuse,
+    road_labels,
+)
+from .loading import LoadRoadImage, LoadRoadMask
 from .pipelines import refuse_reduced_labels, with_step_args
-from .reading import ImageReading, reading_of, rgb_of
-from .voc import IGNORE, IMAGES, MASKS, METADATA_FILE, ROAD_CLASSES, ROAD_PALETTE, listed_pairs, refuse, road_labels
 
 # what computes the same, bit for bit, in less time: configs keep MMSegmentation's names
 _FASTER = {
@@ -41,7 +51,7 @@ def _with_faster_steps(pipeline: Sequence[dict]) -> list[dict]:
 class RoadDataset(CustomDataset):
     """Image and mask pairs listed by a split file; every mask pixel holds a class index or 255 (ignore).
 
-    Layout and split files: `mmseg_ext.datasets.voc`. ``dataset.json`` tells the bands to read, their scaling to 8 bits
+    Layout and split files: `mmseg_ext.imagery.voc`. ``dataset.json`` tells the bands to read, their scaling to 8 bits
     and the ground sampling distance (`ImageReading`); without it, 8-bit images of one or three bands are read as they
     are.
 

@@ -11,8 +11,8 @@ from mmseg.datasets import ConcatDataset, RepeatDataset, build_dataset
 from torch.utils.data import Dataset
 
 from ..errors import ConfigError
+from ..imagery.reading import ImageReading
 from .augmentation import BandNormalize
-from .reading import ImageReading
 from .road_dataset import RoadDataset
 
 _SAME_SCALE = 1.1

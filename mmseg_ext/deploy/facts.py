@@ -12,11 +12,11 @@ from torch import nn
 
 from ..datasets.augmentation import BandNormalize
 from ..datasets.loading import to_bgr
-from ..datasets.reading import ImageReading
-from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..engine.checkpoint import weights_sha256
 from ..engine.config import config_mistakes, step_arguments
 from ..errors import ConfigError
+from ..imagery.reading import ImageReading
+from ..imagery.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..models.folding import network_stride
 from ..runtime.facts import NetworkFacts, check_mapping
 

@@ -14,9 +14,9 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 
 from ..datasets.several import part_settings
-from ..datasets.voc import IMAGE_SUFFIXES
 from ..engine.config import config_mistakes, load_config
 from ..errors import ConfigError, DataError, UserError
+from ..imagery.voc import IMAGE_SUFFIXES
 from ..models.light_ham_head import Hamburger
 from ..runtime.facts import NetworkFacts
 from .facts import normalized

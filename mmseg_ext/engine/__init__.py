@@ -1,7 +1,8 @@
 """Training, evaluation, distribution, checkpoints: what mmcv 1.7 lacks on today's PyTorch."""
 
+from .. import registration  # noqa: F401  first
 from .complexity import crop_size, estimate_training_memory, measure_complexity
-from .config import add_config_options, config_for, leaf_configs, load_config
+from .config import config_for, leaf_configs, load_config
 from .distributed import is_first_process
 from .evaluation import PredictionWriter, evaluate_checkpoint
 from .publishing import publish_checkpoint
@@ -12,7 +13,6 @@ from .weights import build_network
 __all__ = [
     "AUGMENTATIONS",
     "PredictionWriter",
-    "add_config_options",
     "build_network",
     "config_for",
     "crop_size",

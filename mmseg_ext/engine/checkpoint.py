@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import complete_file, remove_partial_files, write_text, writing
+from ..weights import shipped_file, shipped_names
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,6 @@ _SAFE_GLOBALS: list[Any] = [
 # the entry of a safetensors header with our meta data as JSON
 _META_KEY = "mmseg_ext"
 SCHEMA_VERSION = 1
-_SHIPPED = Path(__file__).parents[1] / "weights"
-DEFAULT_WEIGHTS = "unet-lite0.pit"
-_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 _NOT_WEIGHTS = {
     rb"\s*<(!doctype|html|\?xml)": "is a web page, not a checkpoint: a login or an error page answered the download; "
     "fetch the file in a browser",
@@ -67,21 +65,6 @@ def refuse_what_is_no_weights_file(path: str) -> None:
     for pattern, words in _NOT_WEIGHTS.items():
         if re.match(pattern, start, re.IGNORECASE):
             raise CheckpointError(f"{path}: {words}")
-
-
-def shipped_names() -> list[str]:
-    """Return the names of the weights that come with this package."""
-    return sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))
-
-
-def shipped_file(name: str) -> str:
-    """Return the file of the weights that come with this package as ``name``; anything else as it is."""
-    return str(_SHIPPED / f"{name}.safetensors") if name in shipped_names() and not os.path.exists(name) else name
-
-
-def is_checkpoint(name: str) -> bool:
-    """Return whether ``name`` can only mean weights: those of this package, or a file by its suffix."""
-    return name in shipped_names() or name.lower().endswith(_SUFFIXES)
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import copy
@@ -15,15 +14,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from mmcv import Config, DictAction
+from mmcv import Config
 from mmseg.models import build_segmentor
 from torch import Size, Tensor, nn
 
 from ..datasets.pipelines import nested_steps, with_step_args
 from ..datasets.several import part_settings, refuse_several
-from ..datasets.voc import SPLITS
 from ..errors import CheckpointError, ConfigError
 from ..files import DISTRIBUTION_ROOT
+from ..imagery.voc import SPLITS
 from .checkpoint import read_checkpoint
 
 # type name of a published config -> what builds the same network here
@@ -142,29 +141,6 @@ def load_config(path: str, options: dict | None = None) -> Config:
         raise ConfigError(f"{path}: has no 'model' or no 'data'; give one of the leaf configs below myconfigs/")
     cfg.model = with_our_names(cfg.model)
     return _with_options(cfg, options or {})
-
-
-class _ConfigOptions(DictAction):
-    """mmcv's action, with one line for what it cannot read; given twice, both count."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, *args: Any, **kwargs: Any) -> None:
-        before = getattr(namespace, self.dest) or {}
-        try:
-            super().__call__(parser, namespace, *args, **kwargs)
-            setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
-        except (RecursionError, ValueError, AssertionError):
-            values = next((value for value in (*args, *kwargs.values()) if isinstance(value, list)), [])
-            raise ConfigError(
-                f"--cfg-options {' '.join(map(str, values))[:80]}: cannot be read; give settings one by one, "
-                "key.sub=value, lists as [a,b], and lists of dicts in a config file"
-            ) from None
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool, and its older name ``--options``."""
-    text = "config overrides, key.sub=value ..."
-    parser.add_argument("--cfg-options", nargs="+", action=_ConfigOptions, help=text)
-    parser.add_argument("--options", dest="cfg_options", nargs="+", action=_ConfigOptions, help=argparse.SUPPRESS)
 
 
 def _with_options(cfg: Config, options: dict) -> Config:

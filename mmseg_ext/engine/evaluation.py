@@ -21,10 +21,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..checks import check_datasets
+from ..checks.doctor import check_datasets
 from ..errors import ConfigError
 from ..files import writing
-from ..report import panel, save_picture
+from ..report.pictures import panel, save_picture
 from .checkpoint import point_to
 from .config import config_mistakes
 from .distributed import (
@@ -297,7 +297,7 @@ def evaluate_checkpoint(
     turns = cfg.get("test_rotations", (0,))
     scorer = road_scorer if "road" in metrics else None
     if "road" in metrics and scorer is None:
-        from .road_scorer import RoadScorer  # needs the extra 'roads'
+        from .road_scorer import RoadScorer
 
         scorer = RoadScorer()
     if scorer is not None:

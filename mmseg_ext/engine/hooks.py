@@ -32,7 +32,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..errors import ConfigError, Stopped, TrainingError
-from ..report import panel
+from ..report.pictures import panel
 from .checkpoint import NON_FINITE_ADVICE, checkpoints_by_iteration, non_finite_tensor
 from .distributed import gather_by_index, gathered, hosts, to_device
 from .evaluation import EvalHook, Prediction, image_name

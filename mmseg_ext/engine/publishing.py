@@ -14,9 +14,9 @@ import torch
 from mmcv import Config
 
 from .. import __version__
-from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
+from ..imagery.voc import ROAD_CLASSES, ROAD_PALETTE
 from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
 from .weights import build_network, load_weights

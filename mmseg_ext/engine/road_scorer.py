@@ -1,4 +1,4 @@
-"""Road scores of a network's predictions, image by image and process by process; needs the extra 'roads'."""
+"""Road scores of a network's predictions, image by image and process by process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mmseg.datasets.custom import CustomDataset
 
-from ..datasets.voc import road_labels
+from ..imagery.voc import road_labels
 from ..metrics.pixels import confusion
 from ..scoring import (
     ImageScores,

@@ -29,10 +29,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .. import __version__
-from ..checks import check_datasets
-from ..datasets import ImageReading
+from ..checks.doctor import check_datasets
 from ..datasets.several import build_training_set, common_reading
 from ..errors import ConfigError
+from ..imagery import ImageReading
 from .checkpoint import disk_full_error, latest_checkpoint, only_one, prepare_work_dir, trim_logs
 from .complexity import memory_advice
 from .config import batch_settings, config_mistakes

@@ -218,7 +218,7 @@ def _from_timm(source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: timm does not know them, or cannot fetch them.
     """
-    timm = lazy_import("timm", "pretrain", source)
+    timm = lazy_import("timm", "train", source)
     try:
         return timm.create_model(source.removeprefix(_TIMM), pretrained=True).state_dict()
     except Exception as error:  # of its hub, of the network, or of a name that it does not know

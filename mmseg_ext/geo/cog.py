@@ -17,8 +17,8 @@ from ..files import complete_file
 from .raster import Georeference, rasterio
 
 _PURPOSE = "writing GeoTIFF"
-_rasterio_shutil = LazyModule("rasterio.shutil", "geo", _PURPOSE)
-_gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
+_rasterio_shutil = LazyModule("rasterio.shutil", None, _PURPOSE)
+_gdal = LazyModule("rasterio._err", None, _PURPOSE)
 
 RGB = tuple[int, int, int]
 Strip = tuple[int, np.ndarray]

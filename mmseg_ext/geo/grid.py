@@ -16,7 +16,7 @@ from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, trans
 from .vector import outline
 from .virtual import expanded, has_colour_table, with_alpha_as_data
 
-vrt = LazyModule("rasterio.vrt", "geo", "resampling")
+vrt = LazyModule("rasterio.vrt", None, "resampling")
 # of a pixel: the same corner; the same pixel of two rasters of one frame, and of two that were cut apart
 _SAME, _ONE_FRAME, _ONE_GRID = 1e-6, 0.5, 0.1
 _ANY_MAP = 'LOCAL_CS["any map",UNIT["metre",1]]'  # GDAL resamples from map to map

@@ -14,9 +14,9 @@ from ..errors import DataError, LazyModule
 from .raster import RasterInfo, rasterio
 
 _PURPOSE = "measuring on maps"
-warp = LazyModule("rasterio.warp", "geo", _PURPOSE)
-pyproj = LazyModule("pyproj", "geo", _PURPOSE)
-_database = LazyModule("pyproj.database", "geo", _PURPOSE)
+warp = LazyModule("rasterio.warp", None, _PURPOSE)
+pyproj = LazyModule("pyproj", None, _PURPOSE)
+_database = LazyModule("pyproj.database", None, _PURPOSE)
 
 _WGS84 = "EPSG:4326"
 _TRUE = 0.005  # a UTM zone is within 0.001, and so are the maps of most states; Web Mercator is off by more everywhere

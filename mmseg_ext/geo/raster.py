@@ -15,7 +15,7 @@ from ..errors import DataError, LazyModule
 from .sources import source_files
 from .virtual import expanded, has_colour_table, in_pixels
 
-rasterio = LazyModule("rasterio", "geo", "reading and writing GeoTIFF")
+rasterio = LazyModule("rasterio", None, "reading and writing GeoTIFF")
 # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
 warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 

@@ -18,10 +18,10 @@ from .metric import check_same_ground, metric_of, reprojected, same_map, warp
 from .raster import RasterInfo, Transform, Window, rasterio, transform_at
 
 _PURPOSE = "vector data"
-shapely = LazyModule("shapely", "geo", _PURPOSE)
-pyogrio = LazyModule("pyogrio", "geo", _PURPOSE)
-features = LazyModule("rasterio.features", "geo", _PURPOSE)
-_gdal = LazyModule("rasterio._err", "geo", _PURPOSE)
+shapely = LazyModule("shapely", None, _PURPOSE)
+pyogrio = LazyModule("pyogrio", None, _PURPOSE)
+features = LazyModule("rasterio.features", None, _PURPOSE)
+_gdal = LazyModule("rasterio._err", None, _PURPOSE)
 
 NO_LINES = "{}: has no lines; give road lines, such as those of tools/extract_network.py"
 VECTOR_SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")

@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import LazyModule
 
 _PURPOSE = "reading rasters"
-rasterio = LazyModule("rasterio", "geo", _PURPOSE)
-vrt = LazyModule("rasterio.vrt", "geo", _PURPOSE)
+rasterio = LazyModule("rasterio", None, _PURPOSE)
+vrt = LazyModule("rasterio.vrt", None, _PURPOSE)
 _BAND = '<VRTRasterBand dataType="{}" band="{}"><ColorInterp>{}</ColorInterp>{}</VRTRasterBand>'
 _SOURCE = (
     '<ComplexSource><SourceFilename relativeToVRT="0">{}</SourceFilename><OpenOptions><OOI key="OVERVIEW_LEVEL">NONE'

@@ -15,11 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..datasets.reading import ImageReading, rgb_of
-from ..datasets.voc import IMAGE_SUFFIXES, list_files
 from ..errors import ConfigError, DataError
 from ..files import complete_file, is_hidden, write_text, writing
 from ..geo import RasterArea, RasterSource, write_cog
+from ..imagery.reading import ImageReading, rgb_of
+from ..imagery.voc import IMAGE_SUFFIXES, list_files
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
 from ..runtime.facts import NetworkFacts

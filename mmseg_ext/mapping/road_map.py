@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,6 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..datasets.reading import ImageReading
 from ..errors import ConfigError, DataError, UserError
 from ..geo import (
     PixelFrame,
@@ -31,6 +29,7 @@ from ..geo import (
     log_doubts,
     source_files,
 )
+from ..imagery.reading import ImageReading
 from ..metrics.pixels import entropy
 from ..runtime.facts import MapModel, NetworkFacts, predict_at_scales
 from ..tiling import OVERLAP_PX, TILE_PX
@@ -352,6 +351,16 @@ def _tiles(plan: TilePlan, strips: Sequence[int], area: RasterArea | None) -> in
     return sum(area.meets(*place, *plan.tile_shape) for place in places)
 
 
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had; 0 on Windows, which has no module to ask."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _announce(
     info: RasterInfo,
     network: MapModel,
@@ -371,7 +380,7 @@ def _announce(
     start = time.perf_counter()
     predict_at_scales(network, trial, scales)
     seconds = tiles * (time.perf_counter() - start) / len(trial)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    peak = _peak_bytes()
     if len(missing) < len(plan.rows):
         logger.info("%s: resuming, %d of %d strips are done", info.path, len(plan.rows) - len(missing), len(plan.rows))
     memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + peak + room

@@ -14,9 +14,9 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from ..datasets.reading import ImageReading
 from ..errors import ConfigError
 from ..geo import RasterArea, RasterSource
+from ..imagery.reading import ImageReading
 from ..runtime.facts import MapModel
 from ..tiling import blend_weights, overlapping_starts
 

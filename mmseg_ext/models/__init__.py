@@ -3,6 +3,7 @@
 A new gating unit or encoder block goes to `mscan`, a decoder to `light_ham_head`, a loss to `losses`.
 """
 
+from .. import registration  # noqa: F401  first
 from .light_ham_head import Hamburger, LightHamHead
 from .linknet import DLinkNet34, LinkNet34, NLLinkNet34
 from .losses import SoftClDiceLoss

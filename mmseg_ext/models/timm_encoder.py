@@ -75,7 +75,7 @@ class TimmEncoder(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        timm = lazy_import("timm", "pretrain", "TimmEncoder")
+        timm = lazy_import("timm", "train", "TimmEncoder")
         levels = {} if out_indices is None else dict(out_indices=tuple(out_indices))
         try:
             self.network = timm.create_model(

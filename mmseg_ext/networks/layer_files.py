@@ -69,7 +69,7 @@ def check_layer_files(path: str, names: Sequence[str], overwrite: bool, placed: 
         if os.path.exists(file) and not overwrite:
             raise ConfigError(f"{file}: is there already; give --overwrite, or another --out")
     if path.endswith(".parquet"):
-        lazy_import("pyarrow", "networks", "GeoParquet")
+        lazy_import("pyarrow", "parquet", "GeoParquet")
     if path.endswith(".geojson") and not placed:
         raise ConfigError(_UNPLACED)
 

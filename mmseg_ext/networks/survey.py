@@ -114,7 +114,7 @@ def _table(source: str, path: str, layer: str) -> gpd.GeoDataFrame:
     """Return the valid lines and polygons of a layer in two dimensions, each part a row, with their columns."""
     try:
         if path.endswith(".parquet"):
-            lazy_import("pyarrow", "networks", "GeoParquet")
+            lazy_import("pyarrow", "parquet", "GeoParquet")
             table = gpd.read_parquet(path).reset_index(drop=True)
         else:
             table = pyogrio.read_dataframe(path, layer=layer, fid_as_index=True, on_invalid="fix")

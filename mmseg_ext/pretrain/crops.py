@@ -13,11 +13,11 @@ from mmcv.parallel import DataContainer
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ..datasets import ImageReading
 from ..datasets.augmentation import RandomAffineCrop, RandomLook
-from ..datasets.voc import IMAGE_SUFFIXES
 from ..errors import DataError
 from ..files import is_hidden
+from ..imagery import ImageReading
+from ..imagery.voc import IMAGE_SUFFIXES
 from .settings import DistilSettings
 
 HELD_OUT = 20  # every 20th image is kept for measuring

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ..datasets import ImageReading
 from ..engine.distributed import Process
 from ..errors import ConfigError, DataError
 from ..files import is_hidden
+from ..imagery import ImageReading
 from .settings import PretrainSettings
 
 

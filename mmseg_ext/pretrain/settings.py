@@ -6,9 +6,8 @@ import argparse
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from mmcv import DictAction
-
 from ..errors import ConfigError
+from ..options import DottedOptions
 
 PAPER_TOTAL_BATCH = 2048
 LARGEST_STRIDE = 32  # of every encoder here
@@ -109,7 +108,7 @@ class PretrainSettings(_Options):
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--model-options key.sub=value ...`` to the parser of a tool."""
     text = "arguments of the encoder that differ from its config: gating_unit.gate=False"
-    parser.add_argument("--model-options", nargs="+", action=DictAction, help=text)
+    parser.add_argument("--model-options", nargs="+", action=DottedOptions, help=text)
 
 
 @dataclass(frozen=True)

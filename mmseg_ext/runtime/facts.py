@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from .. import __version__
-from ..datasets.reading import ImageReading
-from ..datasets.voc import road_labels
 from ..errors import ConfigError
+from ..imagery.reading import ImageReading
+from ..imagery.voc import road_labels
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
-from ..datasets.reading import ImageReading
-from ..datasets.voc import ROAD_PALETTE, road_labels
 from ..errors import ConfigError, UserError, require
+from ..imagery.reading import ImageReading
+from ..imagery.voc import ROAD_PALETTE, road_labels
 from .facts import NetworkFacts
 
 MIN_VERSION = "1.17"  # knows IR version 9, which exported files have

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap
 
 from ..errors import ConfigError, DataError
-from ..report import markdown_table
+from ..report.tables import markdown_table
 from .measures import BY_KEY, RoadMeasure
 from .results import shown_value
 

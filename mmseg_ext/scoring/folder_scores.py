@@ -9,10 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from ..datasets.loading import check_same_size
-from ..datasets.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey, without_role
-from ..datasets.reading import image_info, is_tiff, read_pixels, reading_of, rgb_of
-from ..datasets.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem, list_files
 from ..errors import DataError
 from ..geo import (
     VECTOR_SUFFIXES,
@@ -29,6 +25,9 @@ from ..geo import (
 )
 from ..geo.raster import Window
 from ..geo.vector import file_of
+from ..imagery.raw_mask import IMAGE_ROLES, MASK_ROLES, is_black_and_white, read_grey, without_role
+from ..imagery.reading import check_same_size, image_info, is_tiff, read_pixels, reading_of, rgb_of
+from ..imagery.voc import IGNORE, IMAGE_SUFFIXES, RAW_MASK_SUFFIXES, files_by_stem, list_files
 from ..roads import graph_from_lines, graph_lines, road_graph
 from .image_scores import ImageScores, RoadMasks, ScoringSettings, score_graphs, score_image
 

@@ -17,7 +17,7 @@ from PIL import Image
 from ..errors import DataError
 from ..files import write_text, writing
 from ..metrics.pixels import ProbabilityCounts, entropy, region_scores
-from ..report import markdown_table
+from ..report.tables import markdown_table
 from .image_scores import ImageScores, ScoringSettings
 from .measures import MEASURES, RoadMeasure
 

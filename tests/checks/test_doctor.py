@@ -14,9 +14,9 @@ from mmseg_ext.checks import examine, splits_of_config, splits_of_folder, write_
 from mmseg_ext.checks.findings import KINDS
 from mmseg_ext.converters import convert, write_synthetic_mines
 from mmseg_ext.datasets import generate_mine
-from mmseg_ext.datasets.voc import REMEDIES
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.imagery.voc import REMEDIES
 
 TRAIN, VAL = "mine0001_r00000_c00000", "mine0005_r00064_c00064"
 

@@ -9,8 +9,9 @@ from PIL import Image
 from mmseg_ext.converters import convert
 from mmseg_ext.converters.annotations import Annotations
 from mmseg_ext.converters.scenes import Scene
-from mmseg_ext.datasets import RoadDataset, read_metadata
+from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.imagery import read_metadata
 
 SQUARE = [[1, 2], [5, 2], [5, 6], [1, 6]]
 STRIP = [[0, 8], [12, 8]]

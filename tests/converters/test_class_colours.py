@@ -10,8 +10,9 @@ from PIL import Image
 
 from mmseg_ext.converters import convert
 from mmseg_ext.converters.class_colours import ClassColours
-from mmseg_ext.datasets import RoadDataset, read_metadata
+from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.imagery import read_metadata
 
 WORDS = ("road=255,0,0", "ramp=#0000ff", "ignore=255,255,255")
 

@@ -13,9 +13,10 @@ from PIL import Image
 
 from mmseg_ext.checks import examine, splits_of_folder
 from mmseg_ext.converters import VocWriter, convert, repair_dataset
-from mmseg_ext.datasets import ImageReading, RoadDataset, read_metadata, reading_of
+from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import raster_info, write_geotiff
+from mmseg_ext.imagery import ImageReading, read_metadata, reading_of
 
 UTM = (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0)
 

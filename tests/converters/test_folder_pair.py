@@ -9,9 +9,10 @@ from PIL import Image
 
 from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import convert
-from mmseg_ext.datasets import ImageReading, RoadDataset
+from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.imagery import ImageReading
 from mmseg_ext.pretrain.image_folder import ImageFolder
 from mmseg_ext.scoring import pair_predictions
 

@@ -14,9 +14,10 @@ from rasterio.features import shapes as outlines
 
 from mmseg_ext.checks import examine, splits_of_folder
 from mmseg_ext.converters import ConversionSettings, RoadDrawing, VocWriter, convert_layers
-from mmseg_ext.datasets import generate_mine, read_metadata, reading_of
+from mmseg_ext.datasets import generate_mine
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import raster_info, read_raster, reprojected, write_geotiff
+from mmseg_ext.imagery import read_metadata, reading_of
 
 UTM, PLACE = "EPSG:32612", (2.0, 0.0, 500_000.0, 0.0, -2.0, 4_000_000.0)
 SMALL = dict(tile=32, overlap=0, workers=2, val=0.2, test=0.2)

@@ -9,9 +9,10 @@ from PIL import Image
 
 from mmseg_ext.checks import check_datasets, examine, splits_of_folder
 from mmseg_ext.converters import CATALOGUE, convert
-from mmseg_ext.datasets import ImageReading, RoadDataset, generate_mine, read_metadata, reading_of
+from mmseg_ext.datasets import RoadDataset, generate_mine
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import raster_info, read_raster, write_geotiff
+from mmseg_ext.imagery import ImageReading, read_metadata, reading_of
 
 STEPS = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
 

@@ -10,10 +10,11 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from mmseg_ext.converters import convert
-from mmseg_ext.datasets import ImageReading, LoadRoadImage
-from mmseg_ext.datasets.raw_mask import read_grey
-from mmseg_ext.datasets.reading import image_info, read_pixels
+from mmseg_ext.datasets import LoadRoadImage
 from mmseg_ext.geo import GridSource, RasterSource, grid_of, raster_info, read_raster, write_geotiff
+from mmseg_ext.imagery import ImageReading
+from mmseg_ext.imagery.raw_mask import read_grey
+from mmseg_ext.imagery.reading import image_info, read_pixels
 from mmseg_ext.mapping import MapSettings, check_rasters, map_raster
 
 UTM, PLACE = "EPSG:32612", (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0)

@@ -11,9 +11,9 @@ from rasterio.enums import ColorInterp
 from mmseg_ext.checks import examine, splits_of_folder
 from mmseg_ext.converters import convert, repair_dataset
 from mmseg_ext.datasets.loading import read_mask
-from mmseg_ext.datasets.raw_mask import read_grey, repaired_labels
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.imagery.raw_mask import read_grey, repaired_labels
 from mmseg_ext.scoring import FolderEvaluation, ScoringSettings, pair_predictions
 
 ROAD = np.zeros((12, 16), np.uint8)

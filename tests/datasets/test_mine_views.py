@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from mmseg_ext.converters import mines, write_mine_views
-from mmseg_ext.datasets import generate_view, read_metadata
+from mmseg_ext.datasets import generate_view
 from mmseg_ext.datasets.mine_plans import EMPTY_SHARE, fractal, plan_view
 from mmseg_ext.datasets.mine_textures import streaks
-from mmseg_ext.datasets.voc import read_names, split_file
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.imagery import read_metadata
+from mmseg_ext.imagery.voc import read_names, split_file
 
 SMALL = 128
 

@@ -5,10 +5,11 @@ from PIL import Image
 
 from mmseg_ext.checks import splits_of_config
 from mmseg_ext.converters import VocWriter
-from mmseg_ext.datasets import ImageReading, RoadDataset
+from mmseg_ext.datasets import RoadDataset
 from mmseg_ext.datasets.loading import read_mask
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.imagery import ImageReading
 
 LOAD = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
 SPLIT = "ImageSets/Segmentation/train.txt"

@@ -9,11 +9,11 @@ from mmseg_ext.checks import check_datasets, examine, splits_of_config
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets.pipelines import training_steps
 from mmseg_ext.datasets.several import build_training_set, common_reading, part_settings, parts_of
-from mmseg_ext.datasets.voc import read_metadata, write_metadata
 from mmseg_ext.engine import load_config, train
 from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import ConfigError, DataError
+from mmseg_ext.imagery.voc import read_metadata, write_metadata
 
 NORM = dict(mean=[150.0, 138.0, 112.0], std=[27.0, 24.0, 24.0])
 STEPS = dict(Resize=dict(img_scale=(64, 64)), RandomCrop=dict(crop_size=(64, 64)), Pad=dict(size=(64, 64)))

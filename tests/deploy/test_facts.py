@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from mmseg_ext import __version__
-from mmseg_ext.datasets.reading import ImageReading
 from mmseg_ext.deploy.facts import facts_of, normalized, normalized_on
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import weights_sha256
 from mmseg_ext.engine.config import step_arguments
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.imagery.reading import ImageReading
 from mmseg_ext.runtime.facts import NetworkFacts
 
 

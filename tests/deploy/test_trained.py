@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmseg.datasets import build_dataset
 
-from mmseg_ext.datasets import ImageReading
 from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.options import BackendSettings
 from mmseg_ext.deploy.trained import TrainedNetwork
@@ -15,6 +14,7 @@ from mmseg_ext.engine.checkpoint import write_checkpoint
 from mmseg_ext.engine.distributed import LocalSegmentor, Process, seed_everything
 from mmseg_ext.engine.evaluation import evaluation_loader, predict_dataset
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.imagery import ImageReading
 
 
 def save(folder, config_path, options=None, **meta):

@@ -10,11 +10,11 @@ from mmseg.apis import inference_segmentor, init_segmentor
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from mmseg_ext.datasets.voc import LISTS, road_labels
 from mmseg_ext.engine import PredictionWriter, build_network, evaluate_checkpoint, load_config
 from mmseg_ext.engine.config import config_for
 from mmseg_ext.engine.evaluation import Prediction, image_name
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.imagery.voc import LISTS, road_labels
 from mmseg_ext.scoring.results import MapWriter
 
 

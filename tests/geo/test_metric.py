@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from pyproj import Geod
 from rasterio.warp import transform
 
-from mmseg_ext.datasets import ImageReading
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import (
     PixelFrame,
@@ -23,6 +22,7 @@ from mmseg_ext.geo import (
     same_map,
     write_geotiff,
 )
+from mmseg_ext.imagery import ImageReading
 from mmseg_ext.mapping import MapSettings
 from mmseg_ext.mapping.road_map import chosen_scale
 

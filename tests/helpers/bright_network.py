@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmseg_ext.datasets import ImageReading
+from mmseg_ext.imagery import ImageReading
 from mmseg_ext.mapping import MapSettings
 from mmseg_ext.runtime.facts import NetworkFacts
 

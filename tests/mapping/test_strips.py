@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_ext.datasets import ImageReading
 from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config
@@ -18,6 +17,7 @@ from mmseg_ext.engine.checkpoint import write_checkpoint
 from mmseg_ext.engine.distributed import seed_everything
 from mmseg_ext.errors import ConfigError, DataError
 from mmseg_ext.geo import RasterInfo
+from mmseg_ext.imagery import ImageReading
 from mmseg_ext.mapping import TilePlan, map_strips
 
 

@@ -14,10 +14,10 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from mmseg_ext.converters import convert
-from mmseg_ext.datasets import ImageReading, reading_of
-from mmseg_ext.datasets.reading import image_info, read_pixels
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import GridSource, RasterSource, grid_of, log_doubts, raster_info, read_raster, write_geotiff
+from mmseg_ext.imagery import ImageReading, reading_of
+from mmseg_ext.imagery.reading import image_info, read_pixels
 from mmseg_ext.mapping import check_rasters, map_raster
 
 UTM, PLACE = "EPSG:32612", (0.5, 0.0, 500_000.0, 0.0, -0.5, 4_000_000.0)

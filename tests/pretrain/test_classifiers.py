@@ -7,7 +7,7 @@ from mmcv import Config
 
 from mmseg_ext.errors import CheckpointError, ConfigError
 from mmseg_ext.models.mscan import MSCAN
-from mmseg_ext.pretrain import CLASSIFIERS, Classifier, create_classifier, load_classifier
+from mmseg_ext.pretrain.classifiers import CLASSIFIERS, Classifier, create_classifier, load_classifier
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
 

@@ -13,7 +13,8 @@ from mmseg_ext.deploy.trained import load_trained
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import read_checkpoint, write_checkpoint
 from mmseg_ext.errors import ConfigError
-from mmseg_ext.pretrain import DistilSettings, distil
+from mmseg_ext.pretrain.distillation import distil
+from mmseg_ext.pretrain.settings import DistilSettings
 from mmseg_ext.pretrain.soft_labels import SoftLabels
 
 CONFIG = "dsegnext.tiny.256x256.EPFL.1.5k"

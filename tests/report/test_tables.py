@@ -3,7 +3,7 @@ import json
 import pytest
 
 from mmseg_ext.errors import DataError
-from mmseg_ext.report import markdown_table, save_metrics, update_blocks
+from mmseg_ext.report.tables import markdown_table, save_metrics, update_blocks
 
 
 def test_a_markdown_table():

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmseg_ext.datasets.reading import ImageReading
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import RasterSource, write_geotiff
+from mmseg_ext.imagery.reading import ImageReading
 from mmseg_ext.mapping.map_files import MapFiles
 from mmseg_ext.scoring import (
     FolderEvaluation,

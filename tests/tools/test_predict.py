@@ -10,10 +10,11 @@ import rasterio
 
 import mmseg_ext
 from mmseg_ext.deploy.trained import TrainedNetwork
-from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, is_checkpoint, read_checkpoint, shipped_file, shipped_names
+from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.errors import CheckpointError
 from mmseg_ext.mapping import MapSettings, map_raster
 from mmseg_ext.scoring import FolderEvaluation, ScoringSettings, pair_predictions, summarise
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_file, shipped_names
 
 SAMPLES = Path(mmseg_ext.__file__).parent / "samples"
 SITE, TRACED = str(SAMPLES / "caliterra.tif"), str(SAMPLES / "caliterra_roads.fgb")

@@ -19,12 +19,12 @@ import numpy as np
 import shapely
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from mmseg_ext.datasets.raw_mask import read_grey
 from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import run_tool
 from mmseg_ext.geo import write_geotiff
+from mmseg_ext.imagery.raw_mask import read_grey
 from mmseg_ext.networks import NetworkSettings, extract_network
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 _MINE_M = 700
 _CORNER = 500_000.0, 4_000_000.0

@@ -31,13 +31,14 @@ from PIL import Image
 
 from mmseg_ext.converters import write_synthetic_mines
 from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.datasets.voc import IMAGES
-from mmseg_ext.engine import add_config_options, load_config
+from mmseg_ext.engine import load_config
 from mmseg_ext.engine.config import batch_settings, config_mistakes, step_arguments
 from mmseg_ext.engine.distributed import Process, seed_everything
 from mmseg_ext.engine.training import training_loader
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.report import markdown_table
+from mmseg_ext.imagery.voc import IMAGES
+from mmseg_ext.options import add_config_options
+from mmseg_ext.report.tables import markdown_table
 
 DEFAULT = Path(__file__).resolve().parents[2] / "myconfigs/dsegnext/tiny/Dsegnext.tiny.1024x1024.OPM.20k.py"
 PLAIN, OURS, AFFINE = "MMSegmentation", "this config", "RandomAffineCrop"

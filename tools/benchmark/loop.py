@@ -32,7 +32,7 @@ from mmseg_ext.files import complete_file, writing
 from mmseg_ext.geo import read_raster, write_geotiff
 from mmseg_ext.metrics.pixels import confusion, region_scores
 from mmseg_ext.networks import write_layers
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 TOOLS = os.path.relpath(Path(__file__).resolve().parents[1])
 CONFIG = os.path.join(os.path.dirname(TOOLS), "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py")

@@ -28,13 +28,13 @@ from timing import apart, in_turns, process_bytes, ratio, timed
 from mmseg.datasets import build_dataset
 
 from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.datasets.reading import ImageReading
 from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import load_config
 from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.geo import Georeference, RasterInfo, RasterSource, write_cog
+from mmseg_ext.imagery.reading import ImageReading
 from mmseg_ext.mapping import MapSettings, TilePlan, map_raster, map_strips
 from mmseg_ext.runtime.facts import NetworkFacts
 

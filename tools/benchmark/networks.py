@@ -38,7 +38,7 @@ from mmseg_ext.deploy.onnx import export_onnx
 from mmseg_ext.deploy.openvino import compile_settings, openvino_core
 from mmseg_ext.errors import ConfigError, lazy_import, require, run_tool
 from mmseg_ext.files import complete_file, writing
-from mmseg_ext.report import markdown_table, update_blocks
+from mmseg_ext.report.tables import markdown_table, update_blocks
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "speed.md"
 SIZES, SCALING_SIZES = (512, 1024), (256, 512, 1024, 2048, 3072, 4096)

@@ -17,7 +17,7 @@ from mmseg_ext.datasets.synthetic_mine import generate_mine
 from mmseg_ext.errors import run_tool
 from mmseg_ext.geo import Georeference
 from mmseg_ext.networks import extract_network, write_layers
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 
 _GSD_M = 0.5
 _MINE_PX = 2000

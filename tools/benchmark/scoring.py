@@ -23,7 +23,7 @@ from mmseg_ext.metrics.apls import SAT2GRAPH, SPACENET, apls
 from mmseg_ext.metrics.centrelines import centreline_lengths, connectivity
 from mmseg_ext.metrics.pixels import boundary_counts, cldice_counts, confusion, probability_counts, relaxed_counts
 from mmseg_ext.metrics.topo import topo
-from mmseg_ext.report import markdown_table
+from mmseg_ext.report.tables import markdown_table
 from mmseg_ext.roads import road_graph, skeleton
 from mmseg_ext.scoring import ScoringSettings, score_image
 

@@ -30,14 +30,15 @@ from mmcv import Config
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_ext.datasets.several import build_training_set, part_settings
-from mmseg_ext.engine import add_config_options, build_network, crop_size, load_config
+from mmseg_ext.engine import build_network, crop_size, load_config
 from mmseg_ext.engine.config import batch_settings, config_mistakes
 from mmseg_ext.engine.distributed import DTYPES, choose_precision, start_process
 from mmseg_ext.engine.hooks import NonFiniteGuard, StepHook, WeightAverageHook
 from mmseg_ext.engine.runner import SafeIterRunner, training_optimizer
 from mmseg_ext.engine.training import register_custom_hooks, register_step_hooks, training_loader, wrap_for_training
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.report import markdown_table
+from mmseg_ext.options import add_config_options
+from mmseg_ext.report.tables import markdown_table
 
 SETTINGS = ("fp32", "half", "half+channels_last", "half+channels_last+compile")
 EXTRAS = {

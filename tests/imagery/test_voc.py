@@ -5,8 +5,8 @@ import os
 import pytest
 
 import mmseg_ext
-from mmseg_ext.datasets import read_metadata, voc
 from mmseg_ext.errors import DataError
+from mmseg_ext.imagery import read_metadata, voc
 
 
 @pytest.fixture()

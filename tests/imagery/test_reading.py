@@ -9,12 +9,11 @@ import pytest
 from PIL import Image
 
 from mmseg_ext.checks.pairs import Split, measure_pair
-from mmseg_ext.datasets.loading import check_same_size
-from mmseg_ext.datasets.raw_mask import read_grey
-from mmseg_ext.datasets.reading import image_info, orientation, read_pixels
-from mmseg_ext.datasets.voc import Pair
 from mmseg_ext.errors import DataError
 from mmseg_ext.geo import RasterSource, write_geotiff
+from mmseg_ext.imagery.raw_mask import read_grey
+from mmseg_ext.imagery.reading import check_same_size, image_info, orientation, read_pixels
+from mmseg_ext.imagery.voc import Pair
 
 RGB = np.random.default_rng(0).integers(0, 256, (21, 33, 3), dtype=np.uint8)
 ALPHA = np.where(np.arange(33) < 5, 0, 200).astype(np.uint8) * np.ones((21, 1), np.uint8)

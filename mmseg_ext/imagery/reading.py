@@ -337,3 +337,15 @@ def reading_of(root: str | None) -> ImageReading:
     if gsd_m is not None and (not isinstance(gsd_m, (int, float)) or gsd_m <= 0):
         raise DataError(f"{path}: gsd_m is {gsd_m!r}, not a number of metres; fix it")
     return ImageReading(numbers("bands"), numbers("low"), numbers("high"), gsd_m)
+
+
+def check_same_size(mask_shape: Sequence[int], image_shape: Sequence[int], mask_path: str, image_path: str) -> None:
+    """Refuse a mask (H, W, ...) whose rows and columns are not its image's, by a DataError."""
+    if tuple(mask_shape[:2]) != tuple(image_shape[:2]):
+        turned = (
+            "" if (exif := orientation(image_path)) == 1 else f" with EXIF orientation {exif}, which is not applied"
+        )
+        raise DataError(
+            f"{mask_path}: the mask is {mask_shape[1]}x{mask_shape[0]} px but its image {image_path} is "
+            f"{image_shape[1]}x{image_shape[0]} px{turned}; export both at the same size"
+        )

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.datasets.raw_mask import find_folders, match_files, pair_files, repaired_labels
 from mmseg_ext.errors import DataError
+from mmseg_ext.imagery.raw_mask import find_folders, match_files, pair_files, repaired_labels
 
 ROAD = np.zeros((12, 16), np.uint8)
 ROAD[4:8] = 1

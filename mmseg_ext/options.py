@@ -1,4 +1,7 @@
-"""Options of MMSegmentation 0.30's own tools that stand in people's scripts: each works, or names what replaces it."""
+"""Options that several command lines share: overrides of a config, and those of MMSegmentation 0.30's own tools.
+
+The latter stand in people's scripts: each works, or names what replaces it. Imports no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 _LAUNCHERS = {
     "slurm": "start it with tools/slurm_train.sh or tools/slurm_test.sh",
@@ -21,6 +24,31 @@ TESTING = {
     "--work-dir": "give --out FILE.json for the metrics",
 }
 _NO_EFFECT = {"--local_rank": 1, "--local-rank": 1, "--gpu-collect": 0, "--tmpdir": 1}  # and their number of values
+
+
+class DottedOptions(Action):
+    """Settings ``key.sub=value ...``, as mmcv reads them; given twice, both count."""
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option: str | None = None) -> None:
+        """Add the settings to those of before."""
+        from mmcv import DictAction
+
+        before = getattr(namespace, self.dest) or {}
+        try:
+            DictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option)
+            setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
+        except (RecursionError, ValueError, AssertionError):
+            raise ConfigError(
+                f"{option} {' '.join(map(str, values))[:80]}: cannot be read; give settings one by one, "
+                "key.sub=value, lists as [a,b], and lists of dicts in a config file"
+            ) from None
+
+
+def add_config_options(parser: ArgumentParser) -> None:
+    """Add MMSegmentation's ``--cfg-options key.sub=value ...`` to a tool, and its older name ``--options``."""
+    text = "config overrides, key.sub=value ..."
+    parser.add_argument("--cfg-options", nargs="+", action=DottedOptions, help=text)
+    parser.add_argument("--options", dest="cfg_options", nargs="+", action=DottedOptions, help=SUPPRESS)
 
 
 def add_mmsegmentation_options(parser: ArgumentParser, replaced: Mapping[str, str]) -> None:

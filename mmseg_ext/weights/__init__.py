@@ -1,0 +1,25 @@
+"""The weights that come with this package, by name. Imports no PyTorch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+DEFAULT_WEIGHTS = "unet-lite0.pit"
+_FOLDER = Path(__file__).parent
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the weights that come with this package."""
+    return sorted(file.stem for file in _FOLDER.glob("*.safetensors"))
+
+
+def shipped_file(name: str) -> str:
+    """Return the file of the weights that come with this package as ``name``; anything else as it is."""
+    return str(_FOLDER / f"{name}.safetensors") if name in shipped_names() and not os.path.exists(name) else name
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether ``name`` can only mean weights: those of this package, or a file by its suffix."""
+    return name in shipped_names() or name.lower().endswith(_SUFFIXES)
