@@ -74,6 +74,19 @@ def is_exported(path: str) -> bool:
     return os.path.splitext(path)[1] in _BY_SUFFIX
 
 
+def format_of(path: str) -> str:
+    """Return the name in `FORMATS` of what a file at ``path`` is by its suffix.
+
+    Raises:
+        ConfigError: it has none of theirs.
+    """
+    suffix = os.path.splitext(path)[1]
+    names = [name for name, kind in FORMATS.items() if kind.suffix == suffix]
+    if not names:
+        raise ConfigError(f"{path}: its suffix says no format; give one of {', '.join(_BY_SUFFIX)}, or --format")
+    return names[0]
+
+
 def read_metadata(path: str) -> dict[str, str]:
     """Return what an exported file says about itself, every value as JSON.
 

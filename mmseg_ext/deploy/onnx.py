@@ -82,14 +82,26 @@ def export_pixels(
     else:
         shape = [1, facts.bands, tile_px, tile_px]
         metadata = {**metadata, **_metadata_for(program, facts, tile_px)}
-        # the programs divide by the largest value: Deepness by 255 always, GeoDeep by that of the raster's type
-        largest = 65535 if program == "geodeep" and facts.reading.low is not None else 255
-        image = around.add("Mul", PIXELS, np.float32(largest))
+        image = around.add("Mul", PIXELS, np.float32(largest_value(program, facts)))
         image = around.eight_bits(image, facts) if facts.reading.low is not None else around.add("Round", image)
         looks = [around.look(image, facts, tile_px, scale) for scale in facts.scales]
-        found = around.cut_at_half(around.add("Mean", *looks), facts)
+        found = around.weighted(around.add("Mean", *looks), threshold_weights(facts))
     around.finish(shape, [shape[0], len(facts.classes), *shape[2:]], found)
     _save(model, path, metadata)
+
+
+def largest_value(program: str, facts: NetworkFacts) -> int:
+    """Return what a ``program`` divides a raster by: Deepness always by 255, GeoDeep by the largest of its type."""
+    return 65535 if program == "geodeep" and facts.reading.low is not None else 255
+
+
+def threshold_weights(facts: NetworkFacts) -> np.ndarray:
+    """Return float32 (1, K, 1, 1): with these weights road is the likelier class from the facts' threshold on."""
+    weights = np.ones((1, len(facts.classes), 1, 1), np.float32)
+    if facts.threshold is not None and len(facts.classes) == 2:
+        weights[:] = facts.threshold
+        weights[0, facts.road_labels[0]] = 1 - facts.threshold
+    return weights
 
 
 def _network_model(network: nn.Module, precision: str, calibration: Sequence[np.ndarray], target: str) -> Any:
@@ -215,12 +227,8 @@ class _Around:
                 copied.output[i] = names[name] = f"{prefix}{name}" if name else ""
         return names[_SCORES]
 
-    def cut_at_half(self, probabilities: str, facts: NetworkFacts) -> str:
-        """Return probabilities of two classes of which road is the greater from the facts' threshold on."""
-        if facts.threshold is None or len(facts.classes) != 2:
-            return probabilities
-        weights = np.full((1, 2, 1, 1), facts.threshold, np.float32)
-        weights[0, facts.road_labels[0]] = 1 - facts.threshold
+    def weighted(self, probabilities: str, weights: np.ndarray) -> str:
+        """Return the probabilities times ``weights``, adding up to 1 again."""
         weighted = self.add("Mul", probabilities, weights)
         return self.add("Div", weighted, self.add("ReduceSum", weighted, np.array([1]), keepdims=1))
 
