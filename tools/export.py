@@ -5,6 +5,7 @@ import argparse
 import logging
 import sys
 
+from mmseg_ext.deploy.options import PROGRAMS, SUFFIXES, format_of
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.options import add_config_options
 
@@ -13,15 +14,12 @@ def main() -> None:
     """Export as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="weights, .pth or .safetensors, or the name of those of this package")
-    parser.add_argument(
-        "file", nargs="?", metavar="FILE", help="the file; its suffix says the format: .onnx, .xml, .pt2, .pt"
-    )
+    text = f"the file; its suffix says the format: {', '.join(SUFFIXES.values())}"
+    parser.add_argument("file", nargs="?", metavar="FILE", help=text)
     parser.add_argument("--out", metavar="PATH", help="in its place a file, or with several formats a folder")
-    parser.add_argument(
-        "--format", nargs="+", choices=["onnx", "openvino", "torch", "torchscript"], help="one or several"
-    )
+    parser.add_argument("--format", nargs="+", choices=SUFFIXES, help="one or several")
     text = "write an ONNX file that this program reads: QGIS's Deepness, or GeoDeep, which WebODM calls"
-    parser.add_argument("--for", dest="program", choices=["deepness", "geodeep"], help=text)
+    parser.add_argument("--for", dest="program", choices=PROGRAMS, help=text)
     text = "side of the tiles of --for, in pixels (default: 512); other files take any size"
     parser.add_argument("--tile", type=int, metavar="PX", help=text)
     text = "of the file (default: fp32); int8 needs images to calibrate with"
@@ -42,7 +40,6 @@ def main() -> None:
         raise ConfigError(f"--tile {args.tile}: is for --for, and 1 px or more; other files take any size")
 
     from mmseg_ext.deploy.exporting import export_checkpoint
-    from mmseg_ext.deploy.formats import format_of
 
     out = args.file or args.out
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

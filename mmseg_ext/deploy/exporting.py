@@ -76,7 +76,8 @@ def export_checkpoint(
         shape: height and width of the images to check with, in pixels; None takes four strides.
         overwrite: replace existing files.
         target: type of the device that the files are for, ``cpu`` or ``cuda``; they run on both, but faster there.
-        program: one of `PROGRAMS` that an ONNX file is for, in tiles of ``tile_px`` rows and columns; None: any.
+        program: one of `PROGRAMS` that an ONNX file is for; None: any.
+        tile_px: rows and columns of the tiles of a program.
 
     Raises:
         UserError: what was asked for does not fit, or a file does not agree with PyTorch.

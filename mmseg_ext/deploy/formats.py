@@ -12,6 +12,7 @@ from ..runtime.facts import NetworkFacts
 from ..runtime.onnx import files_sha256
 from .onnx import OnnxRuntimeSession, export_pixels
 from .openvino import OpenVinoSession, export_openvino
+from .options import SUFFIXES
 from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session
 
 Session = OnnxRuntimeSession | OpenVinoSession | TorchSession
@@ -60,11 +61,13 @@ class Format:
 _ALL, _FLOAT = ("fp32", "fp16", "int8"), ("fp32", "fp16")
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
-    "onnx": Format(".onnx", _ALL, _ONNX, export_pixels, OnnxRuntimeSession, "{path}.data"),
+    "onnx": Format(SUFFIXES["onnx"], _ALL, _ONNX, export_pixels, OnnxRuntimeSession, "{path}.data"),
     # the file as it is, for any shape
-    "openvino": Format(".xml", _ALL, ("openvino",), export_openvino, partial(OpenVinoSession, shapes=0), "{stem}.bin"),
-    "torch": Format(".pt2", _FLOAT, (), export_torch, program_session),
-    "torchscript": Format(".pt", _FLOAT, (), export_torchscript, torchscript_session),
+    "openvino": Format(
+        SUFFIXES["openvino"], _ALL, ("openvino",), export_openvino, partial(OpenVinoSession, shapes=0), "{stem}.bin"
+    ),
+    "torch": Format(SUFFIXES["torch"], _FLOAT, (), export_torch, program_session),
+    "torchscript": Format(SUFFIXES["torchscript"], _FLOAT, (), export_torchscript, torchscript_session),
 }
 _BY_SUFFIX = {format.suffix: format for format in FORMATS.values()}
 
@@ -72,19 +75,6 @@ _BY_SUFFIX = {format.suffix: format for format in FORMATS.values()}
 def is_exported(path: str) -> bool:
     """Return whether ``path`` ends as exported networks do."""
     return os.path.splitext(path)[1] in _BY_SUFFIX
-
-
-def format_of(path: str) -> str:
-    """Return the name in `FORMATS` of what a file at ``path`` is by its suffix.
-
-    Raises:
-        ConfigError: it has none of theirs.
-    """
-    suffix = os.path.splitext(path)[1]
-    names = [name for name, kind in FORMATS.items() if kind.suffix == suffix]
-    if not names:
-        raise ConfigError(f"{path}: its suffix says no format; give one of {', '.join(_BY_SUFFIX)}, or --format")
-    return names[0]
 
 
 def read_metadata(path: str) -> dict[str, str]:

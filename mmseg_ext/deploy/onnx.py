@@ -28,7 +28,6 @@ from .int8 import quantized
 _OPSET, _IR_VERSION = 18, 9  # what ONNX Runtime 1.17 knows
 _ONE_FILE_BYTES = 2**31  # protobuf's limit
 _IMAGE, _SCORES = "image", "scores"
-PROGRAMS = ("deepness", "geodeep")
 _CPU = torch.device("cpu")
 
 
