@@ -29,11 +29,6 @@ _SURE = 1e-3
 logger = logging.getLogger(__name__)
 
 
-def is_onnx(path: str) -> bool:
-    """Return whether ``path`` can only mean an ONNX file."""
-    return path.lower().endswith(".onnx")
-
-
 def default_threads() -> int:
     """Return the threads that PyTorch would take: OMP_NUM_THREADS, else one for each core of this process."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
