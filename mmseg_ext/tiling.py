@@ -8,6 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+# rows and columns of the tiles of a map, and of what neighbours share, unless one says otherwise
+TILE_PX, OVERLAP_PX = 1024, 256
+
 
 def overlapping_starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
     """Return the starts of the fewest tiles that cover ``length``, spread evenly.

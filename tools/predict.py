@@ -13,11 +13,11 @@ from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.options import add_config_options
-from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_names
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_names
 
 if TYPE_CHECKING:
-    from mmseg_ext.deploy.facts import NetworkFacts
-    from mmseg_ext.mapping import MapFiles, MapSettings
+    from mmseg_ext.mapping import Group, MapFiles, MapSettings
+    from mmseg_ext.runtime.facts import MapModel, NetworkFacts
 
 
 def main() -> None:
@@ -25,7 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         usage="%(prog)s [CHECKPOINT] INPUT [INPUT ...] --out DIR [options]", description=__doc__
     )
-    text = f"GeoTIFF, COG, VRT, image, folder or pattern; before them weights, .pth or .safetensors ({DEFAULT_WEIGHTS})"
+    text = (
+        f"GeoTIFF, COG, VRT, image, folder, pattern; before them weights: .pth, .safetensors, .onnx ({DEFAULT_WEIGHTS})"
+    )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
@@ -50,23 +52,24 @@ def main() -> None:
     text = "write centrelines, nodes and surfaces too, as NAME_network.gpkg (more settings: tools/extract_network.py)"
     parser.add_argument("--network", action="store_true", help=text)
     add_numbers(parser, "--bands", "1,2,3", "bands to read, numbered from 1, red first (default: as in training)")
+    text = "names of the classes of an ONNX file that does not say them, with commas: background,road"
+    parser.add_argument("--classes", metavar="NAMES", help=text)
     add_backend_options(parser, "auto")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
     args = parser.parse_args()
 
-    from mmseg_ext.deploy.trained import TrainedNetwork
-    from mmseg_ext.engine.distributed import start_process
     from mmseg_ext.geo import read_areas
-    from mmseg_ext.mapping import Group, MapFiles, MapSettings, check_rasters, find_rasters, map_raster
+    from mmseg_ext.mapping import MapFiles, MapSettings, check_rasters, find_rasters, map_raster
 
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands,
         args.min_area, args.fill_holes, args.scales,
     )  # fmt: skip
-    checkpoint, *inputs = args.inputs if is_checkpoint(args.inputs[0]) else (DEFAULT_WEIGHTS, *args.inputs)
+    named = is_checkpoint(args.inputs[0]) or is_onnx(args.inputs[0])
+    checkpoint, *inputs = args.inputs if named else (DEFAULT_WEIGHTS, *args.inputs)
     if not inputs:
         raise ConfigError(f"{checkpoint}: means a checkpoint; give the rasters to map after it")
     first = inputs[0]
@@ -76,11 +79,7 @@ def main() -> None:
     area = None if args.area is None else read_areas(args.area)
     if checkpoint not in args.inputs:
         logging.info("no checkpoint is given: mapping with %s, the default (docs/weights.md)", checkpoint)
-    process, backend = start_process(args.gpu_id), backend_settings(args)
-    group = Group(process.rank, process.world_size, process.wait)
-    network = TrainedNetwork.load(
-        checkpoint, args.config, args.cfg_options, backend, process.device, args.tile, args.batch
-    )
+    network, group = load_network(checkpoint, args)
     rasters = check_rasters(rasters, network, settings, area)
     for raster in rasters:
         map_raster(raster, network, args.out, settings, args.overwrite, group, area)
@@ -89,6 +88,33 @@ def main() -> None:
             if args.overwrite or not os.path.exists(network_file):
                 write_network(MapFiles.of(raster, args.out), settings, network.facts)
         group.wait()  # no process leaves while another needs the groups that all are in
+
+
+def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, Group]:
+    """Return what maps, and the processes that share the work; for an ONNX file without PyTorch."""
+    from mmseg_ext.mapping import Group
+
+    if is_onnx(checkpoint):
+        from mmseg_ext.runtime.onnx import OnnxNetwork
+
+        given = {**vars(args), "backend": args.backend if args.backend != "auto" else None}
+        if refused := [name for name in ("backend", "precision", "exported", "config", "cfg_options") if given[name]]:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+            raise ConfigError(f"{checkpoint}: an ONNX file runs as it is; leave {options} out, or give the checkpoint")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"{checkpoint}: one process runs an ONNX file; give the checkpoint to share the work")
+        return OnnxNetwork.load(checkpoint, args.bands, args.classes and args.classes.split(",")), Group()
+    if args.classes is not None:
+        raise ConfigError(f"--classes {args.classes}: is for an ONNX file that does not say them; leave it out")
+
+    from mmseg_ext.deploy.trained import TrainedNetwork
+    from mmseg_ext.engine.distributed import start_process
+
+    process = start_process(args.gpu_id)
+    network = TrainedNetwork.load(
+        checkpoint, args.config, args.cfg_options, backend_settings(args), process.device, args.tile, args.batch
+    )
+    return network, Group(process.rank, process.world_size, process.wait)
 
 
 def write_network(files: MapFiles, settings: MapSettings, facts: NetworkFacts) -> None:

@@ -52,8 +52,8 @@ def main() -> None:
     add_config_options(parser)
     args = parser.parse_args()
 
-    from mmseg_ext.deploy.facts import check_mapping
     from mmseg_ext.engine import config_for, publish_checkpoint
+    from mmseg_ext.runtime.facts import check_mapping
 
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None

@@ -30,7 +30,7 @@ from .runner import accelerated, available_backends, make_runner, possible_preci
 _ROUNDS = (3, 7)
 _SECONDS_EACH = 3.0
 _CPU = torch.device("cpu")
-_RUN_BY = {".onnx": ("onnxruntime", "openvino", "tensorrt"), ".xml": ("openvino",)}
+_RUN_BY = {".onnx": ("onnxruntime", "tensorrt"), ".xml": ("openvino",)}
 logger = logging.getLogger(__name__)
 
 

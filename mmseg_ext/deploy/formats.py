@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ConfigError, UserError, require
-from .facts import NetworkFacts
-from .onnx import OnnxRuntimeSession, export_onnx
+from ..runtime.facts import NetworkFacts
+from ..runtime.onnx import files_sha256
+from .onnx import OnnxRuntimeSession, export_pixels
 from .openvino import OpenVinoSession, export_openvino
+from .options import SUFFIXES
 from .pytorch import TorchSession, export_torch, export_torchscript, program_session, torchscript_session
 
 Session = OnnxRuntimeSession | OpenVinoSession | TorchSession
@@ -60,11 +61,13 @@ class Format:
 _ALL, _FLOAT = ("fp32", "fp16", "int8"), ("fp32", "fp16")
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
-    "onnx": Format(".onnx", _ALL, _ONNX, export_onnx, OnnxRuntimeSession, "{path}.data"),
+    "onnx": Format(SUFFIXES["onnx"], _ALL, _ONNX, export_pixels, OnnxRuntimeSession, "{path}.data"),
     # the file as it is, for any shape
-    "openvino": Format(".xml", _ALL, ("openvino",), export_openvino, partial(OpenVinoSession, shapes=0), "{stem}.bin"),
-    "torch": Format(".pt2", _FLOAT, (), export_torch, program_session),
-    "torchscript": Format(".pt", _FLOAT, (), export_torchscript, torchscript_session),
+    "openvino": Format(
+        SUFFIXES["openvino"], _ALL, ("openvino",), export_openvino, partial(OpenVinoSession, shapes=0), "{stem}.bin"
+    ),
+    "torch": Format(SUFFIXES["torch"], _FLOAT, (), export_torch, program_session),
+    "torchscript": Format(SUFFIXES["torchscript"], _FLOAT, (), export_torchscript, torchscript_session),
 }
 _BY_SUFFIX = {format.suffix: format for format in FORMATS.values()}
 
@@ -103,10 +106,5 @@ def read_facts(path: str) -> NetworkFacts:
 
 def file_sha256(path: str) -> str:
     """Return the hash of an exported file and, where there is one, of its file of weights."""
-    digest = hashlib.sha256()
     *weights, _, network = _BY_SUFFIX[os.path.splitext(path)[1]].files(path)
-    for part in filter(os.path.isfile, [network, *weights]):
-        with open(part, "rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return files_sha256([network, *weights])

@@ -18,7 +18,8 @@ from ..engine.config import config_mistakes, load_config
 from ..errors import ConfigError, DataError, UserError
 from ..imagery.voc import IMAGE_SUFFIXES
 from ..models.light_ham_head import Hamburger
-from .facts import NetworkFacts
+from ..runtime.facts import NetworkFacts
+from .facts import normalized
 
 _MAX_IMAGES = 128
 _MAX_SIDE_PX = 1024
@@ -59,7 +60,7 @@ def _of_folder(folder: str, facts: NetworkFacts) -> list[np.ndarray]:
     if not paths:
         raise DataError(f"{folder}: no images in it ({', '.join(IMAGE_SUFFIXES)}); give a folder of images")
     read = ((path, facts.reading.read(path)[0]) for path in _spread(paths))
-    return [facts.normalized(image[:_MAX_SIDE_PX, :_MAX_SIDE_PX], path) for path, image in read]
+    return [normalized(facts, image[:_MAX_SIDE_PX, :_MAX_SIDE_PX], path) for path, image in read]
 
 
 def _spread(items: Sequence) -> list:

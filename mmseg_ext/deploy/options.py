@@ -1,12 +1,17 @@
-"""How a network is to run, as the command line says it; imports no PyTorch of its own."""
+"""How a network is to run, and what it is exported as, in the words of the command line; imports no PyTorch."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
+
+from ..errors import ConfigError
 
 BACKENDS = ("plain", "torch", "compile", "onnxruntime", "openvino", "tensorrt")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "torchscript": ".pt"}  # of exported files, by format
+PROGRAMS = ("deepness", "geodeep")  # that read ONNX files of a form of their own
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,15 @@ def add_backend_options(parser: argparse.ArgumentParser, default: str | None) ->
 def backend_settings(args: argparse.Namespace) -> BackendSettings:
     """Return what the command line says."""
     return BackendSettings(args.backend or ("auto" if args.exported else "torch"), args.precision, args.exported)
+
+
+def format_of(path: str) -> str:
+    """Return the format of an exported file at ``path``, one of `SUFFIXES`.
+
+    Raises:
+        ConfigError: its suffix is none of theirs.
+    """
+    names = [name for name, suffix in SUFFIXES.items() if suffix == os.path.splitext(path)[1]]
+    if not names:
+        raise ConfigError(f"{path}: its suffix says no format; give {', '.join(SUFFIXES.values())}, or --format")
+    return names[0]

@@ -13,8 +13,9 @@ from mmcv import Config
 from ..engine.config import config_for, config_mistakes
 from ..engine.distributed import gpu_memory, start_process
 from ..engine.weights import build_network, load_weights
+from ..runtime.facts import NetworkFacts
 from .choice import run_on
-from .facts import NetworkFacts
+from .facts import facts_of, normalized_on
 from .formats import file_sha256
 from .options import BackendSettings
 
@@ -35,7 +36,7 @@ def load_trained(
     with config_mistakes(cfg):
         network = build_network(cfg, initialise=False)
     meta = load_weights(network, checkpoint)
-    return cfg, network, NetworkFacts.of(cfg, meta, network)
+    return cfg, network, facts_of(cfg, meta, network)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class TrainedNetwork:
         height, width = images[0].shape[:2]
         facts = self.facts
         padded = np.stack([facts.padded(image) for image in images])
-        normalized = facts.normalized_on(self.device, padded, "the image to predict")
-        scores = self.model.encode_decode(normalized, [{}] * len(images))
+        pixels = normalized_on(facts, self.device, padded, "the image to predict")
+        scores = self.model.encode_decode(pixels, [{}] * len(images))
         scores = scores[:, :, :height, :width].float()
         if scores.shape[1] == 1:
             road = scores.sigmoid()

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from ..errors import DataError
 from ..metrics.pixels import expected_calibration_error, probability_counts
-from .strips import MapModel, predict_at_scales
+from ..runtime.facts import MapModel, predict_at_scales
 
 _EVERY = 7  # a pixel tells little that its neighbours do not
 _CERTAIN = 1e-6

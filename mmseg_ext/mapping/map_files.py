@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -23,11 +22,9 @@ from ..imagery.reading import ImageReading, rgb_of
 from ..imagery.voc import IMAGE_SUFFIXES, list_files
 from ..report.pictures import paint_labels, save_picture
 from ..report.qgis_style import write_qgis_probability_style, write_qgis_style, write_qgis_uncertainty_style
+from ..runtime.facts import NetworkFacts
 from ..tiling import even_parts
 from .cleaning import Cleaning
-
-if TYPE_CHECKING:
-    from ..deploy.facts import NetworkFacts
 
 RASTER_SUFFIXES = (*IMAGE_SUFFIXES, ".vrt", ".jp2", ".img")
 NODATA = 255

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -32,12 +31,11 @@ from ..geo import (
 )
 from ..imagery.reading import ImageReading
 from ..metrics.pixels import entropy
+from ..runtime.facts import MapModel, NetworkFacts, predict_at_scales
+from ..tiling import OVERLAP_PX, TILE_PX
 from .cleaning import Cleaning
 from .map_files import NODATA, PROBABILITY_STEPS, MapFiles
-from .strips import MapModel, Strip, TilePlan, map_strips, predict_at_scales
-
-if TYPE_CHECKING:
-    from ..deploy.facts import NetworkFacts
+from .strips import Strip, TilePlan, map_strips
 
 # GDAL keeps what it has read; by default up to 5 % of the memory
 os.environ.setdefault("GDAL_CACHEMAX", "256")
@@ -66,8 +64,8 @@ class MapSettings:
         scales: sizes at which the network looks at each tile, whose probabilities are averaged; None: the network's.
     """
 
-    tile_px: int = 1024
-    overlap_px: int = 256
+    tile_px: int = TILE_PX
+    overlap_px: int = OVERLAP_PX
     batch: int = 2
     scale: float | None = None
     threshold: float | None = None

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,10 +17,8 @@ import numpy as np
 from ..errors import ConfigError
 from ..geo import RasterArea, RasterSource
 from ..imagery.reading import ImageReading
+from ..runtime.facts import MapModel
 from ..tiling import blend_weights, overlapping_starts
-
-if TYPE_CHECKING:
-    from ..deploy.facts import NetworkFacts
 
 _BATCHES_AHEAD = 2
 
@@ -123,56 +121,6 @@ class TilePlan:
     def column_weights(self) -> np.ndarray:
         """Weights of each tile column (tile columns, columns of a tile) float32; see `blend_weights`."""
         return blend_weights(self.column_starts, self.tile_shape[1])
-
-
-class MapModel(Protocol):
-    """What maps; `mmseg_ext.deploy.trained.TrainedNetwork`, or anything that does as it does."""
-
-    @property
-    def facts(self) -> NetworkFacts:
-        """Classes, and how images are read."""
-
-    @property
-    def execution(self) -> dict[str, Any]:
-        """What the last bits of a map depend on: ``backend``, ``precision``, ``exported_sha256`` and ``threads``.
-
-        Elsewhere than on a CPU, ``device`` too.
-        """
-
-    @property
-    def software(self) -> dict[str, str]:
-        """Versions of what computes."""
-
-    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return (N, classes, h, w) float32, 0 to 1, for uint8 images (h, w, B) of one size."""
-
-
-def predict_at_scales(network: MapModel, images: Sequence[np.ndarray], scales: Sequence[float]) -> np.ndarray:
-    """Return the mean of the probabilities that ``network`` gives for images shown at each of ``scales``.
-
-    Small scales show more ground at once, so a road too wide for the network becomes one that it knows.
-
-    Args:
-        network: predicts (N, classes, h, w).
-        images: uint8 (h, w, B) of one size.
-        scales: factors of height and width; with 1 alone the network's own probabilities are returned.
-
-    Returns:
-        (N, classes, h, w) float32, 0 to 1, at the size of the images.
-    """
-    height, width = images[0].shape[:2]
-    shown = []
-    for scale in scales:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        if size == (width, height):
-            shown.append(network.predict(images))
-            continue
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        resized = [cv2.resize(image, size, interpolation=method).reshape(*size[::-1], -1) for image in images]
-        found = network.predict(resized)
-        back = [[cv2.resize(plane, (width, height)) for plane in planes] for planes in found]
-        shown.append(np.array(back, np.float32))
-    return shown[0] if len(shown) == 1 else np.stack(shown).mean(axis=0)
 
 
 @dataclass(frozen=True)

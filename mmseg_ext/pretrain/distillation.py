@@ -24,7 +24,6 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from .. import __version__
-from ..deploy.facts import NetworkFacts
 from ..deploy.trained import load_trained
 from ..engine.checkpoint import (
     SCHEMA_VERSION,
@@ -55,6 +54,7 @@ from ..engine.training import (
 from ..engine.weights import build_network, load_pretrained
 from ..errors import CheckpointError, ConfigError
 from ..models.timm_encoder import TimmEncoder
+from ..runtime.facts import NetworkFacts
 from .classifiers import CLASSIFIERS
 from .crops import Crops, list_images, split_held_out
 from .distiller import Distiller

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..deploy.facts import NetworkFacts
 from ..errors import ConfigError
+from ..runtime.facts import NetworkFacts
 
 
 class SoftLabels(nn.Module):

@@ -23,3 +23,8 @@ def shipped_file(name: str) -> str:
 def is_checkpoint(name: str) -> bool:
     """Return whether ``name`` can only mean weights: those of this package, or a file by its suffix."""
     return name in shipped_names() or name.lower().endswith(_SUFFIXES)
+
+
+def is_onnx(name: str) -> bool:
+    """Return whether ``name`` can only mean an exported network that needs no PyTorch."""
+    return name.lower().endswith(".onnx")

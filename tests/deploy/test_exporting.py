@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mmseg_ext.deploy import exporting
-from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.deploy.facts import facts_of, normalized
 from mmseg_ext.deploy.formats import FORMATS, read_facts
 from mmseg_ext.deploy.int8 import calibration_images
 from mmseg_ext.engine import build_network, load_config
@@ -82,13 +82,13 @@ def test_int8_states_what_it_costs(trained, mine_data, tmp_path, caplog):
 def test_calibration_images_are_what_the_network_sees(trained, one_config, mine_data, tmp_path):
     _, network = trained
     cfg = load_config(str(one_config))
-    facts = NetworkFacts.of(cfg, {}, network)
+    facts = facts_of(cfg, {}, network)
     images = calibration_images(None, cfg, facts)
     assert len(images) == 16
     stem = (mine_data / "ImageSets" / "Segmentation" / "train.txt").read_text().split()[0]
     (path,) = (mine_data / "JPEGImages").glob(f"{stem}.*")
     pixels = np.asarray(Image.open(path))
-    assert np.allclose(images[0][0], facts.normalized(pixels, "a.png").transpose(2, 0, 1), atol=1e-5)
+    assert np.allclose(images[0][0], normalized(facts, pixels, "a.png").transpose(2, 0, 1), atol=1e-5)
     Image.fromarray(pixels[:50, :40]).save(tmp_path / "a.png")
     (image,) = calibration_images(str(tmp_path), cfg, facts)
     assert image.shape == (1, 3, 64, 64)

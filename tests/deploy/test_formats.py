@@ -13,7 +13,7 @@ from torch import nn
 
 from mmseg_ext.deploy.exportable import exportable
 from mmseg_ext.deploy.exporting import Parity, compare
-from mmseg_ext.deploy.facts import NetworkFacts, image_bands
+from mmseg_ext.deploy.facts import facts_of, image_bands
 from mmseg_ext.deploy.formats import FORMATS, read_facts, read_metadata
 from mmseg_ext.deploy.int8 import quantized
 from mmseg_ext.engine import build_network, load_config
@@ -61,7 +61,7 @@ def tiny(one_config):
     """A tiny D-SegNeXt and its facts."""
     cfg = load_config(str(one_config), {"model.decode_head.ham_cfg.eval_steps": 2})
     network = with_lively_weights(build_network(cfg))
-    return network, NetworkFacts.of(cfg, dict(gsd_m=0.5), network)
+    return network, facts_of(cfg, dict(gsd_m=0.5), network)
 
 
 def batches_for(network):

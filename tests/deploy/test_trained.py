@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmseg.datasets import build_dataset
 
+from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.options import BackendSettings
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config, publish_checkpoint
@@ -115,7 +116,7 @@ def test_a_single_output_gives_two_classes(tmp_path, one_config):
     found = network.predict([noise(64, 64, 3)])
     assert network.facts.threshold == 0.4 and found.shape == (1, 2, 64, 64)
     with torch.no_grad():
-        batch = torch.from_numpy(network.facts.normalized(noise(64, 64, 3), "a.png"))
+        batch = torch.from_numpy(normalized(network.facts, noise(64, 64, 3), "a.png"))
         score = network.model.encode_decode(batch.permute(2, 0, 1)[None].contiguous(), [{}])
     assert np.allclose(found[:, 1:], score.sigmoid().numpy(), atol=1e-6) and np.allclose(found.sum(axis=1), 1)
 

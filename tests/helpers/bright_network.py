@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from mmseg_ext.deploy.facts import NetworkFacts
 from mmseg_ext.imagery import ImageReading
 from mmseg_ext.mapping import MapSettings
+from mmseg_ext.runtime.facts import NetworkFacts
 
 PLAIN = MapSettings(64, 16, 2)
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config
 from mmseg_ext.engine.checkpoint import write_checkpoint
@@ -432,7 +433,7 @@ def test_a_convolutional_network_says_the_same_in_tiles_and_as_a_whole(tmp_path,
     path = str(tmp_path / "linknet.pth")
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
     with torch.no_grad():
-        taken = TrainedNetwork.load(path).facts.normalized(image, "a.tif")  # 704 and 608 are multiples of 32
+        taken = normalized(TrainedNetwork.load(path).facts, image, "a.tif")  # 704 and 608 are multiples of 32
         model.train().encode_decode(torch.from_numpy(taken).permute(2, 0, 1)[None], [{}])
     write_checkpoint(dict(state_dict=model.state_dict(), meta=dict(config=cfg.pretty_text)), path)
     network = TrainedNetwork.load(path)

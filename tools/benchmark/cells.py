@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mmseg_ext.deploy.cache import cache_folder
 from mmseg_ext.deploy.choice import choose_backend, fast_precisions
-from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.deploy.facts import facts_of
 from mmseg_ext.deploy.runner import accelerated, make_runner
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.distributed import start_process
@@ -113,7 +113,7 @@ def prepare(cell: Cell, device: torch.device, settings: Settings) -> tuple[Calla
     runs = (backend, precision, device, settings.int8_file if precision == "int8" else None)
     if plan is None:
         return partial(make_runner(method.network, *runs), images), backend, precision
-    facts = NetworkFacts.of(method.cfg, {}, method.network)
+    facts = facts_of(method.cfg, {}, method.network)
     network = TrainedNetwork(accelerated(method.network, *runs), facts, device, backend, precision)
     square = np.random.default_rng(0).integers(0, 256, (256, 256, method.bands), np.uint8)
     raster = RepeatedRaster(square, cell.size_px, cell.size_px)

@@ -28,7 +28,7 @@ from timing import apart, in_turns, process_bytes, ratio, timed
 from mmseg.datasets import build_dataset
 
 from mmseg_ext.datasets import RoadDataset
-from mmseg_ext.deploy.facts import NetworkFacts
+from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import load_config
@@ -36,6 +36,7 @@ from mmseg_ext.errors import DataError, run_tool
 from mmseg_ext.geo import Georeference, RasterInfo, RasterSource, write_cog
 from mmseg_ext.imagery.reading import ImageReading
 from mmseg_ext.mapping import MapSettings, TilePlan, map_raster, map_strips
+from mmseg_ext.runtime.facts import NetworkFacts
 
 
 class Brightness:
@@ -132,7 +133,7 @@ def measure_speed(args: argparse.Namespace) -> None:
         write_raster(path, height, width)
         with RasterSource(path) as source, torch.no_grad():
             plan = TilePlan(height, width, args.tile, args.overlap, stride=network.facts.stride)
-            image = network.facts.normalized(source.read(0, 0, height, width)[0], path)
+            image = normalized(network.facts, source.read(0, 0, height, width)[0], path)
             whole = torch.from_numpy(image).permute(2, 0, 1)[None].to(network.device)
             meta = [dict(ori_shape=(height, width, 3), img_shape=(height, width, 3), flip=False)]
 
