@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..download import local_file, states_hash
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import complete_file, remove_partial_files, write_text, writing
 
@@ -80,8 +81,8 @@ def shipped_file(name: str) -> str:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Return whether ``name`` can only mean weights: those of this package, or a file by its suffix."""
-    return name in shipped_names() or name.lower().endswith(_SUFFIXES)
+    """Return whether ``name`` can only mean weights: those of this package, a URL with a hash, a file by its suffix."""
+    return name in shipped_names() or states_hash(name) or name.lower().endswith(_SUFFIXES)
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:
@@ -121,12 +122,13 @@ def _read_pytorch(path: str) -> Any:
 def read_checkpoint(path: str) -> dict:
     """Return the checkpoint at ``path`` as a dict with ``state_dict`` and, where present, ``meta`` and ``optimizer``.
 
-    Reads ``.safetensors`` and PyTorch files, and the weights of this package by their name. No code of a file is run.
+    Reads ``.safetensors`` and PyTorch files, also by a URL with a hash (`local_file`), and the weights of this package
+    by their name. No code of a file is run.
 
     Raises:
         CheckpointError: the file is missing, damaged, no checkpoint (a web page, say), or would need to run code.
     """
-    path = shipped_file(path)
+    path = local_file(shipped_file(path))
     if not os.path.isfile(path):
         raise CheckpointError(
             f"{path}: no such checkpoint; give the path of a .pth or .safetensors file, or {', '.join(shipped_names())}"
