@@ -17,7 +17,7 @@ from .. import __version__
 from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
-from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
+from .checkpoint import SCHEMA_VERSION, read_checkpoint, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
 from .weights import build_network, load_weights
 
@@ -118,6 +118,12 @@ def publish_checkpoint(
         os.remove(dest)  # both or none
         raise
     return meta
+
+
+def published_meta(path: str) -> dict:
+    """Return the meta data of the weights at ``path``, empty where `publish_checkpoint` did not write the file."""
+    meta = read_checkpoint(path).get("meta") or {}
+    return meta if "schema_version" in meta else {}
 
 
 @torch.no_grad()
