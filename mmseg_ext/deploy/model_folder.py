@@ -208,7 +208,7 @@ class _Model:
             "mlm:architecture": self.architecture,
             "mlm:tasks": ["semantic-segmentation"],
             "mlm:framework": "PyTorch",
-            "mlm:framework_version": str(torch.__version__),
+            "mlm:framework_version": torch.__version__.partition("+")[0],
             "mlm:total_parameters": self.parameters,
             "mlm:memory_size": sum(value.nbytes for value in self.network.state_dict().values()),
             "mlm:accelerator": None,
@@ -257,7 +257,7 @@ class _Model:
             clip = f"Raw values are clipped first: {limits}. "
         return {
             "name": "image",
-            "description": f"{clip}Height and width are multiples of {facts.stride} px; images are mirrored to get there.",
+            "description": f"{clip}Height and width are multiples of {facts.stride} px, by mirroring.",
             "bands": bands,
             "input": dict(
                 shape=[-1, facts.bands, -1, -1], dim_order=["batch", "bands", "height", "width"], data_type="float32"
