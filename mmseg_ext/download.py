@@ -75,7 +75,7 @@ def local_file(name: str) -> str:
     return str(download.target)
 
 
-def file_sha256(path: str | Path) -> str:
+def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of the file at ``path``, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -132,12 +132,12 @@ class _Download:
 
     def is_there(self) -> bool:
         """Return whether the whole file has been fetched before; a damaged one does not count."""
-        return self.target.is_file() and file_sha256(self.target) == self.sha256
+        return self.target.is_file() and sha256_of(self.target) == self.sha256
 
     def fetch(self) -> None:
         """Put the file in place, in as many tries as bring something new, and a few more."""
         most, failures = self._arrived(), 0
-        if most and file_sha256(self.partial) == self.sha256:  # stopped just before it was put in place
+        if most and sha256_of(self.partial) == self.sha256:  # stopped just before it was put in place
             self._put_in_place()
             return
         while True:
@@ -146,7 +146,7 @@ class _Download:
             except (OSError, http.client.HTTPException) as error:
                 reason = _reason(error)
             else:
-                found = file_sha256(self.partial)
+                found = sha256_of(self.partial)
                 if found == self.sha256:
                     self._put_in_place()
                     return

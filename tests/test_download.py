@@ -10,7 +10,7 @@ import pytest
 from file_server import serving
 
 from mmseg_ext import download
-from mmseg_ext.download import file_sha256, is_url, local_file, states_hash
+from mmseg_ext.download import is_url, local_file, sha256_of, states_hash
 from mmseg_ext.errors import CheckpointError
 from mmseg_ext.files import CACHE_VARIABLE
 
@@ -52,7 +52,7 @@ def test_a_file_is_fetched_once_and_kept_by_its_hash(server, cache):
     url = server.url("a.bin")
     path = local_file(url)
     assert content(path) == BODY and os.path.basename(path) == "a.bin"
-    assert file_sha256(path) == url[-64:] == os.path.basename(os.path.dirname(path))
+    assert sha256_of(path) == url[-64:] == os.path.basename(os.path.dirname(path))
     assert local_file(url.replace("#", "?token=1#").upper().replace("A.BIN", "a.bin").replace("HTTP", "http")) == path
     assert server.requests == [None] and left(cache) == ["a.bin"]
     with open(path, "r+b") as file:

@@ -18,7 +18,7 @@ import mmcv
 import torch
 from mmcv import Config
 
-from ..download import file_sha256, local_file
+from ..download import local_file, sha256_of
 from ..engine.checkpoint import shipped_file
 from ..engine.publishing import published_meta
 from ..errors import CheckpointError, ConfigError, lazy_import
@@ -150,7 +150,7 @@ class _Model:
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 of the file of weights, as URLs state it."""
-        return file_sha256(self.folder / f"{self.name}.safetensors")
+        return sha256_of(self.folder / f"{self.name}.safetensors")
 
     @cached_property
     def architecture(self) -> str:
@@ -294,14 +294,14 @@ class _Model:
     def _assets(self, bands: list[dict]) -> Iterator[dict[str, Any]]:
         for path in sorted(self.folder.iterdir()):
             kind, roles, model = _ASSETS[path.suffix]
-            asset = dict(href=f"./{path.name}", type=kind, roles=roles, **model)
+            asset: dict[str, Any] = dict(href=f"./{path.name}", type=kind, roles=roles, **model)
             if "mlm:model" in roles:
                 asset["bands"] = bands
             if path.suffix == ".onnx":
                 asset["description"] = f"{_signature(str(path))}; its metadata say how its input is made"
             yield asset | {
                 "file:size": path.stat().st_size,
-                "file:checksum": _SHA256_MULTIHASH + file_sha256(path),
+                "file:checksum": _SHA256_MULTIHASH + sha256_of(path),
             }
 
     def _address(self, file: str) -> str:
@@ -313,7 +313,7 @@ class _Model:
         known = licence.lower() in _HUB_LICENCES
         front = dict(
             license=licence.lower() if known else "other",
-            **({} if known else dict(license_name=licence)),
+            **({} if known else dict(license_name=re.sub(r"[^\w.-]+", "-", licence).lower())),
             library_name="mmseg_ext",
             pipeline_tag="image-segmentation",
             tags=["road-extraction", "semantic-segmentation", "remote-sensing", "open-pit-mine", "onnx", "stac"],
@@ -333,7 +333,7 @@ class _Model:
         ]
         scores = [(key, f"{100 * value:.2f}") for key, value in self.scores.items()]
         files = [
-            (f"`{path.name}`", f"{path.stat().st_size:,}", f"`{file_sha256(path)}`")
+            (f"`{path.name}`", f"{path.stat().st_size:,}", f"`{sha256_of(path)}`")
             for path in sorted(self.folder.iterdir())
         ]
         weights = f"{self._address(f'{self.name}.safetensors')}#sha256={self.weights_sha256}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import subprocess
@@ -15,6 +14,7 @@ from mmcv import Config
 
 from .. import __version__
 from ..datasets.voc import ROAD_CLASSES, ROAD_PALETTE
+from ..download import sha256_of
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
 from .checkpoint import SCHEMA_VERSION, read_checkpoint, weights_sha256, write_safetensors
@@ -111,8 +111,7 @@ def publish_checkpoint(
     )
     write_safetensors(weights, meta, dest)
     try:
-        digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
-        meta |= {"file": os.path.basename(dest), "file_sha256": digest}
+        meta |= {"file": os.path.basename(dest), "file_sha256": sha256_of(dest)}
         write_text(sidecar, json.dumps(meta, indent=1) + "\n", kind=CheckpointError)
     except BaseException:
         os.remove(dest)  # both or none

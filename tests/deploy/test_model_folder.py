@@ -151,7 +151,7 @@ def test_the_item_keeps_what_the_schema_of_mlm_asks_beyond_those_classes(publish
 def test_the_card_is_one_that_the_hub_reads(published, weights):
     card = ModelCard.load(str(published / "README.md"))
     data = card.data.to_dict()
-    assert (data["license"], data["license_name"], data["library_name"]) == ("other", "Our own 1.0", "mmseg_ext")
+    assert (data["license"], data["license_name"], data["library_name"]) == ("other", "our-own-1.0", "mmseg_ext")
     assert (data["pipeline_tag"], data["datasets"]) == ("image-segmentation", ["data"])
     results = {result.metric_name: (result.metric_type, result.metric_value) for result in card.data.eval_results}
     assert results == {"mIoU": ("mean_iou", 0.5), "IoU.road": ("iou_road", 0.25)}  # no NaN

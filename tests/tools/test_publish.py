@@ -50,7 +50,12 @@ def test_published_weights_stay_as_they_are(publish, tmp_path, capsys):
     ):
         publish(DEFAULT_WEIGHTS, tmp_path / "pit", "--half", "--gsd-m", 1)
     assert os.listdir(tmp_path) == []
-    publish(DEFAULT_WEIGHTS, tmp_path / "pit")
+    measured = dict(
+        weights_sha256=read_checkpoint(DEFAULT_WEIGHTS)["meta"]["weights_sha256"], metrics={"IoU.road": 0.378}
+    )
+    (tmp_path / "metrics.json").write_text(json.dumps(measured))
+    publish(DEFAULT_WEIGHTS, tmp_path / "pit", "--metrics", tmp_path / "metrics.json")
+    assert "| IoU.road | 37.80 |\n" in (tmp_path / "pit" / "README.md").read_text()
     with open(shipped_file(DEFAULT_WEIGHTS), "rb") as file:
         content = file.read()
     assert (tmp_path / "pit" / "pit.safetensors").read_bytes() == content
