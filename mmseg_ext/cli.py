@@ -24,7 +24,7 @@ GROUPS = {
     "Map a mine": ("predict", "extract_network", "compare_networks"),
     "Prepare data": ("convert_dataset", "make_dataset", "make_mines", "check_dataset", "browse_dataset"),
     "Train and evaluate": ("train", "test", "evaluate", "repeat", "pretrain", "calibrate", "plot_runs", "compare_runs"),
-    "Hand over": ("export", "publish_checkpoint"),
+    "Hand over": ("export", "publish", "publish_checkpoint"),
     "Count and tabulate": ("get_flops", "get_memory", "model_table", "accuracy_table"),
     "Try it": ("demo",),
 }

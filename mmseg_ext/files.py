@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and one line for what cannot be written."""
+"""Files that appear complete or not at all, the folder of those that can be had again, and one line for what fails."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from .errors import ConfigError, UserError
 _MIM = Path(__file__).with_name(".mim")
 # the folder of myconfigs/ and tools/: the repository, or in an installed wheel .mim, as MMSegmentation has it
 DISTRIBUTION_ROOT = _MIM if _MIM.is_dir() else Path(__file__).resolve().parents[1]
+CACHE_VARIABLE = "MMSEG_EXT_CACHE"
+
+
+def cache_folder() -> Path:
+    """Return the folder of files that can be had again: MMSEG_EXT_CACHE, else ``mmseg_ext`` in the user's cache."""
+    chosen = os.environ.get(CACHE_VARIABLE) or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mmseg_ext")
+    return Path(chosen).expanduser()
 
 
 def visible(folder: str) -> list[str]:

@@ -95,6 +95,7 @@ def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, G
     from mmseg_ext.mapping import Group
 
     if is_onnx(checkpoint):
+        from mmseg_ext.download import local_file
         from mmseg_ext.runtime.onnx import OnnxNetwork
 
         given = {**vars(args), "backend": args.backend if args.backend != "auto" else None}
@@ -103,7 +104,7 @@ def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, G
             raise ConfigError(f"{checkpoint}: an ONNX file runs as it is; leave {options} out, or give the checkpoint")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(f"{checkpoint}: one process runs an ONNX file; give the checkpoint to share the work")
-        return OnnxNetwork.load(checkpoint, args.bands, args.classes and args.classes.split(",")), Group()
+        return OnnxNetwork.load(local_file(checkpoint), args.bands, args.classes and args.classes.split(",")), Group()
     if args.classes is not None:
         raise ConfigError(f"--classes {args.classes}: is for an ONNX file that does not say them; leave it out")
 

@@ -29,12 +29,9 @@ def read_metrics(path: str, checkpoint: str) -> dict[str, float]:
     return metrics
 
 
-def main() -> None:
-    """Publish as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", help="a training checkpoint, or weights with --config")
-    parser.add_argument("out", help="the new file, .safetensors; its meta data go to the same name with .json too")
-    parser.add_argument("--licence", required=True, help="for others to use the weights under, such as CC-BY-4.0")
+def add_weights_options(parser: argparse.ArgumentParser, licence: bool) -> None:
+    """Add what `write_weights` reads; ``licence``: whether there must be one."""
+    parser.add_argument("--licence", required=licence, help="for others to use the weights under, such as CC-BY-4.0")
     parser.add_argument("--config", help="the config it was trained with (default: the one inside the checkpoint)")
     parser.add_argument("--metrics", metavar="FILE", help="scores: what tools/test.py --out wrote")
     parser.add_argument("--gsd-m", type=float, metavar="M", help="ground sampling distance in metres per pixel")
@@ -50,8 +47,10 @@ def main() -> None:
     add_numbers(parser, "--gsd-range-m", "0.1,1", text, kind=float)
     parser.add_argument("--half", action="store_true", help="store float16, in half the bytes")
     add_config_options(parser)
-    args = parser.parse_args()
 
+
+def write_weights(args: argparse.Namespace, out: str) -> dict:
+    """Publish ``args.checkpoint`` as the file ``out``; return its meta data."""
     from mmseg_ext.engine import config_for, publish_checkpoint
     from mmseg_ext.runtime.facts import check_mapping
 
@@ -59,10 +58,20 @@ def main() -> None:
     metrics = read_metrics(args.metrics, args.checkpoint) if args.metrics else None
     given = dict(threshold=args.threshold, scales=args.scales, gsd_range_m=args.gsd_range_m)
     mapping = {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None}
-    check_mapping(mapping, args.out)
-    meta = publish_checkpoint(
-        args.checkpoint, args.out, cfg, args.licence, metrics, args.gsd_m, args.temperature, args.half, mapping
+    check_mapping(mapping, out)
+    return publish_checkpoint(
+        args.checkpoint, out, cfg, args.licence, metrics, args.gsd_m, args.temperature, args.half, mapping
     )
+
+
+def main() -> None:
+    """Publish as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="a training checkpoint, or weights with --config")
+    parser.add_argument("out", help="the new file, .safetensors; its meta data go to the same name with .json too")
+    add_weights_options(parser, licence=True)
+    args = parser.parse_args()
+    meta = write_weights(args, args.out)
     sys.stdout.write(f"{args.out}: {', '.join(meta['CLASSES'])}; SHA-256 {meta['file_sha256']}\n")
 
 

@@ -19,19 +19,13 @@ from torch import Tensor, nn
 
 from ..engine.checkpoint import weights_sha256
 from ..errors import ConfigError, UserError
+from ..files import CACHE_VARIABLE, cache_folder
 
-CACHE_VARIABLE = "MMSEG_EXT_CACHE"
 _KEPT = 32
 _SIMPLE = (bool, int, float, str, tuple, type(None))
 _PACKAGES = ("mmseg_ext", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-def cache_folder() -> Path:
-    """Return the folder: that of the variable MMSEG_EXT_CACHE, or ``mmseg_ext`` in the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE) or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mmseg_ext")
-    return Path(chosen).expanduser()
 
 
 def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str], None], read: Callable[[str], T]) -> T:
@@ -71,7 +65,7 @@ def through_cache(facts: Mapping[str, object], name: str, write: Callable[[str],
         except OSError:  # another process was first
             return read(str(fresh / name))
     with contextlib.suppress(OSError):  # another process does the same
-        for unused in sorted(root.glob("[!.]*"), key=os.path.getmtime, reverse=True)[_KEPT:]:
+        for unused in sorted(root.glob("?" * len(key)), key=os.path.getmtime, reverse=True)[_KEPT:]:
             shutil.rmtree(unused, ignore_errors=True)
     return read(str(entry / name))
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import dataclass
 
+from ..download import local_file
 from ..errors import ConfigError
 
 BACKENDS = ("plain", "torch", "compile", "onnxruntime", "openvino", "tensorrt")
@@ -36,13 +37,14 @@ def add_backend_options(parser: argparse.ArgumentParser, default: str | None) ->
     parser.add_argument("--backend", choices=names, default=default, help=f"{text} (default: {default or 'eager'})")
     text = "auto: the best that the hardware supports (default: the config's, else fp32)"
     parser.add_argument("--precision", choices=[*PRECISIONS, "auto"], help=text)
-    text = "run this file, .onnx or .xml, written by tools/export.py; needed for int8"
+    text = "run this file or URL, .onnx or .xml, written by tools/export.py; needed for int8"
     parser.add_argument("--exported", metavar="FILE", help=text)
 
 
 def backend_settings(args: argparse.Namespace) -> BackendSettings:
     """Return what the command line says."""
-    return BackendSettings(args.backend or ("auto" if args.exported else "torch"), args.precision, args.exported)
+    exported = args.exported and local_file(args.exported)
+    return BackendSettings(args.backend or ("auto" if exported else "torch"), args.precision, exported)
 
 
 def format_of(path: str) -> str:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..download import local_file
 from ..errors import CheckpointError, ConfigError, TrainingError
 from ..files import complete_file, remove_partial_files, write_text, writing
 from ..weights import shipped_file, shipped_names
@@ -104,12 +105,13 @@ def _read_pytorch(path: str) -> Any:
 def read_checkpoint(path: str) -> dict:
     """Return the checkpoint at ``path`` as a dict with ``state_dict`` and, where present, ``meta`` and ``optimizer``.
 
-    Reads ``.safetensors`` and PyTorch files, and the weights of this package by their name. No code of a file is run.
+    Reads ``.safetensors`` and PyTorch files, also by a URL with a hash (`local_file`), and the weights of this package
+    by their name. No code of a file is run.
 
     Raises:
         CheckpointError: the file is missing, damaged, no checkpoint (a web page, say), or would need to run code.
     """
-    path = shipped_file(path)
+    path = local_file(shipped_file(path))
     if not os.path.isfile(path):
         raise CheckpointError(
             f"{path}: no such checkpoint; give the path of a .pth or .safetensors file, or {', '.join(shipped_names())}"

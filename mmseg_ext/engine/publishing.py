@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 import subprocess
@@ -14,10 +13,11 @@ import torch
 from mmcv import Config
 
 from .. import __version__
+from ..download import sha256_of
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
 from ..imagery.voc import ROAD_CLASSES, ROAD_PALETTE
-from .checkpoint import SCHEMA_VERSION, weights_sha256, write_safetensors
+from .checkpoint import SCHEMA_VERSION, read_checkpoint, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments
 from .weights import build_network, load_weights
 
@@ -111,13 +111,18 @@ def publish_checkpoint(
     )
     write_safetensors(weights, meta, dest)
     try:
-        digest = hashlib.sha256(Path(dest).read_bytes()).hexdigest()
-        meta |= {"file": os.path.basename(dest), "file_sha256": digest}
+        meta |= {"file": os.path.basename(dest), "file_sha256": sha256_of(dest)}
         write_text(sidecar, json.dumps(meta, indent=1) + "\n", kind=CheckpointError)
     except BaseException:
         os.remove(dest)  # both or none
         raise
     return meta
+
+
+def published_meta(path: str) -> dict:
+    """Return the meta data of the weights at ``path``, empty where `publish_checkpoint` did not write the file."""
+    meta = read_checkpoint(path).get("meta") or {}
+    return meta if "schema_version" in meta else {}
 
 
 @torch.no_grad()

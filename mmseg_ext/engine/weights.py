@@ -20,6 +20,7 @@ from mmseg.datasets.custom import CustomDataset
 from mmseg.models import build_segmentor
 from torch import Tensor, nn
 
+from ..download import is_url, local_file, states_hash
 from ..errors import CheckpointError, ConfigError, lazy_import
 from .checkpoint import read_checkpoint, refuse_what_is_no_weights_file
 from .config import fitting_config, refuse_encoder
@@ -233,8 +234,8 @@ def load_pretrained(backbone: nn.Module, source: str, min_share: float = MIN_SHA
 
     Args:
         backbone: a network whose ``encoder_prefixes``, where it has them, name the keys of its encoder.
-        source: a file, a URL, ``torchvision://ENUM.MEMBER`` with a member of torchvision's weights enums,
-            ``timm://NAME``, or ``package://PACKAGE/FILE`` with a file of an installed package.
+        source: a file, a URL with or without a hash, ``torchvision://ENUM.MEMBER`` with a member of torchvision's
+            weights enums, ``timm://NAME``, or ``package://PACKAGE/FILE`` with a file of an installed package.
         min_share: of the encoder's elements that the weights must fill, 0 to 1.
 
     Raises:
@@ -246,8 +247,8 @@ def load_pretrained(backbone: nn.Module, source: str, min_share: float = MIN_SHA
         path = _torchvision_address(source, backbone)
     elif source.startswith(_PACKAGE):
         path = _packaged(source)
-    if path.startswith(("http://", "https://")):
-        path = _downloaded(path)
+    if is_url(path):
+        path = local_file(path) if states_hash(path) else _downloaded(path)
     elif not source.startswith(_TIMM) and not os.path.isfile(path):
         published = os.path.basename(path).startswith("AttentionModuleK5D1259Cat")
         links = "get it from the links at github.com/D-SegNeXt/D-SegNeXt"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urldefrag
+
+from ..download import states_hash
 
 DEFAULT_WEIGHTS = "unet-lite0.pit"
 _FOLDER = Path(__file__).parent
@@ -21,10 +24,10 @@ def shipped_file(name: str) -> str:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Return whether ``name`` can only mean weights: those of this package, or a file by its suffix."""
-    return name in shipped_names() or name.lower().endswith(_SUFFIXES)
+    """Return whether ``name`` can only mean weights: those of this package, a URL with a hash, a file by its suffix."""
+    return name in shipped_names() or states_hash(name) or name.lower().endswith(_SUFFIXES)
 
 
 def is_onnx(name: str) -> bool:
     """Return whether ``name`` can only mean an exported network that needs no PyTorch."""
-    return name.lower().endswith(".onnx")
+    return urldefrag(name).url.lower().endswith(".onnx")

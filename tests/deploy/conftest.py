@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmseg_ext.deploy.cache import CACHE_VARIABLE
+from mmseg_ext.files import CACHE_VARIABLE
 
 DEPTHS = {"model.backbone.depths": (1, 1, 1, 1)}
 

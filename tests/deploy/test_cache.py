@@ -8,15 +8,10 @@ import pytest
 import torch
 
 from mmseg_ext.deploy import cache as cache_module
-from mmseg_ext.deploy.cache import (
-    CACHE_VARIABLE,
-    architecture_sha256,
-    cache_folder,
-    network_identity,
-    through_cache,
-)
+from mmseg_ext.deploy.cache import architecture_sha256, network_identity, through_cache
 from mmseg_ext.deploy.runner import make_runner
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.files import CACHE_VARIABLE, cache_folder
 
 
 @pytest.fixture()

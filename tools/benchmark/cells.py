@@ -18,13 +18,13 @@ from mapping import RepeatedRaster
 from methods import AUTO, Contender, build_method
 from tqdm import tqdm
 
-from mmseg_ext.deploy.cache import cache_folder
 from mmseg_ext.deploy.choice import choose_backend, fast_precisions
 from mmseg_ext.deploy.facts import facts_of
 from mmseg_ext.deploy.runner import accelerated, make_runner
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.distributed import start_process
 from mmseg_ext.errors import ConfigError
+from mmseg_ext.files import cache_folder
 from mmseg_ext.mapping import TilePlan, map_strips
 
 
