@@ -1,5 +1,6 @@
 """ONNX files as networks that map: ours as the network itself, others' as one says, and one line for the rest."""
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -9,7 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import rasterio
+from deepness_double import DeepnessSegmentor
 from onnx import TensorProto
+from scipy.ndimage import median_filter
 from scipy.special import softmax
 from small_onnx import SmallNetwork, export_small, network_model, small_facts
 
@@ -217,3 +220,39 @@ def test_a_file_for_a_program_shows_a_tile_as_a_map_does(tmp_path, monkeypatch, 
     assert 0.01 < road.mean() < 0.99 and np.allclose(found.sum(axis=1), 1, atol=1e-5)
     if facts.threshold is None:
         assert np.abs(found - wanted).max() < 1e-4
+
+
+def our_classes(facts, pixels):
+    wanted = predict_at_scales(SmallNetwork(facts), [pixels], facts.scales)[0]
+    return wanted[1] >= (facts.threshold or 0.5)
+
+
+@pytest.mark.parametrize("facts", PROGRAM_FACTS, ids=["scales", "one output", "deep"])
+def test_deepness_finds_the_same_classes(tmp_path, monkeypatch, facts):
+    """On a double of the plugin, which says what it mimics."""
+    facts = dataclasses.replace(facts, reading=facts.reading.with_settings(gsd_m=0.3))
+    path = export_small(tmp_path / "qgis.onnx", facts, monkeypatch, program="deepness", tile_px=96)
+    plugin = DeepnessSegmentor(path)
+    assert (plugin.class_names, plugin.resolution_cm, plugin.overlap_percent) == (["background", "road"], 30, 25)
+    assert (plugin.threshold, plugin.small_segment) == (0.5, 0)
+    pixels = noise(24, 24, 3).repeat(4, axis=0).repeat(4, axis=1)
+    raster = raw_pixels(facts.reading, pixels[None]).transpose(0, 2, 3, 1)
+    raster = np.rint(raster).astype(np.uint8 if facts.reading.low is None else np.uint16)
+    pixels = facts.reading.scale(raster[0], "a.tif")
+    assert (plugin.classes(raster)[0] == our_classes(facts, pixels)).mean() > 0.999
+
+
+@pytest.mark.parametrize("facts", PROGRAM_FACTS, ids=["scales", "one output", "deep"])
+def test_geodeep_finds_the_same_classes(tmp_path, monkeypatch, facts):
+    geodeep = pytest.importorskip("geodeep", reason="the package geodeep is not installed")
+    facts = dataclasses.replace(facts, reading=facts.reading.with_settings(gsd_m=0.3))
+    path = export_small(tmp_path / "webodm.onnx", facts, monkeypatch, program="geodeep", tile_px=96)
+    pixels = noise(12, 12, 3).repeat(8, axis=0).repeat(8, axis=1)
+    raster = raw_pixels(facts.reading, pixels[None])[0].transpose(1, 2, 0)
+    raster = np.rint(raster).astype(np.uint8 if facts.reading.low is None else np.uint16)
+    file = str(tmp_path / "pit.tif")
+    write_geotiff(file, raster, "EPSG:32719", rasterio.Affine(0.3, 0, 500000, 0, -0.3, 7400000))
+    ours = our_classes(facts, facts.reading.scale(raster, "a.tif"))
+    found = geodeep.run(file, path, output_type="raw", max_threads=1)
+    assert (found == median_filter(ours.astype(np.uint8), 5)).mean() > 0.999  # which GeoDeep does at the end
+    assert 0.01 < found.mean() < 0.99
