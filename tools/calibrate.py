@@ -8,20 +8,25 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
-from mmseg_ext.deploy.options import add_backend_options, backend_settings
+from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.options import add_config_options
+from mmseg_ext.weights import is_onnx
+
+if TYPE_CHECKING:
+    from mmseg_ext.runtime.facts import MapModel
 
 
 def main() -> None:
     """Calibrate as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="weights of a network with two classes")
+    parser.add_argument("checkpoint", help="weights of a network with two classes, or its .onnx")
     parser.add_argument("--config", help="its config (default: the one inside the checkpoint)")
     text = "look at each image in these sizes and average (default: the checkpoint's, else 1)"
     add_numbers(parser, "--scales", "0.5,0.75,1", text, kind=float)
@@ -35,12 +40,22 @@ def main() -> None:
     from mmseg_ext.engine import config_for
     from mmseg_ext.engine.config import config_mistakes
     from mmseg_ext.mapping.calibration import calibrate
+    from mmseg_ext.runtime.onnx import OnnxNetwork
 
     log_to_stderr(logging.WARNING)
+    network: MapModel
+    if is_onnx(args.checkpoint):
+        if args.config is None or backend_settings(args) != BackendSettings():
+            raise ConfigError(
+                f"{args.checkpoint}: an ONNX file runs as it is and has no config; give --config, for data.val, and no "
+                "--backend, --precision or --exported"
+            )
+        network = OnnxNetwork.load(args.checkpoint)
+    else:
+        network = TrainedNetwork.load(args.checkpoint, args.config, args.cfg_options, backend_settings(args))
     cfg = config_for(args.config, args.checkpoint, args.cfg_options)
     with config_mistakes(cfg):
         dataset = build_dataset(cfg.data.val, dict(test_mode=True))
-    network = TrainedNetwork.load(args.checkpoint, args.config, args.cfg_options, backend_settings(args))
     if len(network.facts.classes) != 2:
         raise ConfigError(f"{args.checkpoint}: has {len(network.facts.classes)} classes; only two can be calibrated")
 

@@ -15,9 +15,6 @@ from mmseg_ext.errors import run_tool
 
 def main() -> None:
     """Convert as the command line says."""
-    from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
-    from mmseg_ext.imagery import read_metadata
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("rasters", metavar="RASTER", nargs="+", help="georeferenced images; those of one depth and number of bands")
@@ -43,6 +40,9 @@ def main() -> None:
     add("--workers", type=int, help="blocks at a time (default: the cores, up to 8)")
     add("--overwrite", action="store_true", help="replace an existing DEST")
     args = parser.parse_args()
+
+    from mmseg_ext.converters import ConversionSettings, RoadDrawing, convert_layers
+    from mmseg_ext.imagery import read_metadata
 
     log_to_stderr()
     drawing = RoadDrawing(args.roads, args.width, args.width_field, args.class_field, args.area, args.nogo)

@@ -305,7 +305,7 @@ def test_a_provider_whose_libraries_are_missing_is_named(monkeypatch, precision,
             return [name for name, _ in asked if name not in missing]
 
         def get_outputs(self):
-            return [SimpleNamespace(shape=["N", 2, "H", "W"])]
+            return [SimpleNamespace(name="scores", shape=["N", 2, "H", "W"])]
 
         def get_modelmeta(self):
             return SimpleNamespace(custom_metadata_map={})
