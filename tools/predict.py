@@ -6,14 +6,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shutil
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mmseg_ext.cli import add_numbers, log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.errors import ConfigError, run_tool
 from mmseg_ext.options import add_config_options
-from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_names
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_names, shipped_onnx
 
 if TYPE_CHECKING:
     from mmseg_ext.mapping import Group, MapFiles, MapSettings
@@ -91,18 +93,22 @@ def main() -> None:
 
 
 def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, Group]:
-    """Return what maps, and the processes that share the work; for an ONNX file without PyTorch."""
+    """Return what maps, and the processes that share the work; for an ONNX file without PyTorch.
+
+    Weights of this package run as their ONNX file, unless an option asks for more, or there is a GPU for PyTorch.
+    """
     from mmseg_ext.mapping import Group
 
+    if not (wants_pytorch(args) or shares_work() or has_gpu()):
+        checkpoint = shipped_onnx(checkpoint) or checkpoint
     if is_onnx(checkpoint):
         from mmseg_ext.download import local_file
         from mmseg_ext.runtime.onnx import OnnxNetwork
 
-        given = {**vars(args), "backend": args.backend if args.backend != "auto" else None}
-        if refused := [name for name in ("backend", "precision", "exported", "config", "cfg_options") if given[name]]:
+        if refused := wants_pytorch(args):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
             raise ConfigError(f"{checkpoint}: an ONNX file runs as it is; leave {options} out, or give the checkpoint")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if shares_work():
             raise ConfigError(f"{checkpoint}: one process runs an ONNX file; give the checkpoint to share the work")
         return OnnxNetwork.load(local_file(checkpoint), args.bands, args.classes and args.classes.split(",")), Group()
     if args.classes is not None:
@@ -116,6 +122,22 @@ def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, G
         checkpoint, args.config, args.cfg_options, backend_settings(args), process.device, args.tile, args.batch
     )
     return network, Group(process.rank, process.world_size, process.wait)
+
+
+def wants_pytorch(args: argparse.Namespace) -> list[str]:
+    """Return the options that were given and that an ONNX file does not have."""
+    given = {**vars(args), "backend": args.backend if args.backend != "auto" else None}
+    return [name for name in ("backend", "precision", "exported", "config", "cfg_options") if given[name]]
+
+
+def shares_work() -> bool:
+    """Return whether this is one of several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def has_gpu() -> bool:
+    """Return whether PyTorch is here and an NVIDIA GPU for it, without asking PyTorch, which takes seconds."""
+    return find_spec("torch") is not None and shutil.which("nvidia-smi") is not None
 
 
 def write_network(files: MapFiles, settings: MapSettings, facts: NetworkFacts) -> None:

@@ -214,8 +214,8 @@ class _Job:
 
     def _check(self, path: str, kind: Format, target: str) -> tuple[dict[str, Any], str]:
         """Return what is recorded and what is said about a file; refuse one that does not agree with PyTorch."""
-        run = None if self.program else kind.open(path)
-        parity = self._check_tile(path, self.program) if run is None else compare(self.network, run, self.batches)
+        run = kind.open(path) if self.program is None else None
+        parity = compare(self.network, run, self.batches) if run else self._check_tile(path, self.program or "")
         parity.check(target, self.precision)
         record: dict[str, Any] = dict(parity=asdict(parity))
         said = f"probabilities within {parity.max_difference:.2g}, classes agree on {parity.class_agreement:.3%}"

@@ -172,7 +172,7 @@ class _Around:
         black, white = facts.reading.low, facts.reading.high
         if black is None or white is None:
             return raw
-        low, high = (np.reshape(np.float32(limits), (1, -1, 1, 1)) for limits in (black, white))
+        low, high = (np.reshape(np.asarray(limits, np.float32), (1, -1, 1, 1)) for limits in (black, white))
         known = self.add("Where", self.add("IsNaN", raw), np.float32(0), raw)
         step = np.maximum(high - low, np.float32(1e-12)) / np.float32(255)
         scaled = self.add("Div", self.add("Sub", known, low), step)
@@ -199,7 +199,7 @@ class _Around:
             image = self.add("Floor", self.add("Add", image, np.float32(0.5))) if halved else self.add("Round", image)
         if facts.bands == 3 and not facts.to_rgb:
             image = self.add("Gather", image, np.array([2, 1, 0]), axis=1)
-        mean, std = (np.reshape(np.float32(values), (1, -1, 1, 1)) for values in (facts.mean, facts.std))
+        mean, std = (np.reshape(np.asarray(values, np.float32), (1, -1, 1, 1)) for values in (facts.mean, facts.std))
         scores = self._scores(self.add("Div", self.add("Sub", image, mean), std))
         if facts.outputs == 1:
             road = self.add("Sigmoid", scores)

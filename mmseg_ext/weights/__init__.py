@@ -23,6 +23,12 @@ def shipped_file(name: str) -> str:
     return str(_FOLDER / f"{name}.safetensors") if name in shipped_names() and not os.path.exists(name) else name
 
 
+def shipped_onnx(name: str) -> str | None:
+    """Return the ONNX file of the weights that come with this package as ``name``; None where ``name`` is another."""
+    file = _FOLDER / f"{name}.onnx"
+    return str(file) if file.exists() and not os.path.exists(name) else None
+
+
 def is_checkpoint(name: str) -> bool:
     """Return whether ``name`` can only mean weights: those of this package, a URL with a hash, a file by its suffix."""
     return name in shipped_names() or states_hash(name) or name.lower().endswith(_SUFFIXES)
