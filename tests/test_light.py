@@ -1,12 +1,15 @@
 """What maps and scores needs neither PyTorch nor MMSegmentation, nor a POSIX system; help needs next to nothing."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mmseg_ext
 from mmseg_ext import cli
 from mmseg_ext.geo import Georeference, write_geotiff
 from mmseg_ext.networks import ComparisonSettings, HeightSettings, NetworkSettings, extract_network, write_layers
@@ -22,6 +25,7 @@ hidden = {WORKSHOP + POSIX}
 PathFinder.find_spec = lambda name, *more: None if name.partition(".")[0] in hidden else find(name, *more)
 sys.modules.update(dict.fromkeys({POSIX}))
 """
+COMMAND = BLOCK + "from mmseg_ext.cli import main; sys.argv[0] = 'dsegnext'; main()"
 IMPORT_ALL = f"""
 import importlib, pkgutil, mmseg_ext
 for room in {LIGHT}:
@@ -137,6 +141,19 @@ def test_whatever_is_imported_first_registers_all(module):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_default_weights_map_a_real_site_without_the_workshop(tmp_path):
+    site = Path(mmseg_ext.__file__).parent / "samples" / "caliterra.tif"
+    done = run(COMMAND, "predict", site, "--out", tmp_path, "--network")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "caliterra.json").read_text())["settings"]["backend"] == "onnxruntime"
+    done = run(
+        COMMAND, "evaluate", tmp_path / "caliterra_roads.tif", site.with_name("caliterra_roads.fgb"), "--tolerance", 3
+    )
+    assert done.returncode == 0, done.stderr
+    (quality,) = re.findall(r"\| Quality[^|]*\| *([\d.]+)", done.stdout)
+    assert float(quality) > 60
+
+
 def test_networks_changes_and_scores_without_the_workshop(tmp_path):
     place = Georeference("EPSG:32719", (1.0, 0, 500000.0, 0, -1.0, 7400000.0))
     old = np.zeros((300, 300), np.uint8)
@@ -146,9 +163,8 @@ def test_networks_changes_and_scores_without_the_workshop(tmp_path):
     for name, mask in (("old", old), ("new", new)):
         write_geotiff(str(tmp_path / f"{name}.tif"), mask[:, :, None], place.crs, place.transform)
     write_layers(str(tmp_path / "expected.gpkg"), extract_network(str(tmp_path / "new.tif")).named())
-    command = BLOCK + "from mmseg_ext.cli import main; sys.argv[0] = 'dsegnext'; main()"
     for name in ("old", "new"):
-        done = run(command, "extract-network", tmp_path / f"{name}.tif", "--out", tmp_path / f"{name}.gpkg")
+        done = run(COMMAND, "extract-network", tmp_path / f"{name}.tif", "--out", tmp_path / f"{name}.gpkg")
         assert done.returncode == 0, done.stderr
     import geopandas
 
@@ -156,10 +172,10 @@ def test_networks_changes_and_scores_without_the_workshop(tmp_path):
         found, expected = (geopandas.read_file(tmp_path / f"{n}.gpkg", layer=layer) for n in ("new", "expected"))
         assert found.equals(expected) and len(found), layer
     changes = tmp_path / "changes.gpkg"
-    done = run(command, "compare-networks", tmp_path / "old.gpkg", tmp_path / "new.gpkg", "--out", changes)
+    done = run(COMMAND, "compare-networks", tmp_path / "old.gpkg", tmp_path / "new.gpkg", "--out", changes)
     assert done.returncode == 0, done.stderr
     assert list(geopandas.read_file(changes)["kind"]) == ["new"]
-    done = run(command, "evaluate", tmp_path / "new.tif", tmp_path / "old.tif")
+    done = run(COMMAND, "evaluate", tmp_path / "new.tif", tmp_path / "old.tif")
     assert done.returncode == 0, done.stderr
     share = (old & new).sum() / (old | new).sum()
     assert f"{100 * share:.1f}" in done.stdout

@@ -13,8 +13,9 @@ from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.errors import CheckpointError
 from mmseg_ext.mapping import MapSettings, map_raster
+from mmseg_ext.runtime.onnx import OnnxNetwork
 from mmseg_ext.scoring import FolderEvaluation, ScoringSettings, pair_predictions, summarise
-from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_file, shipped_names
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_file, shipped_names, shipped_onnx
 
 SAMPLES = Path(mmseg_ext.__file__).parent / "samples"
 SITE, TRACED = str(SAMPLES / "caliterra.tif"), str(SAMPLES / "caliterra_roads.fgb")
@@ -37,6 +38,19 @@ def test_shipped_weights_are_small_and_say_what_they_are(name):
     assert facts.classes == ("background", "road") and 0 < facts.threshold < 1
     low, high = facts.gsd_range_m
     assert low < facts.reading.gsd_m < high
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_the_onnx_file_of_shipped_weights_is_theirs(name):
+    file = Path(shipped_onnx(name))
+    assert file.stat().st_size < 11e6
+    ours, theirs = OnnxNetwork.load(str(file)), TrainedNetwork.load(name)
+    assert ours.facts == theirs.facts and ours.precision == "fp16"
+    with rasterio.open(SITE) as site:
+        image = np.moveaxis(site.read([1, 2, 3])[:, 200:456, 200:456], 0, 2)
+    found, expected = (network.predict([image])[0, 1] for network in (ours, theirs))
+    assert np.abs(found - expected).max() < 0.05
+    assert ((found >= ours.facts.threshold) == (expected >= ours.facts.threshold)).mean() > 0.999
 
 
 def test_a_file_of_the_same_name_comes_first(tmp_path, monkeypatch):

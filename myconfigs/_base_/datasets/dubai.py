@@ -3,7 +3,7 @@ from mmseg_ext.datasets.pipelines import evaluation_steps
 
 _base_ = "./roads.py"
 data_root = "data/Dubai"
-normalize = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+normalize = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])  # as EfficientNet-Lite0 was trained
 train_steps = [
     dict(type="LoadRoadImage"),
     dict(type="LoadRoadMask"),

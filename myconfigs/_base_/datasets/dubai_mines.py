@@ -3,7 +3,7 @@ from mmseg_ext.datasets.pipelines import evaluation_steps
 
 _base_ = "./roads.py"
 split = "ImageSets/Segmentation/train.txt"
-normalize = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+normalize = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])  # as EfficientNet-Lite0 was trained
 load = [dict(type="LoadRoadImage"), dict(type="LoadRoadMask")]
 crop = dict(type="RandomAffineCrop", crop_size=(256, 256), max_angle_deg=45, road_probability=0.5)
 finish = [
