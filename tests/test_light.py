@@ -151,7 +151,7 @@ def test_the_default_weights_map_a_real_site_without_the_workshop(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (quality,) = re.findall(r"\| Quality[^|]*\| *([\d.]+)", done.stdout)
-    assert float(quality) > 60
+    assert float(quality) > 50
 
 
 def test_networks_changes_and_scores_without_the_workshop(tmp_path):
