@@ -50,7 +50,7 @@ def test_the_onnx_file_of_shipped_weights_is_theirs(name):
         image = np.moveaxis(site.read([1, 2, 3])[:, 200:456, 200:456], 0, 2)
     found, expected = (network.predict([image])[0, 1] for network in (ours, theirs))
     assert np.abs(found - expected).max() < 0.05
-    assert ((found >= ours.facts.threshold) == (expected >= ours.facts.threshold)).mean() > 0.999
+    assert ((found >= ours.facts.threshold) == (expected >= ours.facts.threshold)).mean() > 0.997
 
 
 def test_a_file_of_the_same_name_comes_first(tmp_path, monkeypatch):
