@@ -505,7 +505,7 @@ def codes_in(pattern, room):
 
 
 def test_every_flaw_has_a_remedy_and_every_problem_a_kind():
-    flaws = codes_in(r'\bFlaw\(\s*"([^"]+)"', "datasets")
+    flaws = codes_in(r'\bFlaw\(\s*"([^"]+)"', "imagery")
     assert flaws == set(REMEDIES)
     problems = codes_in(r'(?:\bProblem\(|\bfacts?\.add\(|\bcode =|\belse)\s*"([a-z0-9-]+)"', "checks")
     assert flaws | problems - {"warning"} == set(KINDS)

@@ -15,6 +15,7 @@ from mmcv import Config
 from onnx import TensorProto, helper
 
 from mmseg_ext.deploy import model_folder
+from mmseg_ext.deploy.facts import normalized
 from mmseg_ext.deploy.model_folder import publish_folder
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine import build_network, load_config, publish_checkpoint
@@ -96,7 +97,7 @@ def test_the_item_says_what_the_network_takes_and_gives(published, weights):
     raw = np.array([[[100, 510, 51], [355, 0, 20]]], np.float64)  # (1, 2, bands)
     scaled = np.array([[[0, 255, 255], [255, 0, 100]]], np.uint8)
     found = np.stack([(raw[..., i] - s["mean"]) / s["stddev"] for i, s in enumerate(taken["value_scaling"])], 2)
-    assert np.allclose(found, facts.normalized(scaled, ""), atol=1e-4)
+    assert np.allclose(found, normalized(facts, scaled, ""), atol=1e-4)
     assert taken["description"].startswith(
         "Raw values are clipped first: band3 100 to 355, band2 0 to 510, band1 0 to 51."
     )

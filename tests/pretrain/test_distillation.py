@@ -19,9 +19,11 @@ from mmseg_ext.engine.hooks import StopOnSignal
 from mmseg_ext.engine.weights import load_pretrained
 from mmseg_ext.errors import CheckpointError, ConfigError, DataError, Stopped
 from mmseg_ext.models import MSCAN, TimmEncoder
-from mmseg_ext.pretrain import DistilSettings, distil, distillation, list_images
-from mmseg_ext.pretrain.crops import Crops, split_held_out
+from mmseg_ext.pretrain import distillation
+from mmseg_ext.pretrain.crops import Crops, list_images, split_held_out
+from mmseg_ext.pretrain.distillation import distil
 from mmseg_ext.pretrain.distiller import STRIDES, Distiller
+from mmseg_ext.pretrain.settings import DistilSettings
 
 TEACHER = "test_efficientnet"
 SIZES = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2), drop_path_rate=0.1)

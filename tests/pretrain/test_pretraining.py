@@ -17,8 +17,9 @@ from mmseg_ext.engine.distributed import Process
 from mmseg_ext.engine.weights import load_pretrained
 from mmseg_ext.errors import CheckpointError, ConfigError, DataError
 from mmseg_ext.models.mscan import MSCAN
-from mmseg_ext.pretrain import PretrainSettings, evaluate_classifier, pretrain, training
-from mmseg_ext.pretrain.training import measure_accuracy
+from mmseg_ext.pretrain import training
+from mmseg_ext.pretrain.settings import PretrainSettings
+from mmseg_ext.pretrain.training import evaluate_classifier, measure_accuracy, pretrain
 
 TINY = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 1), mlp_ratios=(2, 2, 2, 2))
 QUICK = PretrainSettings(epochs=2, warmup_epochs=1, batch_size=16, lr=4e-3, image_size=32, workers=0, log_interval=3)

@@ -14,9 +14,10 @@ from file_server import serving
 import mmseg_ext
 from mmseg_ext.deploy import model_folder
 from mmseg_ext.engine import build_network, load_config
-from mmseg_ext.engine.checkpoint import DEFAULT_WEIGHTS, read_checkpoint, shipped_file
+from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.errors import ConfigError
 from mmseg_ext.files import CACHE_VARIABLE
+from mmseg_ext.weights import DEFAULT_WEIGHTS, shipped_file
 
 
 @pytest.fixture()
