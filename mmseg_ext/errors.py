@@ -18,6 +18,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 LOST_PEER = 3
+_WORKSHOP = ("torch", "torchvision", "mmcv", "mmseg", "timm", "safetensors")  # packages of the extra 'train'
 _LOST_PEER_WORDS = (
     r"(?is)(gloo|nccl|tcpstore|processgroup|broken pipe|store).*"
     r"(connection (reset|closed|refused)|closed by peer|remote process|timed? ?out|broken pipe|failed to recv)"
@@ -140,6 +141,23 @@ def _say(line: str) -> None:
         sys.stderr.write(f"error: {line}\n")
 
 
+def _with_its_packages(main: Callable[[], None]) -> None:
+    """Run a tool; say in one line where it imports what only the extra 'train' brings.
+
+    Raises:
+        MissingExtraError: it needs a package of that extra.
+    """
+    try:
+        main()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _WORKSHOP:
+            raise
+        raise MissingExtraError(
+            f"this needs {package}, which is not installed; install the extra 'train': pip install 'mmseg_ext[train]'"
+        ) from None
+
+
 def run_tool(main: Callable[[], None], stopped: str = "stopped") -> None:
     """Run a command-line tool: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C 130, SIGTERM 143.
 
@@ -154,7 +172,7 @@ def run_tool(main: Callable[[], None], stopped: str = "stopped") -> None:
     try:
         if signal.getsignal(signal.SIGINT) is _leave_at_once:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        main()
+        _with_its_packages(main)
     except UserError as error:
         # an error from a data loader's worker arrives with the worker's traceback around it
         line = str(error).strip().splitlines()[-1]

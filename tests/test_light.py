@@ -62,7 +62,9 @@ for registry, name in ((BACKBONES, "MSCAN"), (HEADS, "LightHamHead"), (LOSSES, "
 
 
 def run(code, *arguments):
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,25 @@ def test_a_workshop_command_says_what_it_needs():
         "error: training, and all that reads its checkpoints, needs torch, which is not installed; install the extra "
         "'train': pip install 'mmseg_ext[train]'\n"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "a.pth", "site.tif", "--out", "maps"),
+        ("export", "unet-lite0.pit", "a.onnx"),
+        ("pretrain", "--teacher", "x", "dsegnext_tiny", "."),
+        ("publish", "unet-lite0.pit", "folder", "--licence", "MIT"),
+        ("get-flops", "x.py"),
+    ],
+)
+def test_what_needs_the_workshop_says_so_in_a_line(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.tif").write_bytes(b"")
+    done = run(COMMAND, *arguments)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "install the extra 'train': pip install 'mmseg_ext[train]'" in done.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "site.tif"]
 
 
 @pytest.mark.parametrize(
