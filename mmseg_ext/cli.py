@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import sys
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from difflib import get_close_matches
 from itertools import count
@@ -88,26 +87,15 @@ def run_command(command: str, arguments: list[str]) -> None:
     exec(compile(path.read_bytes(), str(path), "exec"), vars(tool))
 
 
+class _Messages(logging.StreamHandler):
+    """Shows messages; mmcv, imported later, raises the level of the root logger's plain ``StreamHandler`` to ERROR."""
+
+
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Show messages from ``level`` up on stderr, of rasterio and pyogrio only what ours do not say."""
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_Messages(sys.stderr)])
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)
     logging.getLogger("pyogrio").setLevel(logging.ERROR)
-
-
-def add_numbers(
-    parser: ArgumentParser, option: str, example: str, text: str, kind: type[int] | type[float] = int
-) -> None:
-    """Add an option that takes numbers of a ``kind`` with commas, such as ``example``, with the help ``text``."""
-
-    def numbers(text: str) -> tuple[float, ...]:
-        try:
-            return tuple(map(kind, text.split(",")))
-        except ValueError:
-            what = "whole numbers" if kind is int else "numbers"
-            raise ConfigError(f"{option} {text}: give {what} with commas, such as {example}") from None
-
-    parser.add_argument(option, type=numbers, metavar=example, help=text)
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import os
@@ -20,7 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from .errors import CheckpointError
-from .files import CACHE_VARIABLE, cache_folder, remove, writing
+from .files import CACHE_VARIABLE, cache_folder, remove, sha256_of, writing
 
 MAX_BYTES = 4 * 2**30
 _WAITS_S = (1.0, 2.0, 4.0, 8.0)  # before each further try that brings no new bytes
@@ -73,12 +72,6 @@ def local_file(name: str) -> str:
             if not download.is_there():  # no other process was first
                 download.fetch()
     return str(download.target)
-
-
-def sha256_of(path: str | Path) -> str:
-    """Return the SHA-256 of the file at ``path``, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(url: str, came_from: str = "") -> None:

@@ -102,16 +102,6 @@ def require(names: Sequence[str], extra: str, purpose: str) -> None:
             )
 
 
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed ``package``, by its name in the index; None where there is none."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _leave_at_once(number: int, frame: FrameType | None) -> None:
     if os.environ.get("RANK", "0") == "0":
         os.write(2, b"stopped\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ def visible(folder: str) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Return whether a file of this ``name`` is the system's, not the user's."""
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def sha256_of(*paths: str | Path) -> str:
+    """Return the SHA-256 of the content of the files at ``paths``, one after another, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager

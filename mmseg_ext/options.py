@@ -1,6 +1,6 @@
-"""Options that several command lines share: overrides of a config, and those of MMSegmentation 0.30's own tools.
+"""Options that several command lines share: numbers, overrides of a config, those of MMSegmentation 0.30's own tools.
 
-The latter stand in people's scripts: each works, or names what replaces it. Imports no PyTorch.
+The last stand in people's scripts: each works, or names what replaces it. Imports no PyTorch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,21 @@ TESTING = {
     "--work-dir": "give --out FILE.json for the metrics",
 }
 _NO_EFFECT = {"--local_rank": 1, "--local-rank": 1, "--gpu-collect": 0, "--tmpdir": 1}  # and their number of values
+
+
+def add_numbers(
+    parser: ArgumentParser, option: str, example: str, text: str, kind: type[int] | type[float] = int
+) -> None:
+    """Add an option that takes numbers of a ``kind`` with commas, such as ``example``, with the help ``text``."""
+
+    def numbers(text: str) -> tuple[float, ...]:
+        try:
+            return tuple(map(kind, text.split(",")))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise ConfigError(f"{option} {text}: give {what} with commas, such as {example}") from None
+
+    parser.add_argument(option, type=numbers, metavar=example, help=text)
 
 
 class DottedOptions(Action):

@@ -5,8 +5,9 @@ them may be the first that somebody imports.
 """
 
 import logging
+from importlib.metadata import PackageNotFoundError, version
 
-from .errors import MissingExtraError, installed_version, require
+from .errors import MissingExtraError
 
 _NEEDED = {"mmcv": "1.7.", "mmsegmentation": "0.30."}
 _OTHER_NAMES = {"mmcv": "mmcv-full"}  # the same package with its operators compiled
@@ -14,16 +15,22 @@ _OTHER_NAMES = {"mmcv": "mmcv-full"}  # the same package with its operators comp
 
 def _check_versions() -> None:
     for package, prefix in _NEEDED.items():
-        found = installed_version(package) or installed_version(_OTHER_NAMES.get(package, package)) or "not installed"
-        if not found.startswith(prefix):
+        found = _installed(package) or _installed(_OTHER_NAMES.get(package, package))
+        if found is not None and not found.startswith(prefix):
             raise MissingExtraError(
                 f"mmseg_ext needs {package} {prefix}x, found: {found}. "
                 "Install the versions of requirements.txt: run 'make install' in the repository."
             )
 
 
-require(("torch", "mmcv", "mmseg"), "train", "training, and all that reads its checkpoints,")
-_check_versions()
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+_check_versions()  # what is not installed is said by the import that fails
 
 from mmcv.utils import get_logger  # noqa: E402
 

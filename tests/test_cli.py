@@ -1,5 +1,6 @@
 """The command dsegnext."""
 
+import logging
 import subprocess
 import sys
 
@@ -68,3 +69,14 @@ def test_bash_completes(dsegnext, tmp_path):
     )
     done = subprocess.run(["bash", str(script)], capture_output=True, text=True)
     assert done.stdout.split() == ["compare-networks", "compare-runs"]
+
+
+def test_messages_are_shown_after_mmcv_came_in(monkeypatch, capsys):
+    from mmcv.utils import get_logger
+
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    cli.log_to_stderr()
+    get_logger("somebody")  # raises the level of the root logger's handlers
+    logging.getLogger("mmseg_ext.geo").info("heard")
+    assert capsys.readouterr().err == "heard\n"

@@ -52,7 +52,7 @@ def test_the_import_is_silent():
 @pytest.mark.parametrize("installed", ["mmcv", "mmcv-full"])
 def test_both_names_of_mmcv_are_accepted(monkeypatch, installed):
     versions = {installed: "1.7.2", "mmsegmentation": "0.30.0"}
-    monkeypatch.setattr(registration, "installed_version", versions.get)
+    monkeypatch.setattr(registration, "_installed", versions.get)
     registration._check_versions()
     versions[installed] = "2.1.0"
     with pytest.raises(MissingExtraError, match=r"needs mmcv 1\.7\.x, found: 2\.1\.0.*make install"):

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mmseg_ext  # noqa: F401  isort: skip  before what is slow to import, for an early Ctrl-C
-
 from model_table import PUBLISHED, read_results
 from repeat import train_and_score
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from mmseg_ext.cli import add_numbers, log_to_stderr
+from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.deploy.options import BackendSettings, add_backend_options, backend_settings
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.options import add_config_options
+from mmseg_ext.options import add_config_options, add_numbers
 from mmseg_ext.weights import is_onnx
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import argparse
 import sys
 from typing import Any
 
-from mmseg_ext.cli import add_numbers
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import add_numbers
 from mmseg_ext.report.tables import update_blocks
 
 KINDS = "pair, opm, deepglobe, massachusetts, chn6_cug, spacenet3, dubai or epfl"

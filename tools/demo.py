@@ -14,7 +14,6 @@ from predict import write_network
 import mmseg_ext
 from mmseg_ext.errors import run_tool
 from mmseg_ext.files import writing
-from mmseg_ext.geo import Georeference
 from mmseg_ext.options import add_config_options
 from mmseg_ext.weights import DEFAULT_WEIGHTS
 
@@ -22,7 +21,7 @@ CONFIG = "myconfigs/dsegnext/tiny/dsegnext.tiny.160x160.MINE.0.75k.py"
 TRAIN_SEEDS, VAL_SEED, TEST_SEED, PIT_SEED = range(1, 31), 31, 32, 33
 # 2048 m square, 1 m per pixel, north up, UTM zone 19 south
 SAMPLE = Path(mmseg_ext.__file__).parent / "samples" / "caliterra.tif"
-PIT_PX, PIT_PLACE = 2048, Georeference("EPSG:32719", (1.0, 0, 500000.0, 0, -1.0, 7400000.0))
+PIT_PX, PIT_CRS, PIT_TRANSFORM = 2048, "EPSG:32719", (1.0, 0, 500000.0, 0, -1.0, 7400000.0)
 
 
 def map_real_site(folder: str) -> str:
@@ -64,7 +63,7 @@ def main() -> None:
     from mmseg_ext.converters import write_synthetic_mines
     from mmseg_ext.datasets import generate_mine
     from mmseg_ext.engine import PredictionWriter, evaluate_checkpoint, load_config, train
-    from mmseg_ext.geo import write_cog
+    from mmseg_ext.geo import Georeference, write_cog
 
     start = time.monotonic()
     real = os.path.join(args.out, "real")
@@ -89,8 +88,9 @@ def main() -> None:
     evaluate_checkpoint(cfg, os.path.join(run, "latest.pth"), ["mIoU", "mFscore"], on_prediction=writer)
     mine = generate_mine(PIT_SEED, PIT_PX)
     pit, heights = (os.path.join(args.out, name) for name in ("pit.tif", "pit_dem.tif"))
-    write_cog(pit, [(0, mine.image)], PIT_PX, PIT_PX, "uint8", PIT_PLACE)
-    write_cog(heights, [(0, mine.elevation_m)], PIT_PX, PIT_PX, "float32", PIT_PLACE)
+    place = Georeference(PIT_CRS, PIT_TRANSFORM)
+    write_cog(pit, [(0, mine.image)], PIT_PX, PIT_PX, "uint8", place)
+    write_cog(heights, [(0, mine.elevation_m)], PIT_PX, PIT_PX, "float32", place)
     picture = os.path.abspath(os.path.join(args.out, f"mine{TEST_SEED:04d}.png"))
     sys.stdout.write(
         f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; image, truth and prediction:\n{picture}\n"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mmseg_ext.cli import add_numbers, log_to_stderr
+from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.errors import ConfigError, run_tool
+from mmseg_ext.options import add_numbers
 
 if TYPE_CHECKING:
     from mmseg_ext.networks import HeightSettings

@@ -9,8 +9,9 @@ Example: python tools/make_dataset.py mosaic.tif --roads roads.gpkg --width-fiel
 import argparse
 import sys
 
-from mmseg_ext.cli import add_numbers, log_to_stderr
+from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.errors import run_tool
+from mmseg_ext.options import add_numbers
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from mmseg_ext.cli import add_numbers, log_to_stderr
+from mmseg_ext.cli import log_to_stderr
 from mmseg_ext.deploy.options import add_backend_options, backend_settings
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.options import add_config_options
-from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_names, shipped_onnx
+from mmseg_ext.options import add_config_options, add_numbers
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_file, shipped_names
 
 if TYPE_CHECKING:
     from mmseg_ext.mapping import Group, MapFiles, MapSettings
@@ -100,9 +100,8 @@ def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, G
     from mmseg_ext.mapping import Group
 
     if not (wants_pytorch(args) or shares_work() or has_gpu()):
-        checkpoint = shipped_onnx(checkpoint) or checkpoint
+        checkpoint = shipped_file(checkpoint, ".onnx")
     if is_onnx(checkpoint):
-        from mmseg_ext.download import local_file
         from mmseg_ext.runtime.onnx import OnnxNetwork
 
         if refused := wants_pytorch(args):
@@ -110,7 +109,7 @@ def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, G
             raise ConfigError(f"{checkpoint}: an ONNX file runs as it is; leave {options} out, or give the checkpoint")
         if shares_work():
             raise ConfigError(f"{checkpoint}: one process runs an ONNX file; give the checkpoint to share the work")
-        return OnnxNetwork.load(local_file(checkpoint), args.bands, args.classes and args.classes.split(",")), Group()
+        return OnnxNetwork.load(checkpoint, args.bands, args.classes and args.classes.split(",")), Group()
     if args.classes is not None:
         raise ConfigError(f"--classes {args.classes}: is for an ONNX file that does not say them; leave it out")
 

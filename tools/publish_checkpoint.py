@@ -5,9 +5,8 @@ import argparse
 import json
 import sys
 
-from mmseg_ext.cli import add_numbers
 from mmseg_ext.errors import ConfigError, run_tool
-from mmseg_ext.options import add_config_options
+from mmseg_ext.options import add_config_options, add_numbers
 
 
 def read_metrics(path: str, checkpoint: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.datasets import build_dataset
 from torch import Tensor, nn
 
-from ..datasets.several import part_settings
 from ..engine.checkpoint import read_checkpoint
 from ..engine.config import config_mistakes
 from ..engine.distributed import LocalSegmentor, Process
@@ -120,17 +119,32 @@ def export_checkpoint(
 
 def _origin(cfg: Config, meta: dict, precision: str) -> dict[str, str]:
     """Return as JSON what a file says besides its facts: where the weights come from, and how a map cuts tiles."""
-    trained_on = [os.path.basename(str(part.get("data_root", ""))) for part in part_settings(cfg.data.train)]
     entries = dict(
         precision=precision,
         tile_px=TILE_PX,
         overlap_px=OVERLAP_PX,
         licence=meta.get("licence"),
-        trained_on=sorted({name for name in trained_on if name}),
+        trained_on=trained_on(cfg),
         iterations=meta.get("iterations") or meta.get("iter"),
         metrics=meta.get("metrics") or {},
     )
     return {name: json.dumps(value) for name, value in entries.items()}
+
+
+def trained_on(cfg: Config) -> list[str]:
+    """Return the names of the folders of training data of ``cfg``, in its order."""
+    return list(dict.fromkeys(os.path.basename(os.path.normpath(root)) for root in _data_roots(cfg.data.train)))
+
+
+def _data_roots(part: Any) -> Iterator[str]:
+    """Yield every ``data_root`` in a part of a config, however data sets are nested there."""
+    if isinstance(part, Mapping):
+        if isinstance(part.get("data_root"), str):
+            yield part["data_root"]
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        for value in part:
+            yield from _data_roots(value)
 
 
 def _target(checkpoint: str, out: str, name: str, variant: str, several: bool) -> str:

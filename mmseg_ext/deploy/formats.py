@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ConfigError, UserError, require
+from ..files import sha256_of
 from ..runtime.facts import NetworkFacts
-from ..runtime.onnx import files_sha256
 from .onnx import OnnxRuntimeSession, export_pixels
 from .openvino import OpenVinoSession, export_openvino
 from .options import SUFFIXES
@@ -107,4 +107,4 @@ def read_facts(path: str) -> NetworkFacts:
 def file_sha256(path: str) -> str:
     """Return the hash of an exported file and, where there is one, of its file of weights."""
     *weights, _, network = _BY_SUFFIX[os.path.splitext(path)[1]].files(path)
-    return files_sha256([network, *weights])
+    return sha256_of(*filter(os.path.isfile, [network, *weights]))

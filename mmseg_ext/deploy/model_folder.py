@@ -18,14 +18,14 @@ import mmcv
 import torch
 from mmcv import Config
 
-from ..download import local_file, sha256_of
+from ..download import local_file
 from ..engine.publishing import published_meta
 from ..errors import CheckpointError, ConfigError, lazy_import
-from ..files import complete_file, write_text
+from ..files import complete_file, sha256_of, write_text
 from ..report.tables import markdown_table
 from ..runtime.facts import NetworkFacts
 from ..weights import shipped_file
-from .exporting import export_checkpoint
+from .exporting import export_checkpoint, trained_on
 from .trained import load_trained
 
 CARD, ITEM = "README.md", "item.json"
@@ -166,9 +166,7 @@ class _Model:
     @cached_property
     def trained_on(self) -> list[str]:
         """Names of the folders of training data."""
-        return list(
-            dict.fromkeys(os.path.basename(os.path.normpath(root)) for root in _data_roots(self.cfg.data.train))
-        )
+        return trained_on(self.cfg)
 
     @cached_property
     def bands(self) -> list[str]:
@@ -387,17 +385,6 @@ dsegnext predict {weights} flights/*.tif --out maps
             metrics=[dict(type=kinds[key], value=round(value, 6), name=key) for key, value in self.scores.items()],
         )
         return {"metrics": list(dict.fromkeys(kinds.values())), "model-index": [dict(name=self.name, results=[result])]}
-
-
-def _data_roots(part: Any) -> Iterator[str]:
-    """Yield every ``data_root`` in a part of a config, however data sets are nested there."""
-    if isinstance(part, Mapping):
-        if isinstance(part.get("data_root"), str):
-            yield part["data_root"]
-        part = list(part.values())
-    if isinstance(part, list | tuple):
-        for value in part:
-            yield from _data_roots(value)
 
 
 def _depth(facts: NetworkFacts) -> str:

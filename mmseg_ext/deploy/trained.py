@@ -41,7 +41,7 @@ def load_trained(
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network with its weights, ready to predict.
+    """A network with its weights, ready to predict; a `MapModel`.
 
     Attributes:
         model: segmentor in evaluation mode; its ``encode_decode`` runs on the backend.
@@ -104,13 +104,7 @@ class TrainedNetwork:
     @gpu_memory(_SMALLER)
     @torch.no_grad()
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the probabilities of each class at every pixel, from one forward pass.
-
-        Images are mirrored below and at the right to multiples of the stride; nothing is resized or cut into windows.
-        They are uint8 (h, w, B), all of one size, bands as the facts' ``reading`` selects and scales them (RGB first).
-
-        Returns:
-            (N, classes, h, w) float32; with a single output, 1 - p and p.
+        """Return probabilities (N, classes, h, w) of images (h, w, B), as `MapModel` says.
 
         Raises:
             ConfigError: the number of bands differs from that of the training images, or the GPU's memory ran out.

@@ -13,9 +13,8 @@ import torch
 from mmcv import Config
 
 from .. import __version__
-from ..download import sha256_of
 from ..errors import CheckpointError, ConfigError
-from ..files import write_text
+from ..files import sha256_of, write_text
 from ..imagery.voc import ROAD_CLASSES, ROAD_PALETTE
 from .checkpoint import SCHEMA_VERSION, read_checkpoint, weights_sha256, write_safetensors
 from .config import config_mistakes, step_arguments

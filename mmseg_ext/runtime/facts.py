@@ -129,7 +129,17 @@ class MapModel(Protocol):
         """Versions of what computes."""
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return (N, classes, h, w) float32, 0 to 1, for uint8 images (h, w, B) of one size."""
+        """Return the probabilities of each class at every pixel, from one run of the network.
+
+        Images are mirrored below and at the right to multiples of the stride; nothing is resized or cut into windows.
+        They are uint8 (h, w, B), all of one size, bands as the facts' ``reading`` selects and scales them (RGB first).
+
+        Returns:
+            (N, classes, h, w) float32, 0 to 1; with a single output, 1 - p and p.
+
+        Raises:
+            ConfigError: the number of bands differs from that of the training images.
+        """
 
 
 def predict_at_scales(network: MapModel, images: Sequence[np.ndarray], scales: Sequence[float]) -> np.ndarray:

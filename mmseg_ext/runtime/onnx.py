@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 
+from ..download import local_file
 from ..errors import ConfigError, UserError, require
+from ..files import sha256_of
 from ..imagery.reading import ImageReading
 from ..imagery.voc import ROAD_PALETTE, road_labels
 from .facts import NetworkFacts
@@ -75,16 +76,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
-def files_sha256(paths: Sequence[str]) -> str:
-    """Return a hash of the content of those files of ``paths`` that exist, one after another."""
-    digest = hashlib.sha256()
-    for path in filter(os.path.isfile, paths):
-        with open(path, "rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def raw_pixels(reading: ImageReading, images: np.ndarray) -> np.ndarray:
     """Return float32 (N, B, H, W) of uint8 ``images`` (N, H, W, B): values that ``reading`` makes these 8 bits of."""
     pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
@@ -118,7 +109,7 @@ class OnnxNetwork:
     def load(
         cls, path: str, bands: Sequence[int] | None = None, classes: Sequence[str] | None = None, threads: int = 0
     ) -> OnnxNetwork:
-        """Return the network in the file at ``path``.
+        """Return the network in the file at ``path``, or at a URL with a hash (`local_file`).
 
         ``bands`` (numbers from 1, red first) and the names of the ``classes`` are for a file that does not say what it
         is; what is assumed of it is logged. With 0 ``threads`` it takes `default_threads`.
@@ -127,6 +118,7 @@ class OnnxNetwork:
             ConfigError: the file is missing, damaged, no network that maps, or does not say what one must know.
             MissingExtraError: ONNX Runtime is not installed.
         """
+        path = local_file(path)
         if not os.path.isfile(path):
             raise ConfigError(f"{path}: no such file; make it with tools/export.py")
         threads = threads or default_threads()
@@ -150,7 +142,7 @@ class OnnxNetwork:
     @cached_property
     def execution(self) -> dict[str, Any]:
         """All that the last bits of a prediction depend on besides weights and image; the order is part of map keys."""
-        digest = files_sha256([self.path, f"{self.path}.data"])
+        digest = sha256_of(*filter(os.path.isfile, [self.path, f"{self.path}.data"]))
         return dict(backend="onnxruntime", precision=self.precision, exported_sha256=digest, threads=self.threads)
 
     @property
@@ -161,13 +153,7 @@ class OnnxNetwork:
         return dict(onnxruntime=onnxruntime.__version__)
 
     def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the probabilities of each class at every pixel, from one run of the network.
-
-        Images are mirrored below and at the right to multiples of the stride; nothing is resized or cut into windows.
-        They are uint8 (h, w, B), all of one size, bands as the facts' ``reading`` selects and scales them (RGB first).
-
-        Returns:
-            (N, classes, h, w) float32; with a single output, 1 - p and p.
+        """Return probabilities (N, classes, h, w) of images (h, w, B), as `MapModel` says.
 
         Raises:
             ConfigError: the number of bands is not the network's, or it takes images of another size.
@@ -232,7 +218,7 @@ def _foreign(
     count = len(bands)
     look = tuple(ROAD_PALETTE[label in road_labels(classes)] for label in range(len(classes)))
     reading, plain = ImageReading(tuple(bands)), ((0.0,) * count, (1.0,) * count, True)
-    facts = NetworkFacts(tuple(classes), look, *plain, reading, stride, len(classes), None, files_sha256([path]))
+    facts = NetworkFacts(tuple(classes), look, *plain, reading, stride, len(classes), None, sha256_of(path))
     network = OnnxNetwork(path, session, facts, "fp32", threads)
     side = stride if isinstance(shape[2], int) else 2 * stride
     try:

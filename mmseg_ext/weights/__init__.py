@@ -18,15 +18,12 @@ def shipped_names() -> list[str]:
     return sorted(file.stem for file in _FOLDER.glob("*.safetensors"))
 
 
-def shipped_file(name: str) -> str:
-    """Return the file of the weights that come with this package as ``name``; anything else as it is."""
-    return str(_FOLDER / f"{name}.safetensors") if name in shipped_names() and not os.path.exists(name) else name
+def shipped_file(name: str, suffix: str = ".safetensors") -> str:
+    """Return the file of the weights that come with this package as ``name``; anything else as it is.
 
-
-def shipped_onnx(name: str) -> str | None:
-    """Return the ONNX file of the weights that come with this package as ``name``; None where ``name`` is another."""
-    file = _FOLDER / f"{name}.onnx"
-    return str(file) if file.exists() and not os.path.exists(name) else None
+    With the ``suffix`` ``.onnx`` it is the network that runs without PyTorch.
+    """
+    return str(_FOLDER / f"{name}{suffix}") if name in shipped_names() and not os.path.exists(name) else name
 
 
 def is_checkpoint(name: str) -> bool:

@@ -15,7 +15,7 @@ from mmseg_ext.errors import CheckpointError
 from mmseg_ext.mapping import MapSettings, map_raster
 from mmseg_ext.runtime.onnx import OnnxNetwork
 from mmseg_ext.scoring import FolderEvaluation, ScoringSettings, pair_predictions, summarise
-from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_file, shipped_names, shipped_onnx
+from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, shipped_file, shipped_names
 
 SAMPLES = Path(mmseg_ext.__file__).parent / "samples"
 SITE, TRACED = str(SAMPLES / "caliterra.tif"), str(SAMPLES / "caliterra_roads.fgb")
@@ -42,7 +42,7 @@ def test_shipped_weights_are_small_and_say_what_they_are(name):
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_the_onnx_file_of_shipped_weights_is_theirs(name):
-    file = Path(shipped_onnx(name))
+    file = Path(shipped_file(name, ".onnx"))
     assert file.stat().st_size < 11e6
     ours, theirs = OnnxNetwork.load(str(file)), TrainedNetwork.load(name)
     assert ours.facts == theirs.facts and ours.precision == "fp16"
