@@ -18,7 +18,7 @@ from mmseg_ext.options import add_config_options, add_numbers
 from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_file, shipped_names
 
 if TYPE_CHECKING:
-    from mmseg_ext.mapping import Group, MapFiles, MapSettings
+    from mmseg_ext.mapping import Group, MapSettings
     from mmseg_ext.runtime.facts import MapModel, NetworkFacts
 
 
@@ -57,15 +57,28 @@ def main() -> None:
     text = "names of the classes of an ONNX file that does not say them, with commas: background,road"
     parser.add_argument("--classes", metavar="NAMES", help=text)
     add_backend_options(parser, "auto")
+    text = "map the strips of one share of the work; auto: the one of this job in an array (docs/scale.md)"
+    parser.add_argument("--shard", metavar="I/N", help=text)
+    parser.add_argument("--finish", action="store_true", help="write the maps whose strips --shard has mapped")
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
     args = parser.parse_args()
 
     from mmseg_ext.geo import read_areas
-    from mmseg_ext.mapping import MapFiles, MapSettings, check_rasters, find_rasters, map_raster
+    from mmseg_ext.mapping import (
+        MapSettings,
+        check_rasters,
+        find_rasters,
+        finish_raster,
+        map_each,
+        map_raster,
+        map_share,
+        shard_of,
+    )
 
     log_to_stderr(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    check_options(args)
     settings = MapSettings(
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands,
         args.min_area, args.fill_holes, args.scales,
@@ -82,14 +95,39 @@ def main() -> None:
     if checkpoint not in args.inputs:
         logging.info("no checkpoint is given: mapping with %s, the default (docs/weights.md)", checkpoint)
     network, group = load_network(checkpoint, args)
-    rasters = check_rasters(rasters, network, settings, area)
-    for raster in rasters:
-        map_raster(raster, network, args.out, settings, args.overwrite, group, area)
+    outcomes = check_rasters(rasters, network, settings, area)
+    if args.shard:
+        map_share(outcomes, network, args.out, settings, shard_of(args.shard, os.environ), area)
+        return outcomes.refuse_failures()
+
+    def work(raster: str) -> dict:
+        if args.finish:
+            record = finish_raster(raster, network, args.out, settings, area)
+        else:
+            record = map_raster(raster, network, args.out, settings, args.overwrite, group, area)
         if args.network and group.rank == 0:
-            network_file = MapFiles.of(raster, args.out).path("_network.gpkg")
-            if args.overwrite or not os.path.exists(network_file):
-                write_network(MapFiles.of(raster, args.out), settings, network.facts)
+            write_network(raster, args, settings, network.facts)
         group.wait()  # no process leaves while another needs the groups that all are in
+        return record
+
+    if group.world_size > 1:  # what fails in one process must not leave the others waiting
+        for raster in outcomes.of:
+            work(raster)
+    else:
+        map_each(outcomes, work)
+    if len(outcomes.of) > 1 and group.rank == 0:
+        outcomes.log_table(network.facts.road_labels)
+    outcomes.refuse_failures()
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that exclude one another."""
+    if args.shard and (args.network or args.finish or args.overwrite):
+        raise ConfigError("--shard: maps strips only; leave --network and --overwrite out, and run --finish after it")
+    if args.finish and args.overwrite:
+        raise ConfigError("--finish: puts together what shards have mapped; leave --overwrite out")
+    if (args.shard or args.finish) and shares_work():
+        raise ConfigError("--shard, --finish: are for single processes; leave the launcher out")
 
 
 def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, Group]:
@@ -139,15 +177,20 @@ def has_gpu() -> bool:
     return find_spec("torch") is not None and shutil.which("nvidia-smi") is not None
 
 
-def write_network(files: MapFiles, settings: MapSettings, facts: NetworkFacts) -> None:
+def write_network(raster: str, args: argparse.Namespace, settings: MapSettings, facts: NetworkFacts) -> None:
     """Write the road network of a map of probabilities; of its mask where that was cleaned."""
+    from mmseg_ext.mapping import MapFiles
     from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
 
+    files = MapFiles.of(raster, args.out)
+    path = files.path("_network.gpkg")
+    if os.path.exists(path) and not args.overwrite:
+        return
     limits = NetworkSettings(settings.threshold_for(facts) or 0.5, facts.road_labels)
     mask = files.path("_roads.tif") if settings.cleans else None
     layers = extract_network(files.path("_probability.tif"), limits, mask=mask)
-    write_layers(files.path("_network.gpkg"), layers.named())
-    logging.info("%s: %d edges", files.path("_network.gpkg"), len(layers.edges))
+    write_layers(path, layers.named())
+    logging.info("%s: %d edges", path, len(layers.edges))
 
 
 if __name__ == "__main__":

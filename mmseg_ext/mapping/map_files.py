@@ -79,7 +79,7 @@ def _is_own_map(path: str) -> bool:
         with open(f"{stem}.json", encoding="utf-8") as file:
             return "weights_sha256" in file.read()
     except (OSError, ValueError):
-        return os.path.isfile(os.path.join(f"{stem}.parts", "key"))
+        return os.path.isdir(f"{stem}.parts")
 
 
 def threshold_of(probability: str) -> float | None:
@@ -101,21 +101,23 @@ class MapFiles:
     Attributes:
         folder: where they are.
         name: of the raster, without its suffix.
+        key: what identifies the map, of which strips and record are; empty where only paths are asked for.
     """
 
     folder: str
     name: str
+    key: str = ""
 
     @classmethod
-    def of(cls, raster: str, folder: str) -> MapFiles:
+    def of(cls, raster: str, folder: str, key: str = "") -> MapFiles:
         """Return those of the raster at a path."""
-        return cls(folder, os.path.splitext(os.path.basename(raster))[0])
+        return cls(folder, os.path.splitext(os.path.basename(raster))[0], key)
 
     def path(self, ending: str) -> str:
         """Return the path of a result: ``_roads.tif``, ``_probability.tif``, ``.json``, ..."""
         return os.path.join(self.folder, f"{self.name}{ending}")
 
-    def finished(self, key: str) -> dict | None:
+    def finished(self) -> dict | None:
         """Return the record of the finished map, None where there is none.
 
         Raises:
@@ -129,25 +131,21 @@ class MapFiles:
                 record = json.load(file)
         except (OSError, ValueError):
             record = {}
-        if record.get("key") != key:
+        if record.get("key") != self.key:
             raise ConfigError(
                 f"{path}: is there already, of another raster, checkpoint or setting; give --overwrite or another --out"
             )
         return record
 
-    def prepare(self, key: str, disk_bytes: int, raster: str) -> None:
-        """Make the folder of strips; those of another key are removed.
+    def prepare(self, disk_bytes: int, raster: str) -> None:
+        """Make the folder of strips. Those of another key that a killed run left stay until the map is finished.
 
         Raises:
             ConfigError: the folder cannot be written, or its disk has less than ``disk_bytes`` left.
         """
         parts = Path(self.path(".parts"))
-        key_file = parts / "key"
         with writing(self.folder, "choose another --out"):
-            if parts.is_dir() and not (key_file.is_file() and key_file.read_text("ascii") == key):
-                shutil.rmtree(parts)
             parts.mkdir(parents=True, exist_ok=True)
-            key_file.write_text(key, "ascii")
         free = shutil.disk_usage(parts).free
         if free < disk_bytes:
             raise ConfigError(
@@ -156,8 +154,16 @@ class MapFiles:
             )
 
     def strip(self, index: int) -> str:
-        """Return the path of a finished strip, in a folder that stays until the map is finished."""
-        return os.path.join(self.path(".parts"), f"{index:06d}.npz")
+        """Return the path of a finished strip, in a folder that stays until the map is finished.
+
+        The key is in its name, so a strip of another map is never taken for it, whoever writes when.
+        """
+        return os.path.join(self.path(".parts"), f"{index:06d}.{self.key[:16]}.npz")
+
+    def has_strips_of_others(self) -> bool:
+        """Return whether strips of another key are there: of other options, weights or number of threads."""
+        names = glob.glob(os.path.join(glob.escape(self.path(".parts")), "*.npz"))
+        return any(name != self.strip(int(os.path.basename(name)[:6])) for name in names)
 
     def save_strip(self, index: int, row: int, layers: Mapping[str, np.ndarray]) -> None:
         """Write a finished strip, which begins at ``row`` of the raster, complete or not at all.

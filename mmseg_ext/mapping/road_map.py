@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
-from ..errors import ConfigError, DataError, UserError
+from ..errors import ConfigError, DataError
 from ..geo import (
     PixelFrame,
     RasterArea,
@@ -26,7 +26,6 @@ from ..geo import (
     disk_needed,
     glimpses,
     ground_sampling_distance,
-    log_doubts,
     source_files,
 )
 from ..imagery.reading import ImageReading
@@ -114,44 +113,7 @@ class Group:
     wait: Callable[[], None] = lambda: None
 
 
-def check_rasters(
-    paths: Sequence[str], network: MapModel, settings: MapSettings, area: VectorLayer | None = None
-) -> list[str]:
-    """Look at all rasters before the first is mapped; return those that have a pixel in the ``area``, or all.
-
-    Raises:
-        DataError: names every raster that cannot be mapped; or none has a pixel in the area.
-    """
-    problems, outside = [], []
-    for path in paths:
-        try:
-            with RasterSource(path, colours=True) as source:
-                if area is not None and RasterArea(area, source.info).window is None:
-                    outside.append(path)
-                    continue
-                reading = _reading_of(source.info, network, settings)
-                ground_sampling_distance(source.info)
-                _check_values(source, reading)
-            log_doubts(path, reading.bands)
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        count = f"{len(problems)} of {len(paths)} rasters cannot be mapped: " if len(paths) > 1 else ""
-        raise DataError(count + "; ".join(problems))
-    if area is not None and outside:
-        if len(outside) == len(paths):
-            raise _outside(paths, area)
-        logger.warning("left out, as they lie outside %s: %s", area.path, ", ".join(outside))
-    return [path for path in paths if path not in outside]
-
-
-def _outside(paths: Sequence[str], area: VectorLayer) -> DataError:
-    """Return what is said of rasters that have no pixel in an area."""
-    where = f"{paths[0]}: lies" if len(paths) == 1 else f"all {len(paths)} rasters, {paths[0]} first, lie"
-    return DataError(f"{where} outside {area.path}; give another --area, or check the coordinate reference systems")
-
-
-def _reading_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> ImageReading:
+def reading_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> ImageReading:
     """Return how the raster is read; refuse one whose bands or depth do not fit the network."""
     reading = network.facts.reading.with_settings(bands=settings.bands)
     if info.dtype != "uint8" and reading.low is None:
@@ -170,7 +132,7 @@ def _reading_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> I
     return reading
 
 
-def _check_values(source: RasterSource, reading: ImageReading) -> None:
+def check_values(source: RasterSource, reading: ImageReading) -> None:
     """Refuse, by a DataError, a raster that would be all black or white: reflectance for a network of counts."""
     if reading.low is None or reading.high is None:
         return
@@ -188,6 +150,15 @@ def _check_values(source: RasterSource, reading: ImageReading) -> None:
         )
 
 
+def _scale(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
+    """Return the pixels given to the network for one pixel of the raster."""
+    own, trained = ground_sampling_distance(info), reading.gsd_m
+    if settings.scale is not None or own is None or trained is None:
+        return settings.scale or 1.0
+    scale = own / trained
+    return 1.0 if max(scale, 1 / scale) <= _SAME_SCALE else scale
+
+
 def chosen_scale(
     info: RasterInfo, reading: ImageReading, settings: MapSettings, limits: tuple[float, float] | None = None
 ) -> float:
@@ -195,8 +166,9 @@ def chosen_scale(
 
     ``limits`` are the least and the most metres per pixel that training showed, as far as the network knows them.
     """
+    scale = _scale(info, reading, settings)
     if settings.scale is not None:
-        return settings.scale
+        return scale
     own, trained = ground_sampling_distance(info), reading.gsd_m
     if own is None or trained is None:
         who = "the raster tells no metres per pixel" if own is None else "the checkpoint knows no metres per pixel"
@@ -208,10 +180,9 @@ def chosen_scale(
             else (", or those of its training images: --cfg-options data.test.step_args.LoadRoadImage.gsd_m=METRES")
         )
         logger.warning("%s: %s, so it is mapped at its own scale; give --scale%s", info.path, who, remedy)
-        return 1.0
-    scale = own / trained
-    if max(scale, 1 / scale) <= _SAME_SCALE:
-        return 1.0
+        return scale
+    if scale == 1:
+        return scale
     low, high = limits or (trained / _FAR_SCALE, trained * _FAR_SCALE)
     if not low <= own <= high:
         seen = f"{trained:.3g}" if limits is None else f"{low:.3g} to {high:.3g}"
@@ -246,77 +217,184 @@ def map_raster(
         DataError: the raster cannot be read, does not fit the network, or has no pixel in the area.
         ConfigError: other results exist already, the disk is too small, or settings do not fit.
     """
-    files, facts = MapFiles.of(path, folder), network.facts
     first, started = group.rank == 0, time.time()
+    record: dict = {}
     with RasterSource(path, colours=True) as source:
-        info = source.info
-        reading = _reading_of(info, network, settings)
-        scale = chosen_scale(info, reading, settings, facts.gsd_range_m)
-        plan = TilePlan(info.height, info.width, settings.tile_px, settings.overlap_px, scale, facts.stride)
-        here = None if area is None else RasterArea(area, info)
-        if area is not None and (here is None or here.window is None):
-            raise _outside([path], area)
-        key = _key(info, network, settings, scale, here)
-        cleaning = _cleaning(info, network, settings) if settings.cleans else None
-        kept = None if overwrite else files.finished(key)
+        work = RasterMap(source, network, folder, settings, area)
+        kept = None if overwrite else work.kept()
         group.wait()
         if kept is not None:
             if first:
-                logger.info("%s: exists and is kept", files.path(".json"))
+                logger.info("%s: exists and is kept", work.files.path(".json"))
             return kept
-        disk = len(settings.layers) * disk_needed(info.height, info.width, 1)
         if first:
-            strips_bytes = (len(settings.layers) + settings.cleans) * info.height * info.width
-            files.prepare(key, disk + strips_bytes, info.path)
+            work.prepare()
         group.wait()
-        missing = [index for index in plan.rows if not os.path.isfile(files.strip(index))]
+        missing = work.missing(work.plan.rows)
         group.wait()  # a strip that one has finished already would be missing in another's list
         share = [len(missing) * rank // group.world_size for rank in (group.rank, group.rank + 1)]
-        mine = missing[slice(*share)]
-        room = source.make_room(*plan.tile_shape)
         if first:
-            _announce(info, network, plan, missing, disk, room, here, settings)
-        tiles = _tiles(plan, mine, here)
-        pause_s = 0.1 if sys.stderr.isatty() else 30
-        with tqdm(total=tiles, desc=files.name, unit="tile", disable=not first, mininterval=pause_s) as bar:
-            timed = _Timed(network, bar, settings.scales_for(facts))
-            strips = map_strips(source, timed, plan, batch=settings.batch, strips=mine, reading=reading, area=here)
-            for strip in strips:
-                files.save_strip(strip.index, strip.row, _layers(strip, network, settings))
+            work.announce(missing, len(work.plan.rows))
+        work.map_strips(missing[slice(*share)], show=first)
         group.wait()
-        record: dict = {}
         if first:
-            seconds = dict(total=round(time.time() - started, 2), network=round(timed.seconds, 2))
-            counts = files.write_maps(plan.rows, source, reading, facts, settings.layers, here, cleaning)
-            valid = int(counts[:NODATA].sum())
-            if not valid:
-                logger.warning("%s: no valid pixel in it; its map is empty", path)
-            shares = [float(count / valid) if valid else None for count in counts[: len(facts.classes)]]
-            record = dict(
-                raster=asdict(info),
-                weights_sha256=facts.weights_sha256,
-                classes=list(facts.classes),
-                settings=dict(
-                    asdict(settings),
-                    scale=scale,
-                    scales=list(settings.scales_for(facts)),
-                    threshold=settings.threshold_for(facts),
-                    area=area and area.path,
-                    **network.execution,
-                ),
-                reading=asdict(reading),
-                version=__version__,
-                **network.software,
-                valid_share=valid / (plan.height * plan.width),
-                class_share=dict(zip(facts.classes, shares, strict=True)),
-                seconds=seconds,
-                key=key,
-            )
-            files.finish(record)
-            road = sum(shares[label] or 0 for label in facts.road_labels)
-            logger.info("%s: %.1f %% road, %.0f s", files.path("_roads.tif"), 100 * road, seconds["total"])
+            record = work.finish(time.time() - started)
         group.wait()
     return record
+
+
+class RasterMap:
+    """The map of one raster while it is made: whoever has the raster and the network maps strips, one finishes it.
+
+    Attributes:
+        files: where strips and results are.
+        plan: strips and tiles.
+
+    Raises:
+        DataError: the raster does not fit the network, or has no pixel in the area.
+        ConfigError: the settings do not fit.
+    """
+
+    def __init__(
+        self,
+        source: RasterSource,
+        network: MapModel,
+        folder: str,
+        settings: MapSettings,
+        area: VectorLayer | None = None,
+    ) -> None:
+        self.source, self.network, self.settings, self.area = source, network, settings, area
+        info, facts = source.info, network.facts
+        self.reading = reading_of(info, network, settings)
+        self.scale = chosen_scale(info, self.reading, settings, facts.gsd_range_m)
+        self.plan = plan_of(info, network, settings)
+        self.here = None if area is None else RasterArea(area, info)
+        if area is not None and (self.here is None or self.here.window is None):
+            raise DataError(outside([info.path], area))
+        self.files = MapFiles.of(info.path, folder, _key(info, network, settings, self.scale, self.here))
+        self.cleaning = _cleaning(info, network, settings) if settings.cleans else None
+        self.network_seconds = 0.0
+
+    def kept(self) -> dict | None:
+        """Return the record of the map where it is finished already, else None; see `MapFiles.finished`."""
+        return self.files.finished()
+
+    @property
+    def disk_bytes(self) -> int:
+        """The most that the results take."""
+        info = self.source.info
+        return len(self.settings.layers) * disk_needed(info.height, info.width, 1)
+
+    def prepare(self) -> None:
+        """Make the folder of strips; see `MapFiles.prepare`."""
+        info = self.source.info
+        strips_bytes = (len(self.settings.layers) + self.settings.cleans) * info.height * info.width
+        self.files.prepare(self.disk_bytes + strips_bytes, info.path)
+
+    def missing(self, strips: Iterable[int]) -> list[int]:
+        """Return those of the strips that nobody has finished."""
+        return [index for index in strips if not os.path.isfile(self.files.strip(index))]
+
+    def map_strips(self, strips: Sequence[int], show: bool = True) -> None:
+        """Map some strips and write each as it is done, complete or not at all; ``show`` the progress."""
+        self.source.make_room(*self.plan.tile_shape)
+        tiles = _tiles(self.plan, strips, self.here)
+        pause_s = 0.1 if sys.stderr.isatty() else 30
+        with tqdm(total=tiles, desc=self.files.name, unit="tile", disable=not show, mininterval=pause_s) as bar:
+            timed = _Timed(self.network, bar, self.settings.scales_for(self.network.facts))
+            found = map_strips(
+                self.source, timed, self.plan, batch=self.settings.batch, strips=strips, reading=self.reading,
+                area=self.here,
+            )  # fmt: skip
+            for strip in found:
+                self.files.save_strip(strip.index, strip.row, _layers(strip, self.network, self.settings))
+        self.network_seconds += timed.seconds
+
+    def finish(self, seconds: float) -> dict:
+        """Write maps, preview and record from all strips, and remove these; return the record.
+
+        ``seconds`` are what this process has spent on the map before.
+
+        Raises:
+            DataError: a strip is missing or damaged.
+        """
+        info, facts, settings, network = self.source.info, self.network.facts, self.settings, self.network
+        spent = dict(total=round(seconds, 2), network=round(self.network_seconds, 2))
+        counts = self.files.write_maps(
+            self.plan.rows, self.source, self.reading, facts, settings.layers, self.here, self.cleaning
+        )
+        valid = int(counts[:NODATA].sum())
+        if not valid:
+            logger.warning("%s: no valid pixel in it; its map is empty", info.path)
+        shares = [float(count / valid) if valid else None for count in counts[: len(facts.classes)]]
+        record = dict(
+            raster=asdict(info),
+            weights_sha256=facts.weights_sha256,
+            classes=list(facts.classes),
+            settings=dict(
+                asdict(settings),
+                scale=self.scale,
+                scales=list(settings.scales_for(facts)),
+                threshold=settings.threshold_for(facts),
+                area=self.area and self.area.path,
+                **network.execution,
+            ),
+            reading=asdict(self.reading),
+            version=__version__,
+            **network.software,
+            valid_share=valid / (self.plan.height * self.plan.width),
+            class_share=dict(zip(facts.classes, shares, strict=True)),
+            seconds=spent,
+            key=self.files.key,
+        )
+        self.files.finish(record)
+        road = sum(shares[label] or 0 for label in facts.road_labels)
+        logger.info("%s: %.1f %% road, %.0f s", self.files.path("_roads.tif"), 100 * road, spent["total"])
+        return record
+
+    def announce(self, missing: Sequence[int], of: int) -> None:
+        """Log what the mapping of strips that are ``missing`` of a number will need; a batch of tiles is the trial."""
+        info, network, plan = self.source.info, self.network, self.plan
+        room = self.source.make_room(*plan.tile_shape)
+        tiles = _tiles(plan, missing, self.here)
+        # batches do not go beyond a row of tiles
+        together = max(1, min(self.settings.batch, len(plan.column_starts), tiles))
+        trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * together
+        scales = self.settings.scales_for(network.facts)
+        predict_at_scales(network, trial, scales)  # the first is slower
+        start = time.perf_counter()
+        predict_at_scales(network, trial, scales)
+        seconds = tiles * (time.perf_counter() - start) / len(trial)
+        peak = _peak_bytes()
+        if len(missing) < of:
+            logger.info("%s: resuming, %d of %d strips are done", info.path, of - len(missing), of)
+        memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + peak + room
+        sizes = memory, self.disk_bytes
+        logger.info(
+            "%s: %d x %d px%s; %d tile(s) of %d px to map by %s %s, about %s, %s of memory and at most %s of disk",
+            info.path,
+            info.width,
+            info.height,
+            "" if info.crs else ", no coordinate reference system: the map is in pixels",
+            tiles,
+            plan.tile_px,
+            network.execution["backend"],
+            network.execution["precision"],
+            f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
+            *(f"{size / 2**30:.1f} GiB" if size > 2**30 else f"{size / 2**20:.0f} MiB" for size in sizes),
+        )
+
+
+def plan_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> TilePlan:
+    """Return strips and tiles of a raster."""
+    scale = _scale(info, reading_of(info, network, settings), settings)
+    return TilePlan(info.height, info.width, settings.tile_px, settings.overlap_px, scale, network.facts.stride)
+
+
+def outside(paths: Sequence[str], area: VectorLayer) -> str:
+    """Return what is said of rasters that have no pixel in an area."""
+    where = f"{paths[0]}: lies" if len(paths) == 1 else f"all {len(paths)} rasters, {paths[0]} first, lie"
+    return f"{where} outside {area.path}; give another --area, or check the coordinate reference systems"
 
 
 def _cleaning(info: RasterInfo, network: MapModel, settings: MapSettings) -> Cleaning:
@@ -359,44 +437,6 @@ def _peak_bytes() -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _announce(
-    info: RasterInfo,
-    network: MapModel,
-    plan: TilePlan,
-    missing: Sequence[int],
-    disk: int,
-    room: int,
-    area: RasterArea | None,
-    settings: MapSettings,
-) -> None:
-    """Log what the mapping will need; time and memory are those of a batch of tiles, predicted as a trial."""
-    tiles = _tiles(plan, missing, area)
-    together = max(1, min(settings.batch, len(plan.column_starts), tiles))  # batches do not go beyond a row of tiles
-    trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * together
-    scales = settings.scales_for(network.facts)
-    predict_at_scales(network, trial, scales)  # the first is slower
-    start = time.perf_counter()
-    predict_at_scales(network, trial, scales)
-    seconds = tiles * (time.perf_counter() - start) / len(trial)
-    peak = _peak_bytes()
-    if len(missing) < len(plan.rows):
-        logger.info("%s: resuming, %d of %d strips are done", info.path, len(plan.rows) - len(missing), len(plan.rows))
-    memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + peak + room
-    logger.info(
-        "%s: %d x %d px%s; %d tile(s) of %d px to map by %s %s, about %s, %s of memory and at most %s of disk",
-        info.path,
-        info.width,
-        info.height,
-        "" if info.crs else ", no coordinate reference system: the map is in pixels",
-        tiles,
-        plan.tile_px,
-        network.execution["backend"],
-        network.execution["precision"],
-        f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
-        *(f"{size / 2**30:.1f} GiB" if size > 2**30 else f"{size / 2**20:.0f} MiB" for size in (memory, disk)),
-    )
 
 
 class _Timed:

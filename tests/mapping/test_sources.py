@@ -84,7 +84,6 @@ def test_maps_of_earlier_runs_and_hidden_files_are_no_input(tmp_path, caplog):
     assert "maps of earlier runs among the inputs are left out" in caplog.text
     (tmp_path / "a.json").unlink()
     (tmp_path / "a.parts").mkdir()
-    (tmp_path / "a.parts" / "key").touch()  # a run that was killed
     assert find_rasters([str(tmp_path)]) == wanted
     with pytest.raises(DataError, match="a_roads.tif: only maps of an earlier run"):
         find_rasters([str(tmp_path / "a_roads.tif")])

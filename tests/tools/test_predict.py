@@ -12,6 +12,7 @@ import mmseg_ext
 from mmseg_ext.deploy.trained import TrainedNetwork
 from mmseg_ext.engine.checkpoint import read_checkpoint
 from mmseg_ext.errors import CheckpointError
+from mmseg_ext.geo import write_geotiff
 from mmseg_ext.mapping import MapSettings, map_raster
 from mmseg_ext.runtime.onnx import OnnxNetwork
 from mmseg_ext.scoring import FolderEvaluation, ScoringSettings, pair_predictions, summarise
@@ -108,3 +109,34 @@ def test_predict_needs_no_checkpoint(run_tool, tmp_path):
         2,
         f"error: {DEFAULT_WEIGHTS}: means a checkpoint; give the rasters to map after it\n",
     )
+
+
+@pytest.mark.slow
+def test_a_broken_raster_and_a_job_array(run_tool, tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (140, 90, 3), np.uint8)
+    for name in ("a.tif", "b.tif"):
+        write_geotiff(str(tmp_path / name), values, "EPSG:32719", (0.5, 0, 4e5, 0, -0.5, 7e6))
+    (tmp_path / "text.tif").write_text("no raster")
+    options = [tmp_path / name for name in ("a.tif", "b.tif", "text.tif")] + ["--tile", 64, "--overlap", 32]
+    one = run_tool("predict.py", *options, "--out", tmp_path / "one", "--network")
+    assert one.returncode == 2
+    assert one.stderr.endswith("error: 1 of 3 rasters failed, for the reasons above; the others are done\n")
+    assert "| raster | seconds | road, % | warnings | failure |" in one.stderr
+    for task in ("1", "2"):
+        array = dict(
+            SLURM_ARRAY_TASK_ID=task, SLURM_ARRAY_TASK_MIN="1", SLURM_ARRAY_TASK_MAX="2", SLURM_ARRAY_TASK_COUNT="2"
+        )
+        share = run_tool(
+            "predict.py", *options[:2], *options[3:], "--out", tmp_path / "two", "--shard", "auto", **array
+        )
+        assert share.returncode == 0, share.stderr
+        assert not list((tmp_path / "two").glob("*.tif"))
+    done = run_tool("predict.py", *options[:2], *options[3:], "--out", tmp_path / "two", "--finish", "--network")
+    assert done.returncode == 0, done.stderr
+    for name in ("a_roads.tif", "b_probability.tif"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(
+        path.name for path in (tmp_path / "two").iterdir()
+    )
+    refused = run_tool("predict.py", *options, "--out", tmp_path / "two", "--shard", "1/2", "--network")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: --shard: maps strips only; leave --network")
