@@ -18,7 +18,7 @@ from mmseg_ext.options import add_config_options, add_numbers
 from mmseg_ext.weights import DEFAULT_WEIGHTS, is_checkpoint, is_onnx, shipped_file, shipped_names
 
 if TYPE_CHECKING:
-    from mmseg_ext.mapping import Group, MapSettings
+    from mmseg_ext.mapping import Group, MapFiles, MapSettings
     from mmseg_ext.runtime.facts import MapModel, NetworkFacts
 
 
@@ -67,6 +67,7 @@ def main() -> None:
 
     from mmseg_ext.geo import read_areas
     from mmseg_ext.mapping import (
+        MapFiles,
         MapSettings,
         check_rasters,
         find_rasters,
@@ -105,8 +106,9 @@ def main() -> None:
             record = finish_raster(raster, network, args.out, settings, area)
         else:
             record = map_raster(raster, network, args.out, settings, args.overwrite, group, area)
-        if args.network and group.rank == 0:
-            write_network(raster, args, settings, network.facts)
+        files = MapFiles.of(raster, args.out)
+        if args.network and group.rank == 0 and (args.overwrite or not os.path.exists(files.path("_network.gpkg"))):
+            write_network(files, settings, network.facts)
         group.wait()  # no process leaves while another needs the groups that all are in
         return record
 
@@ -177,20 +179,15 @@ def has_gpu() -> bool:
     return find_spec("torch") is not None and shutil.which("nvidia-smi") is not None
 
 
-def write_network(raster: str, args: argparse.Namespace, settings: MapSettings, facts: NetworkFacts) -> None:
+def write_network(files: MapFiles, settings: MapSettings, facts: NetworkFacts) -> None:
     """Write the road network of a map of probabilities; of its mask where that was cleaned."""
-    from mmseg_ext.mapping import MapFiles
     from mmseg_ext.networks import NetworkSettings, extract_network, write_layers
 
-    files = MapFiles.of(raster, args.out)
-    path = files.path("_network.gpkg")
-    if os.path.exists(path) and not args.overwrite:
-        return
     limits = NetworkSettings(settings.threshold_for(facts) or 0.5, facts.road_labels)
     mask = files.path("_roads.tif") if settings.cleans else None
     layers = extract_network(files.path("_probability.tif"), limits, mask=mask)
-    write_layers(path, layers.named())
-    logging.info("%s: %d edges", path, len(layers.edges))
+    write_layers(files.path("_network.gpkg"), layers.named())
+    logging.info("%s: %d edges", files.path("_network.gpkg"), len(layers.edges))
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ def finish_raster(
                 " (there are some of other options, weights or threads)" if work.files.has_strips_of_others() else ""
             )
             raise DataError(
-                f"{path}: {len(missing)} of {len(rows)} strips are missing, number {missing[0] + 1} first{others}; run the "
-                "shards again that failed, all with the same rasters, options and OMP_NUM_THREADS"
+                f"{path}: {len(missing)} of {len(rows)} strips are missing, number {missing[0] + 1} first{others}; run "
+                "the shards again that failed, all with the same rasters, options and OMP_NUM_THREADS"
             )
         return work.finish(time.time() - started)

@@ -260,7 +260,7 @@ def test_rasters_outside_are_said_and_left_out(tmp_path, caplog):
     elsewhere = dict(crs="EPSG:32633", transform=(0.5, 0, 500_000, 0, -0.5, 5_400_000))
     write_geotiff(far, np.zeros((70, 70, 5), np.uint8), **elsewhere)  # of bands that would not fit
     area = polygons(tmp_path / "lease.gpkg", [on_map((10, 60), (10, 60))])
-    assert check_rasters([beside, here, far], BrightNetwork(), PLAIN, area) == [here]
+    assert list(check_rasters([beside, here, far], BrightNetwork(), PLAIN, area).of) == [here]
     assert f"left out, as they lie outside {area.path}: {beside}, {far}" in caplog.text
     with pytest.raises(DataError, match=r"all 2 rasters, .*beside.tif first, lie outside .*lease.gpkg; give another"):
         check_rasters([beside, far], BrightNetwork(), PLAIN, area)
