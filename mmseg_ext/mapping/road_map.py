@@ -24,9 +24,11 @@ from ..geo import (
     RasterSource,
     VectorLayer,
     disk_needed,
+    fingerprint,
     glimpses,
     ground_sampling_distance,
     log_doubts,
+    public_name,
     source_files,
 )
 from ..imagery.reading import ImageReading
@@ -122,7 +124,7 @@ def check_rasters(
     Raises:
         DataError: names every raster that cannot be mapped; or none has a pixel in the area.
     """
-    problems, outside = [], []
+    problems, outside, paths = [], [], [public_name(path) for path in paths]
     for path in paths:
         try:
             with RasterSource(path, colours=True) as source:
@@ -246,7 +248,7 @@ def map_raster(
         DataError: the raster cannot be read, does not fit the network, or has no pixel in the area.
         ConfigError: other results exist already, the disk is too small, or settings do not fit.
     """
-    files, facts = MapFiles.of(path, folder), network.facts
+    files, facts, path = MapFiles.of(path, folder), network.facts, public_name(path)
     first, started = group.rank == 0, time.time()
     with RasterSource(path, colours=True) as source:
         info = source.info
@@ -330,15 +332,13 @@ def _key(
     info: RasterInfo, network: MapModel, settings: MapSettings, scale: float, area: RasterArea | None = None
 ) -> str:
     """Return what identifies a map: raster, weights, settings, area, and all else that its pixels depend on."""
-    status = os.stat(info.path)
-    facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
+    facts = [*fingerprint(info.path), network.facts.weights_sha256]
     # normalisation, threshold and names of the config, but not the version: an update keeps what is there
     facts += [asdict(settings), scale, *network.execution.values(), {**asdict(network.facts), "version": None}]
     if area is not None:
         facts.append(area.digest)
     for file in source_files(info.path)[1:]:
-        status = os.stat(file)
-        facts += [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+        facts += fingerprint(file)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
