@@ -14,10 +14,12 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .sources import forget, gdal_settings, is_remote, opened_as, public_name, refusal, source_files, waits_s
+from .sources import forget, gdal_env, is_remote, opened_as, public_name, refusal, source_files, waits_s
 from .virtual import expanded, has_colour_table, in_pixels
 
-rasterio = LazyModule("rasterio", None, "reading and writing GeoTIFF")
+_PURPOSE = "reading and writing GeoTIFF"
+rasterio = LazyModule("rasterio", None, _PURPOSE)
+_gdal = LazyModule("rasterio._err", None, _PURPOSE)
 # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
 warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 
@@ -258,9 +260,9 @@ def _open(path: str, **options: str) -> Any:
             return rasterio.open(path, **options)
         except unreadable as error:
             raise DataError(f"{path}: cannot be read as a raster ({error}); replace it or take it out") from None
-    for wait_s in waits_s(path)[:3]:  # it may be no raster
+    for wait_s in waits_s(path)[:3]:  # more would be long for what is no raster
         try:
-            with rasterio.Env(**gdal_settings(path)):
+            with gdal_env(path):
                 return rasterio.open(opened_as(path), **options)
         except unreadable as error:
             if refused := refusal(path, str(error)):
@@ -275,7 +277,7 @@ def _exact(path: str) -> Any:
 
     It must be there both when the file is opened and when it is read.
     """
-    return rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO", **gdal_settings(path))
+    return gdal_env(path, GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
 
 
 def _crs_name(crs: Any) -> str | None:
@@ -345,7 +347,7 @@ def _read(raster: Any, path: str, window: Window, *how: Any) -> tuple[np.ndarray
     for wait_s in (*waits_s(path), None):
         try:
             return _read_once(raster, path, window, *how)
-        except rasterio.errors.RasterioError:
+        except (rasterio.errors.RasterioError, _gdal.CPLE_BaseError):
             if wait_s is None:
                 break
         logger.info("%s: the connection broke; trying again in %g s", path, wait_s)

@@ -1,8 +1,8 @@
 """Where rasters and vectors are: files on a disk, and rasters elsewhere that GDAL reads over the network.
 
 A raster elsewhere is named ``https://HOST/a.tif``, ``s3://BUCKET/a.tif``, ``gs://``, ``az://``, or as GDAL names it,
-``/vsi...``. Addresses may carry secrets: a password, a signature after ``?``. `public_name` takes them off and remembers
-them, so that names, messages and records are free of them; `opened_as` puts them back for GDAL alone.
+``/vsi...``. Addresses may carry secrets: a password, a signature after ``?``. `public_name` takes them off and
+remembers them, so that names, messages and records are free of them; `opened_as` puts them back for GDAL alone.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ _CREDENTIALS = {
     "az": "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_ACCESS_KEY or _SAS_TOKEN",
     "curl": "GDAL_HTTP_USERPWD or GDAL_HTTP_BEARER; a signed address may have expired",
 }
-_FORBIDDEN = (
-    r"(?i)response code: 40[013]|denied|forbidden|access key|signature|expired|invalid|not defined|missing azure"
-)
+_FORBIDDEN = r"(?i)code: 40[013]|denied|forbidden|access key|signature|expired|invalid|not defined|missing azure"
 _ABSENT = r"(?i)response code: 404|no such|does not exist"
 _NO_ANSWER = r"CURL error: (.+)|(HTTP response code: \d+)"
 _NO_PARTS = "Range downloading not supported"
@@ -103,16 +101,15 @@ def opened_as(name: str) -> str:
     return _SCHEMES[found[1].lower()] + address[found.end() :] if found else address
 
 
-def gdal_settings(name: str) -> dict[str, str]:
-    """Return GDAL's options for opening and reading ``name``; none for a file.
-
-    What the environment says comes first.
-    """
-    if not is_remote(name):
-        return {}
-    # Nothing is looked for beside it: that would list whole buckets, and behind a signature find the same file again.
-    settings = {**_SETTINGS, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-    return {option: value for option, value in settings.items() if option not in os.environ}
+def gdal_env(name: str, **options: str) -> Any:
+    """Return the context with GDAL's ``options`` in which ``name`` is opened and read; the environment comes first."""
+    if is_remote(name):
+        # Nothing is looked for beside it: that would list whole buckets, and with a signature behind each name a server
+        # may answer with the raster itself.
+        settings = {**_SETTINGS, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+        options |= {option: value for option, value in settings.items() if option not in os.environ}
+    # GDAL finds credentials by itself; rasterio would ask boto3, where that is installed, which takes long each time
+    return rasterio.Env(rasterio.session.DummySession(), **options)
 
 
 def waits_s(name: str) -> tuple[float, ...]:
@@ -122,8 +119,9 @@ def waits_s(name: str) -> tuple[float, ...]:
 
 def forget(name: str) -> None:
     """Let GDAL drop what it keeps of ``name``: after a broken connection that may be half of a piece, for good."""
-    if is_remote(name) and hasattr(_gdal(), "VSICurlPartialClearCache"):
+    with suppress(AttributeError):
         _gdal().VSICurlPartialClearCache(opened_as(name).encode())
+        _gdal().CPLErrorReset()  # else rasterio would raise the old error at the next call
 
 
 def refusal(name: str, said: str) -> DataError | None:
@@ -182,7 +180,7 @@ def _headers(address: str) -> dict[str, str]:
     """Return what a server says of a file, by lower-case names; nothing where it, or this GDAL, says nothing."""
     if not hasattr(_gdal(), "VSIGetFileMetadata"):
         return {}
-    with rasterio.Env(**gdal_settings(address)):
+    with gdal_env(address):
         lines = _gdal().VSIGetFileMetadata(address.encode(), b"HEADERS", None)
     found, index = {}, 0
     while lines and lines[index] is not None:
