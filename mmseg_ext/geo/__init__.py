@@ -19,6 +19,7 @@ from .metric import (
 )
 from .raster import Georeference, RasterInfo, RasterSource, raster_info, read_raster, write_geotiff
 from .sources import fingerprint, is_remote, public_name, result_name, source_files
+from .stac import stac_rasters
 from .vector import (
     VECTOR_SUFFIXES,
     RasterArea,
@@ -68,6 +69,7 @@ __all__ = [
     "result_name",
     "same_map",
     "source_files",
+    "stac_rasters",
     "write_cog",
     "write_geotiff",
 ]

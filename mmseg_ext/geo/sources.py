@@ -53,7 +53,7 @@ _SETTINGS = {
 }
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further try to read what a broken connection did not bring
 _addresses: dict[str, str] = {}  # by their public names; only those that have secrets
-_result_names: dict[str, str] = {}  # by public names, where it is not the file's
+_result_names: dict[str, str] = {}  # by public names; only where the results are not named as the file is
 logger = logging.getLogger(__name__)
 
 
@@ -70,8 +70,8 @@ def public_name(name: str, result: str | None = None) -> str:
         result: what to call its results; None: as its file.
     """
     if not is_remote(name):
-        return name
-    if name.startswith("/vsicurl?"):
+        public = name
+    elif name.startswith("/vsicurl?"):
         inner = parse_qs(name.partition("?")[2]).get("url", [""])[0]
         public = f"/vsicurl/{_LOGIN.sub('', inner).partition('?')[0]}"
     else:
