@@ -30,12 +30,14 @@ def main() -> None:
     args = parser.parse_args()
 
     from mmseg_ext import scoring
+    from mmseg_ext.geo import public_name
     from mmseg_ext.imagery.voc import read_names
 
     if args.images and not args.out:
         raise ConfigError("--images is for the report; give --out DIR")
     if args.tolerance is not None and args.tolerance_m is not None:
         raise ConfigError("--tolerance and --tolerance-m are the same in two units; give one of them")
+    args.prediction, args.truth = public_name(args.prediction), public_name(args.truth)
     settings = scoring.ScoringSettings(args.tolerance or 3.0, args.tolerance_m, args.buffer, args.gsd, args.threshold)
     pairs = scoring.pair_predictions(args.prediction, args.truth, read_names(args.split) if args.split else None)
     evaluation = scoring.FolderEvaluation(pairs, settings, args.probability, args.images)

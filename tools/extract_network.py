@@ -82,10 +82,11 @@ def main() -> None:
     args = parse_args()
 
     from mmseg_ext import networks
-    from mmseg_ext.geo import is_placed, raster_info
+    from mmseg_ext.geo import is_placed, public_name, raster_info
     from mmseg_ext.mapping import threshold_of
 
     log_to_stderr()
+    args.raster, args.dem = public_name(args.raster), args.dem and public_name(args.dem)
     threshold = args.threshold
     if threshold is None and (threshold := threshold_of(args.raster)) is not None:
         logging.info("%s: threshold %g, as in its map", args.raster, threshold)

@@ -27,10 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         usage="%(prog)s [CHECKPOINT] INPUT [INPUT ...] --out DIR [options]", description=__doc__
     )
-    text = (
-        f"GeoTIFF, COG, VRT, image, folder, pattern; before them weights: .pth, .safetensors, .onnx ({DEFAULT_WEIGHTS})"
+    text = "GeoTIFF, COG, VRT, image, folder, pattern, address; before them weights: .pth, .safetensors, .onnx"
+    text += f" ({DEFAULT_WEIGHTS})"
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=text)
+    text = "STAC item, collection or feature collection, a path or an address, that lists rasters to map"
+    parser.add_argument("--collection", metavar="FILE", help=text)
+    parser.add_argument(
+        "--asset", metavar="NAME", help="which asset of its items is the raster (default: the only one)"
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the maps")
     parser.add_argument("--config", help="config of the weights (default: the one inside the checkpoint)")
     text = "polygons; only the ground inside is read and mapped"
@@ -64,8 +68,10 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
     args = parser.parse_args()
+    if not (args.inputs or args.collection):
+        parser.error("give the rasters to map: INPUT, or --collection")
 
-    from mmseg_ext.geo import read_areas
+    from mmseg_ext.geo import is_remote, public_name, read_areas, stac_rasters
     from mmseg_ext.mapping import (
         MapFiles,
         MapSettings,
@@ -84,8 +90,12 @@ def main() -> None:
         args.tile, args.overlap, args.batch, args.scale, args.threshold, args.uncertainty, args.bands,
         args.min_area, args.fill_holes, args.scales,
     )  # fmt: skip
-    named = is_checkpoint(args.inputs[0]) or is_onnx(args.inputs[0])
+    if is_remote(args.out):
+        raise ConfigError(f"--out {public_name(args.out)}: results go to a folder of this machine; give one")
+    named = any(is_checkpoint(name) or is_onnx(name) for name in args.inputs[:1])
     checkpoint, *inputs = args.inputs if named else (DEFAULT_WEIGHTS, *args.inputs)
+    if args.collection is not None:
+        inputs += stac_rasters(args.collection, args.asset)
     if not inputs:
         raise ConfigError(f"{checkpoint}: means a checkpoint; give the rasters to map after it")
     first = inputs[0]
@@ -113,6 +123,7 @@ def main() -> None:
         return record
 
     if group.world_size > 1:  # what fails in one process must not leave the others waiting
+        outcomes.refuse_failures()
         for raster in outcomes.of:
             work(raster)
     else:

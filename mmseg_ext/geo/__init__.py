@@ -18,7 +18,8 @@ from .metric import (
     same_map,
 )
 from .raster import Georeference, RasterInfo, RasterSource, raster_info, read_raster, write_geotiff
-from .sources import source_files
+from .sources import fingerprint, is_remote, public_name, result_name, source_files
+from .stac import stac_rasters
 from .vector import (
     VECTOR_SUFFIXES,
     RasterArea,
@@ -47,23 +48,28 @@ __all__ = [
     "common_ground",
     "disagreement",
     "disk_needed",
+    "fingerprint",
     "glimpses",
     "grid_of",
     "ground_sampling_distance",
     "height_unit_m",
     "is_placed",
+    "is_remote",
     "joined",
     "log_doubts",
     "metric_crs",
     "metric_of",
+    "public_name",
     "raster_info",
     "read_areas",
     "read_layer",
     "read_lines",
     "read_raster",
     "reprojected",
+    "result_name",
     "same_map",
     "source_files",
+    "stac_rasters",
     "write_cog",
     "write_geotiff",
 ]

@@ -42,7 +42,7 @@ def log_doubts(path: str, bands: Sequence[int] | None) -> bool:
     """
     found = []
     with RasterSource(path, colours=True) as source:
-        info = source.info
+        info, path = source.info, source.info.path
         if info.alpha_band is not None and info.alpha_band not in (bands or ()):
             values = [part.ravel() for part, _ in glimpses(source, [info.alpha_band])] or [np.zeros(1)]
             counts = np.sort(np.unique(np.concatenate(values), return_counts=True)[1])

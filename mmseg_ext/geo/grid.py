@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import DataError, LazyModule
 from .metric import PixelFrame, check_same_ground, ground_sampling_distance, metric_of, same_map
 from .raster import RasterInfo, RasterSource, Transform, Window, rasterio, transform_at
+from .sources import opened_as
 from .vector import outline
 from .virtual import expanded, has_colour_table, with_alpha_as_data
 
@@ -171,7 +172,7 @@ def _warped(info: RasterInfo, grid: GroundGrid, window: Window, with_alpha: bool
     )
     coarser = grid.gsd_m > own_gsd_m * (1 + _SAME)
     # overviews may be of any quality
-    raster = files.enter_context(rasterio.open(info.path, OVERVIEW_LEVEL="NONE"))
+    raster = files.enter_context(rasterio.open(opened_as(info.path), OVERVIEW_LEVEL="NONE"))
     stored = raster
     if has_colour_table(raster):
         raster = expanded(raster, info.path, files)

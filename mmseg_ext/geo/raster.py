@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -12,10 +14,12 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import DataError, LazyModule
-from .sources import source_files
+from .sources import forget, gdal_env, is_remote, opened_as, public_name, refusal, source_files, waits_s
 from .virtual import expanded, has_colour_table, in_pixels
 
-rasterio = LazyModule("rasterio", None, "reading and writing GeoTIFF")
+_PURPOSE = "reading and writing GeoTIFF"
+rasterio = LazyModule("rasterio", None, _PURPOSE)
+_gdal = LazyModule("rasterio._err", None, _PURPOSE)
 # once and for all: filters of a moment are not safe in threads, and images without georeference are normal here
 warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 
@@ -26,6 +30,7 @@ _Layout = tuple[int, int, int, int, bool]
 MOST_ROOM = 2**30
 _CACHE = "GDAL_CACHEMAX"
 _BLOCK_HEADER = 256
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class RasterInfo:
     """What the header of a raster says.
 
     Attributes:
-        path: the file.
+        path: the file, or the `public_name` of a raster elsewhere.
         height: rows.
         width: columns.
         bands: bands, alpha not counted.
@@ -125,6 +130,7 @@ class RasterSource:
     """
 
     def __init__(self, path: str, colours: bool = False) -> None:
+        path = public_name(path)
         with _open(path) as header:
             self.info = _info(header, path, colours)
             self.compression = header.compression.value if header.compression else None
@@ -134,7 +140,7 @@ class RasterSource:
             self.georeference = Georeference(self.info.crs, self.info.transform, tuple(points), _crs_name(crs))
         # Overviews may be of any quality: what is shrunk while reading is shrunk from the pixels themselves. The
         # header is read without the option, for with it rasterio gives random numbers for a transform that is missing.
-        with _exact(), ExitStack() as files:
+        with _exact(path), ExitStack() as files:
             self._raster = files.enter_context(_open(path, OVERVIEW_LEVEL="NONE"))
             if colours and has_colour_table(self._raster):
                 self._raster = in_pixels(expanded(self._raster, path, files), files)
@@ -209,7 +215,7 @@ class RasterSource:
             DataError: the file is truncated or damaged there, or has no such band.
             ValueError: the window is not inside the raster.
         """
-        with _exact():
+        with _exact(self.info.path):
             return _read(self._raster, self.info.path, (row, column, height, width), bands, out_shape, self._read_whole)
 
 
@@ -219,6 +225,7 @@ def raster_info(path: str, colours: bool = False) -> RasterInfo:
     Raises:
         DataError: missing or unreadable.
     """
+    path = public_name(path)
     with _open(path) as raster:
         return _info(raster, path, colours)
 
@@ -234,6 +241,7 @@ def read_raster(
         DataError: missing, truncated or unreadable.
         ValueError: the window is not inside the raster.
     """
+    path = public_name(path)
     with ExitStack() as files:  # without the georeference: naming an unusual one takes longer than reading an image
         raster = files.enter_context(_open(path))
         if colours and has_colour_table(raster):
@@ -245,20 +253,31 @@ def read_raster(
 
 def _open(path: str, **options: str) -> Any:
     unreadable = rasterio.errors.RasterioError
-    if not os.path.isfile(path):
+    if not (is_remote(path) or os.path.isfile(path)):
         raise DataError(f"{path}: no such file")
-    try:
-        return rasterio.open(path, **options)
-    except unreadable as error:
-        raise DataError(f"{path}: cannot be read as a raster ({error}); replace it or take it out") from None
+    if not is_remote(path):
+        try:
+            return rasterio.open(path, **options)
+        except unreadable as error:
+            raise DataError(f"{path}: cannot be read as a raster ({error}); replace it or take it out") from None
+    for wait_s in waits_s(path)[:3]:  # more would be long for what is no raster
+        try:
+            with gdal_env(path):
+                return rasterio.open(opened_as(path), **options)
+        except unreadable as error:
+            if refused := refusal(path, str(error)):
+                raise refused from None
+        time.sleep(wait_s)
+        forget(path)
+    raise DataError(f"{path}: cannot be read as a raster; check that the address is that of the file itself")
 
 
-def _exact() -> Any:
+def _exact(path: str) -> Any:
     """Return a context without GDAL's fast way to read a whole PNG, which gives garbage for a truncated one.
 
     It must be there both when the file is opened and when it is read.
     """
-    return rasterio.Env(GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
+    return gdal_env(path, GDAL_PNG_WHOLE_IMAGE_OPTIM="NO")
 
 
 def _crs_name(crs: Any) -> str | None:
@@ -323,7 +342,24 @@ def _layouts_of_sources(raster: Any, path: str) -> list[_Layout]:
     return layouts
 
 
-def _read(
+def _read(raster: Any, path: str, window: Window, *how: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what `_read_once` does, in several tries where the raster is elsewhere; a DataError if none succeeds."""
+    for wait_s in (*waits_s(path), None):
+        try:
+            return _read_once(raster, path, window, *how)
+        except (rasterio.errors.RasterioError, _gdal.CPLE_BaseError):
+            if wait_s is None:
+                break
+        logger.info("%s: the connection broke; trying again in %g s", path, wait_s)
+        time.sleep(wait_s)
+        forget(path)  # what was decoded stays, so each try goes on where the last one ended
+    what = "it is truncated or damaged; replace it or take it out"
+    if is_remote(path):
+        what = "the connection broke or the file is damaged; re-run the command to resume"
+    raise DataError(f"{path}: cannot be read in rows {window[0]} to {window[0] + window[2] - 1}, {what}")
+
+
+def _read_once(
     raster: Any,
     path: str,
     window: Window,
@@ -344,20 +380,14 @@ def _read(
     def pixels(method: Any) -> np.ndarray:
         return np.ascontiguousarray(raster.read(bands, resampling=method, **where).transpose(1, 2, 0))
 
-    try:
-        if whole_first and (shape != (height, width) or len(bands) < raster.count):
-            raster.read(window=where["window"])  # into GDAL's cache: else each band and each way would decode anew
-        values = pixels(methods.nearest)
-        valid = _valid(raster, values, bands, where)
-        if tuple(shape) != (height, width):
-            values = pixels(methods.bilinear if shape[0] * shape[1] > height * width else methods.average)
-            if values.dtype.kind == "f" and not (finite := np.isfinite(values).all(axis=2)).all():
-                valid = finite if valid is None else valid & finite
-    except rasterio.errors.RasterioError:
-        raise DataError(
-            f"{path}: cannot be read in rows {row} to {row + height - 1}, it is truncated or damaged; "
-            "replace it or take it out"
-        ) from None
+    if whole_first and (shape != (height, width) or len(bands) < raster.count):
+        raster.read(window=where["window"])  # into GDAL's cache: else each band and each way would decode anew
+    values = pixels(methods.nearest)
+    valid = _valid(raster, values, bands, where)
+    if tuple(shape) != (height, width):
+        values = pixels(methods.bilinear if shape[0] * shape[1] > height * width else methods.average)
+        if values.dtype.kind == "f" and not (finite := np.isfinite(values).all(axis=2)).all():
+            valid = finite if valid is None else valid & finite
     return values, valid
 
 

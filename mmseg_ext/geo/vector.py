@@ -16,6 +16,7 @@ from ..errors import DataError, LazyModule
 from ..tiling import windows
 from .metric import check_same_ground, metric_of, reprojected, same_map, warp
 from .raster import RasterInfo, Transform, Window, rasterio, transform_at
+from .sources import is_remote
 
 _PURPOSE = "vector data"
 shapely = LazyModule("shapely", None, _PURPOSE)
@@ -167,7 +168,7 @@ def check_areas(source: str, shapes: np.ndarray) -> None:
 
 def file_of(source: str) -> str:
     """Return the file that ``source`` names, ``file`` or ``file:layer``, even if it is not there."""
-    return source if os.path.exists(source) else source.rpartition(":")[0] or source
+    return source if is_remote(source) or os.path.exists(source) else source.rpartition(":")[0] or source
 
 
 def file_and_layer(source: str) -> tuple[str, str | None]:

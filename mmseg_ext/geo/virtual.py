@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -11,6 +10,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from ..errors import LazyModule
+from .sources import opened_as
 
 _PURPOSE = "reading rasters"
 rasterio = LazyModule("rasterio", None, _PURPOSE)
@@ -34,7 +34,7 @@ def expanded(raster: Any, path: str, files: ExitStack) -> Any:
     It is in pixels, without a georeference, and closed with ``files``. Entries of the table without alpha, nodata and
     what an alpha band or mask hides have alpha 0.
     """
-    file, table = escape(os.path.abspath(path)), np.array(list(raster.colormap(1).values()))
+    file, table = escape(opened_as(path)), np.array(list(raster.colormap(1).values()))
 
     def through(entries: np.ndarray, number: int, role: str, hidden: str = "") -> str:
         ends = np.flatnonzero(
@@ -56,7 +56,7 @@ def expanded(raster: Any, path: str, files: ExitStack) -> Any:
 
 def with_alpha_as_data(raster: Any, path: str, files: ExitStack) -> Any:
     """Return the open ``raster`` at ``path`` with no band marked as alpha, else as `expanded`."""
-    file, kind = escape(os.path.abspath(path)), rasterio.dtypes._gdal_typename(raster.dtypes[0])
+    file, kind = escape(opened_as(path)), rasterio.dtypes._gdal_typename(raster.dtypes[0])
     nodata = "" if raster.nodata is None else f"<NoDataValue>{raster.nodata!r}</NoDataValue>"
     bands = [_BAND.format(kind, n, "Undefined", _SOURCE.format(file, n, "") + nodata) for n in raster.indexes]
     return _opened(raster, bands, files)

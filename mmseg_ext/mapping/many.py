@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from ..errors import ConfigError, DataError, UserError
-from ..geo import RasterArea, RasterSource, VectorLayer, ground_sampling_distance, log_doubts
+from ..geo import RasterArea, RasterSource, VectorLayer, ground_sampling_distance, log_doubts, public_name
 from ..report.tables import markdown_table
 from ..runtime.facts import MapModel
 from .road_map import MapSettings, RasterMap, check_values, outside, plan_of, reading_of
@@ -99,6 +99,7 @@ def check_rasters(
         DataError: none can be mapped; or none has a pixel in the area.
     """
     outcomes, left_out = Outcomes(), []
+    paths = [public_name(path) for path in paths]
     for path in paths:
         with outcomes.about(path), RasterSource(path, colours=True) as source:
             if area is not None and RasterArea(area, source.info).window is None:

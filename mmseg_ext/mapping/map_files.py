@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..files import complete_file, is_hidden, write_text, writing
-from ..geo import RasterArea, RasterSource, write_cog
+from ..geo import RasterArea, RasterSource, is_remote, public_name, result_name, write_cog
 from ..imagery.reading import ImageReading, rgb_of
 from ..imagery.voc import IMAGE_SUFFIXES, list_files
 from ..report.pictures import paint_labels, save_picture
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 def find_rasters(inputs: Sequence[str]) -> list[str]:
     """Return the rasters that files, folders or patterns such as ``flights/*.tif`` name, in order, none twice.
 
+    Those elsewhere, such as ``https://HOST/a.tif``, are taken as they are, by their `public_name`.
+
     Hidden files and the maps of earlier runs, which may lie beside their rasters, are left out.
 
     Raises:
@@ -46,7 +48,9 @@ def find_rasters(inputs: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for name in inputs:
-        if os.path.isdir(name):
+        if is_remote(name):
+            here = [public_name(name)]
+        elif os.path.isdir(name):
             here = [os.path.join(name, file) for file in list_files(name, RASTER_SUFFIXES)]
             if not here:
                 raise DataError(f"{name}: no raster in this folder ({', '.join(RASTER_SUFFIXES)})")
@@ -55,7 +59,8 @@ def find_rasters(inputs: Sequence[str]) -> list[str]:
             if not here:
                 raise DataError(f"{name}: no such file, folder or pattern")
         found += here
-    found = [path for path in map(os.path.normpath, found) if not is_hidden(os.path.basename(path))]
+    found = [path if is_remote(path) else os.path.normpath(path) for path in found]
+    found = [path for path in found if is_remote(path) or not is_hidden(os.path.basename(path))]
     rasters = [path for path in dict.fromkeys(found) if not _is_own_map(path)]
     if not rasters:
         raise DataError(f"{inputs[0]}: only maps of an earlier run, or hidden files; give the rasters that they are of")
@@ -111,7 +116,7 @@ class MapFiles:
     @classmethod
     def of(cls, raster: str, folder: str, key: str = "") -> MapFiles:
         """Return those of the raster at a path."""
-        return cls(folder, os.path.splitext(os.path.basename(raster))[0], key)
+        return cls(folder, result_name(raster), key)
 
     def path(self, ending: str) -> str:
         """Return the path of a result: ``_roads.tif``, ``_probability.tif``, ``.json``, ..."""

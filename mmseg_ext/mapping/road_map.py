@@ -24,6 +24,7 @@ from ..geo import (
     RasterSource,
     VectorLayer,
     disk_needed,
+    fingerprint,
     glimpses,
     ground_sampling_distance,
     source_files,
@@ -408,15 +409,13 @@ def _key(
     info: RasterInfo, network: MapModel, settings: MapSettings, scale: float, area: RasterArea | None = None
 ) -> str:
     """Return what identifies a map: raster, weights, settings, area, and all else that its pixels depend on."""
-    status = os.stat(info.path)
-    facts = [os.path.abspath(info.path), status.st_size, status.st_mtime_ns, network.facts.weights_sha256]
+    facts = [*fingerprint(info.path), network.facts.weights_sha256]
     # normalisation, threshold and names of the config, but not the version: an update keeps what is there
     facts += [asdict(settings), scale, *network.execution.values(), {**asdict(network.facts), "version": None}]
     if area is not None:
         facts.append(area.digest)
     for file in source_files(info.path)[1:]:
-        status = os.stat(file)
-        facts += [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+        facts += fingerprint(file)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

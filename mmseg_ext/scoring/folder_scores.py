@@ -18,8 +18,10 @@ from ..geo import (
     clipped,
     common_ground,
     ground_sampling_distance,
+    is_remote,
     joined,
     metric_of,
+    public_name,
     read_lines,
     reprojected,
 )
@@ -88,8 +90,9 @@ def pair_predictions(prediction: str, truth: str, names: Sequence[str] | None = 
     Raises:
         DataError: missing, empty, one name twice, or a truth has no prediction.
     """
+    prediction, truth = public_name(prediction), public_name(truth)
     for path in (prediction, truth):
-        if not os.path.exists(file_of(path)):
+        if not (is_remote(path) or os.path.exists(file_of(path))):
             raise DataError(f"{path}: no such file or folder")
     if os.path.isdir(prediction) != os.path.isdir(truth):
         raise DataError(f"{prediction} and {truth}: one is a folder, the other a file; give two of a kind")

@@ -6,17 +6,20 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 
 
 @dataclass
 class FileServer:
-    """What the server does, and the ``Range`` header (or None) of each request that it got.
+    """What the server does, the ``Range`` header (or None) of each GET that it got, and the ``sent`` bytes of files.
 
     ``cuts``: after how many bytes each of the next answers ends; ``ranges``: whether parts are sent; ``tags``: whether
     answers have an ETag; ``statuses``: of the next answers; ``redirect``: where every request is sent on to;
-    ``hold``: after how many bytes answers stand still until the client has gone.
+    ``hold``: after how many bytes answers stand still until the client has gone; ``drops``: every so many-th GET ends
+    after half of its bytes.
     """
 
     folder: Path
@@ -27,7 +30,10 @@ class FileServer:
     statuses: list[int] = field(default_factory=list)
     redirect: str = ""
     hold: int | None = None
+    drops: int | None = None
     requests: list[str | None] = field(default_factory=list)
+    sent: int = 0
+    numbers: count = field(default_factory=partial(count, 1))
 
     def url(self, name):
         """Return the address of a file of the folder with its hash."""
@@ -44,7 +50,10 @@ def serving(folder):
 
         def do_GET(self):
             asked = self.headers.get("Range")
-            state.requests.append(asked)
+            number = 0
+            if self.command == "GET":
+                state.requests.append(asked)
+                number = next(state.numbers)
             file = state.folder / self.path.lstrip("/").replace("%20", " ").partition("?")[0]
             status = state.statuses.pop(0) if state.statuses else 302 if state.redirect else 200
             if status == 200 and not file.is_file():
@@ -58,25 +67,37 @@ def serving(folder):
                 return
             body = file.read_bytes()
             tag, start, size = f'"{hashlib.sha256(body).hexdigest()[:16]}"', 0, len(body)
+            end = size
             if asked and state.ranges and self.headers.get("If-Range", tag) == tag:
-                start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+                first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked).groups()
+                start, end = int(first), min(size, int(last or size) + 1)
                 status = 206 if start < size else 416
             self.send_response(status)
             if state.tags:
                 self.send_header("ETag", tag)
             if status == 206:
-                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-            body = b"" if status == 416 else body[start:]
+                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+            if state.ranges:
+                self.send_header("Accept-Ranges", "bytes")
+            body = b"" if status == 416 else body[start:end]
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            if self.command == "HEAD":
+                return
             if state.hold is not None:
                 self.wfile.write(body[: state.hold])
                 self.wfile.flush()
                 while state.hold is not None:
                     time.sleep(0.01)
                 return
-            self.wfile.write(body[: state.cuts.pop(0)] if state.cuts else body)
+            if state.drops and number % state.drops == 0:
+                body = body[: len(body) // 2]
+            body = body[: state.cuts.pop(0)] if state.cuts else body
+            state.sent += len(body)
+            self.wfile.write(body)
             self.close_connection = True
+
+        do_HEAD = do_GET
 
         def log_message(self, *_):
             pass
