@@ -184,7 +184,7 @@ def test_pages_and_servers_that_are_gone_are_one_line(server):
     (server.folder / "403.tif").write_text("<html>log in</html>")
     with pytest.raises(DataError, match=r"403.tif: cannot be read as a raster; check that the address"):
         raster_info(f"{server.address}/403.tif")
-    with pytest.raises(DataError, match=r"2 of 2 rasters cannot .*404.tif: is not there.*403.tif: cannot be read"):
+    with pytest.raises(DataError, match=r"none of 2 rasters can .*404.tif: is not there.*403.tif: cannot be read"):
         check_rasters([f"{server.address}/404.tif", f"{server.address}/403.tif"], BrightNetwork(), PLAIN)
     with serving(server.folder) as gone:
         url = f"{gone.address}/pit.tif"
