@@ -22,14 +22,14 @@ demo: install
 	@$(BIN)/python tools/demo.py
 
 # two tests at a time: the suite waits for processes more than it computes
-PYTEST_ARGS ?= -n 2 --dist worksteal
+PYTEST_ARGS ?= -n 2 --dist worksteal --durations 20 --durations-min 5
 
 test: install
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # what takes minutes: killed runs, whole trainings, several nodes, every network counted
 test-slow: install
-	@$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --durations 20
 
 lint: install
 	@$(BIN)/ruff check .
