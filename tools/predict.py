@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import shutil
+import sys
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -64,6 +65,8 @@ def main() -> None:
     text = "map the strips of one share of the work; auto: the one of this job in an array (docs/scale.md)"
     parser.add_argument("--shard", metavar="I/N", help=text)
     parser.add_argument("--finish", action="store_true", help="write the maps whose strips --shard has mapped")
+    text = "say what the rasters are and what their maps will need; write nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
     parser.add_argument("--gpu-id", type=int, default=0, help="GPU of a single process (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing maps")
     add_config_options(parser)
@@ -78,6 +81,7 @@ def main() -> None:
         check_rasters,
         find_rasters,
         finish_raster,
+        inventory,
         map_each,
         map_raster,
         map_share,
@@ -107,6 +111,9 @@ def main() -> None:
         logging.info("no checkpoint is given: mapping with %s, the default (docs/weights.md)", checkpoint)
     network, group = load_network(checkpoint, args)
     outcomes = check_rasters(rasters, network, settings, area)
+    if args.dry_run:
+        sys.stdout.write(inventory(outcomes, network, args.out, settings, args.overwrite, area) + "\n")
+        return outcomes.refuse_failures()
     if args.shard:
         map_share(outcomes, network, args.out, settings, shard_of(args.shard, os.environ), area)
         return outcomes.refuse_failures()
@@ -139,8 +146,10 @@ def check_options(args: argparse.Namespace) -> None:
         raise ConfigError("--shard: maps strips only; leave --network and --overwrite out, and run --finish after it")
     if args.finish and args.overwrite:
         raise ConfigError("--finish: puts together what shards have mapped; leave --overwrite out")
-    if (args.shard or args.finish) and shares_work():
-        raise ConfigError("--shard, --finish: are for single processes; leave the launcher out")
+    if args.dry_run and (args.shard or args.finish):
+        raise ConfigError("--dry-run: is about all rasters; leave --shard and --finish out")
+    if (args.shard or args.finish or args.dry_run) and shares_work():
+        raise ConfigError("--shard, --finish, --dry-run: are for single processes; leave the launcher out")
 
 
 def load_network(checkpoint: str, args: argparse.Namespace) -> tuple[MapModel, Group]:

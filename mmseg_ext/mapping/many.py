@@ -1,8 +1,9 @@
-"""Many rasters: looked at before the first is mapped, mapped one by one or in shares of job arrays, told in a table."""
+"""Many rasters: looked at before the first is mapped, mapped one by one or in shares, told in tables."""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,16 @@ from ..errors import ConfigError, DataError, UserError
 from ..geo import RasterArea, RasterSource, VectorLayer, ground_sampling_distance, log_doubts, public_name
 from ..report.tables import markdown_table
 from ..runtime.facts import MapModel
-from .road_map import MapSettings, RasterMap, check_values, outside, plan_of, reading_of
+from .road_map import (
+    MapSettings,
+    RasterMap,
+    check_values,
+    outside,
+    plan_of,
+    reading_of,
+    shown_bytes,
+    shown_seconds,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +83,7 @@ class Outcomes:
             raise DataError(self.of[failed[0]].failure)
         if failed:
             raise DataError(
-                f"{len(failed)} of {len(self.of)} rasters failed, for the reasons above; the others are done"
+                f"{len(failed)} of {len(self.of)} rasters failed, for the reasons above; the others are fine"
             )
 
 
@@ -108,6 +118,9 @@ def check_rasters(
             reading = reading_of(source.info, network, settings)
             ground_sampling_distance(source.info)
             check_values(source, reading)
+            if source.info.bands == 1 < network.facts.bands:
+                text = "%s: has one band, which is shown to the network as grey; leave it out if it is no picture"
+                logger.warning(text, path)
             log_doubts(path, reading.bands)
     if len(left_out) == len(paths) and area is not None:
         raise DataError(outside(paths, area))
@@ -122,6 +135,50 @@ def check_rasters(
     for path in failed:
         logger.error("%s", outcomes.of[path].failure)
     return outcomes
+
+
+def inventory(
+    outcomes: Outcomes,
+    network: MapModel,
+    folder: str,
+    settings: MapSettings,
+    overwrite: bool = False,
+    area: VectorLayer | None = None,
+) -> str:
+    """Return a table of the rasters, and what their maps will need; nothing is written.
+
+    Time is that of a batch of tiles, predicted as a trial for each shape of batches. Finished strips count as done.
+    """
+    rows, seconds_of, memory, disk, total_seconds = [], {}, 0, 0, 0.0
+    for path, outcome in outcomes.of.items():
+        about = [""] * 6
+        if not outcome.failure:
+            with outcomes.about(path), RasterSource(path, colours=True) as source:
+                info, gsd_m = source.info, ground_sampling_distance(source.info)
+                metres = "" if gsd_m is None else f"{gsd_m:.3g}"
+                about[:4] = f"{info.width} x {info.height}", str(info.bands), metres, _name_of(info.crs)
+                work = RasterMap(source, network, folder, settings, area)
+                done = not overwrite and work.kept() is not None
+                tiles = 0 if done else work.tiles(work.missing(work.plan.rows))
+                shape = work.plan.network_shape, min(settings.batch, len(work.plan.column_starts), tiles)
+                if tiles and shape not in seconds_of:
+                    seconds_of[shape] = work.tile_seconds(most=tiles)
+                seconds = tiles * seconds_of.get(shape, 0.0)
+                about[4:] = str(tiles), shown_seconds(seconds)
+                memory, total_seconds = max(memory, work.memory_bytes()), total_seconds + seconds
+                disk += 0 if done else work.disk_bytes
+        rows.append((path, *about, outcome.failure.removeprefix(f"{path}: ")))
+    columns = "raster", "pixels", "bands", "m per pixel", "CRS", "tiles left", "time", "problem"
+    needs = (
+        f"about {shown_seconds(total_seconds)}, {shown_bytes(memory)} of memory, at most {shown_bytes(disk)} of disk"
+    )
+    return f"{markdown_table(columns, rows)}\n\n{len(rows)} raster(s) in one process: {needs}"
+
+
+def _name_of(crs: str | None) -> str:
+    """Return a coordinate reference system as a cell of a table."""
+    named = re.search(r'"([^"]+)"', crs or "")  # WKT
+    return named[1] if named else crs or ""
 
 
 def map_each(outcomes: Outcomes, work: Callable[[str], dict | None]) -> None:

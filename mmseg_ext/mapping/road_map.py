@@ -299,7 +299,7 @@ class RasterMap:
     def map_strips(self, strips: Sequence[int], show: bool = True) -> None:
         """Map some strips and write each as it is done, complete or not at all; ``show`` the progress."""
         self.source.make_room(*self.plan.tile_shape)
-        tiles = _tiles(self.plan, strips, self.here)
+        tiles = self.tiles(strips)
         pause_s = 0.1 if sys.stderr.isatty() else 30
         with tqdm(total=tiles, desc=self.files.name, unit="tile", disable=not show, mininterval=pause_s) as bar:
             timed = _Timed(self.network, bar, self.settings.scales_for(self.network.facts))
@@ -353,24 +353,37 @@ class RasterMap:
         logger.info("%s: %.1f %% road, %.0f s", self.files.path("_roads.tif"), 100 * road, spent["total"])
         return record
 
-    def announce(self, missing: Sequence[int], of: int) -> None:
-        """Log what the mapping of strips that are ``missing`` of a number will need; a batch of tiles is the trial."""
-        info, network, plan = self.source.info, self.network, self.plan
-        room = self.source.make_room(*plan.tile_shape)
-        tiles = _tiles(plan, missing, self.here)
+    def tiles(self, strips: Sequence[int]) -> int:
+        """Return the number of tiles that strips depend on and that meet the area."""
+        rows = {row for index in strips for row in self.plan.tile_rows_of(index)}
+        if self.here is None:
+            return len(rows) * len(self.plan.column_starts)
+        places = product((self.plan.row_starts[row] for row in rows), self.plan.column_starts)
+        return sum(self.here.meets(*place, *self.plan.tile_shape) for place in places)
+
+    def tile_seconds(self, most: int) -> float:
+        """Return the seconds that a tile takes in a batch of at most so many tiles, which is predicted as a trial."""
         # batches do not go beyond a row of tiles
-        together = max(1, min(self.settings.batch, len(plan.column_starts), tiles))
-        trial = [np.zeros((*plan.network_shape, network.facts.bands), np.uint8)] * together
-        scales = self.settings.scales_for(network.facts)
-        predict_at_scales(network, trial, scales)  # the first is slower
+        together = max(1, min(self.settings.batch, len(self.plan.column_starts), most))
+        trial = [np.zeros((*self.plan.network_shape, self.network.facts.bands), np.uint8)] * together
+        scales = self.settings.scales_for(self.network.facts)
+        predict_at_scales(self.network, trial, scales)  # the first is slower
         start = time.perf_counter()
-        predict_at_scales(network, trial, scales)
-        seconds = tiles * (time.perf_counter() - start) / len(trial)
-        peak = _peak_bytes()
+        predict_at_scales(self.network, trial, scales)
+        return (time.perf_counter() - start) / together
+
+    def memory_bytes(self) -> int:
+        """Return about the most memory that the mapping takes, what this process has taken included."""
+        room = self.source.make_room(*self.plan.tile_shape)
+        classes, width = len(self.network.facts.classes), self.plan.width
+        return classes * 4 * self.plan.tile_shape[0] * width * 2 + _peak_bytes() + room
+
+    def announce(self, missing: Sequence[int], of: int) -> None:
+        """Log what the mapping of strips that are ``missing`` of a number will need."""
+        info, execution, tiles = self.source.info, self.network.execution, self.tiles(missing)
+        seconds = tiles * self.tile_seconds(most=tiles)
         if len(missing) < of:
             logger.info("%s: resuming, %d of %d strips are done", info.path, of - len(missing), of)
-        memory = len(network.facts.classes) * 4 * plan.tile_shape[0] * info.width * 2 + peak + room
-        sizes = memory, self.disk_bytes
         logger.info(
             "%s: %d x %d px%s; %d tile(s) of %d px to map by %s %s, about %s, %s of memory and at most %s of disk",
             info.path,
@@ -378,12 +391,23 @@ class RasterMap:
             info.height,
             "" if info.crs else ", no coordinate reference system: the map is in pixels",
             tiles,
-            plan.tile_px,
-            network.execution["backend"],
-            network.execution["precision"],
-            f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min",
-            *(f"{size / 2**30:.1f} GiB" if size > 2**30 else f"{size / 2**20:.0f} MiB" for size in sizes),
+            self.plan.tile_px,
+            execution["backend"],
+            execution["precision"],
+            shown_seconds(seconds),
+            shown_bytes(self.memory_bytes()),
+            shown_bytes(self.disk_bytes),
         )
+
+
+def shown_seconds(seconds: float) -> str:
+    """Return a duration for people."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def shown_bytes(size: float) -> str:
+    """Return a size for people."""
+    return f"{size / 2**30:.1f} GiB" if size > 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def plan_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> TilePlan:
@@ -417,15 +441,6 @@ def _key(
     for file in source_files(info.path)[1:]:
         facts += fingerprint(file)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _tiles(plan: TilePlan, strips: Sequence[int], area: RasterArea | None) -> int:
-    """Return the number of tiles that strips depend on and that meet the area."""
-    rows = {row for index in strips for row in plan.tile_rows_of(index)}
-    if area is None:
-        return len(rows) * len(plan.column_starts)
-    places = product((plan.row_starts[row] for row in rows), plan.column_starts)
-    return sum(area.meets(*place, *plan.tile_shape) for place in places)
 
 
 def _peak_bytes() -> int:

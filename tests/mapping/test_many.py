@@ -13,6 +13,7 @@ from mmseg_ext.mapping import (
     MapSettings,
     check_rasters,
     finish_raster,
+    inventory,
     map_each,
     map_raster,
     map_share,
@@ -107,15 +108,41 @@ def test_a_raster_that_breaks_fails_alone(tmp_path, caplog):
     record = outcomes.of[paths[0]].record
     assert cells[0][1:] == [f"{record['seconds']['total']:.0f}", f"{100 * record['class_share']['road']:.1f}", "", ""]
     assert "cannot be read" in cells[1][4] and paths[1] not in cells[1][4]
-    with pytest.raises(DataError, match="2 of 4 rasters failed, for the reasons above; the others are done"):
+    with pytest.raises(DataError, match="2 of 4 rasters failed, for the reasons above; the others are fine"):
         outcomes.refuse_failures()
 
 
-def test_warnings_are_counted_by_raster(tmp_path):
-    good, black = rasters(tmp_path, 100, 100)
+def test_the_inventory_says_what_is_there_and_left_and_writes_nothing(tmp_path):
+    paths = rasters(tmp_path, 100, 300)
+    out = tmp_path / "out"
+    (tmp_path / "text.tif").write_text("no raster")
+
+    def cells():
+        outcomes = check_rasters([*paths, str(tmp_path / "text.tif")], NETWORK, SETTINGS)
+        table, total = inventory(outcomes, NETWORK, str(out), SETTINGS).split("\n\n")
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]], total
+
+    found, total = cells()
+    # rows of tiles of 64 px every 48 px at the most, two tiles in each
+    assert [row[:6] for row in found[:2]] == [
+        [paths[0], "96 x 100", "3", "0.5", "EPSG:32719", "4"],
+        [paths[1], "96 x 300", "3", "0.5", "EPSG:32719", "12"],
+    ]
+    assert found[2][0].endswith("text.tif") and "cannot be read as a raster" in found[2][7]
+    assert total.startswith("3 raster(s) in one process: about 0 s, ") and not out.exists()
+    map_raster(paths[0], NETWORK, str(out), SETTINGS)
+    assert [row[5] for row in cells()[0]] == ["0", "12", ""]
+    map_raster(paths[1], NETWORK, str(out), MapSettings(tile_px=64, overlap_px=16, scale=1.0, threshold=0.9))
+    assert "is there already, of another raster, checkpoint or setting" in cells()[0][1][7]
+
+
+def test_warnings_are_counted_by_raster(tmp_path, caplog):
+    good, black, grey = rasters(tmp_path, 100, 100, 100)
+    write_geotiff(grey, np.arange(9600, dtype=np.uint8).reshape(100, 96, 1), "EPSG:32719", (0.5, 0, 4e5, 0, -0.5, 7e6))
     write_geotiff(black, np.zeros((100, 96, 3), np.uint8), "EPSG:32719", (0.5, 0, 4e5, 0, -0.5, 7e6))
-    outcomes = check_rasters([good, black], NETWORK, SETTINGS)
-    assert [outcome.warnings for outcome in outcomes.of.values()] == [0, 1]
+    outcomes = check_rasters([good, black, grey], NETWORK, SETTINGS)
+    assert [outcome.warnings for outcome in outcomes.of.values()] == [0, 1, 1]
+    assert f"{grey}: has one band, which is shown to the network as grey; leave it out if" in caplog.text
 
 
 @pytest.mark.parametrize(

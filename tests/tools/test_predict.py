@@ -120,7 +120,7 @@ def test_a_broken_raster_and_a_job_array(run_tool, tmp_path):
     options = [tmp_path / name for name in ("a.tif", "b.tif", "text.tif")] + ["--tile", 64, "--overlap", 32]
     one = run_tool("predict.py", *options, "--out", tmp_path / "one", "--network")
     assert one.returncode == 2
-    assert one.stderr.endswith("error: 1 of 3 rasters failed, for the reasons above; the others are done\n")
+    assert one.stderr.endswith("error: 1 of 3 rasters failed, for the reasons above; the others are fine\n")
     assert "| raster | seconds | road, % | warnings | failure |" in one.stderr
     for task in ("1", "2"):
         array = dict(
