@@ -18,6 +18,8 @@ from types import FrameType, ModuleType
 from typing import Any
 
 LOST_PEER = 3
+# not pip install mmseg_ext[...]: a package index may hold another project of that name
+_BRINGS_ALL = "'make install' in a clone of this project brings all"
 _WORKSHOP = ("torch", "torchvision", "mmcv", "mmseg", "timm", "safetensors")  # packages of the extra 'train'
 _LOST_PEER_WORDS = (
     r"(?is)(gloo|nccl|tcpstore|processgroup|broken pipe|store).*"
@@ -66,13 +68,13 @@ def lazy_import(name: str, extra: str | None, purpose: str) -> ModuleType:
         purpose: what needs it, for the message.
 
     Raises:
-        MissingExtraError: it is not installed; the message has the pip command.
+        MissingExtraError: it is not installed; the message says how to get it.
     """
     try:
         return importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
-        brought = "" if extra is None else f", or all of the extra '{extra}': pip install 'mmseg_ext[{extra}]'"
+        brought = "" if extra is None else f", or all of the extra '{extra}': {_BRINGS_ALL}"
         raise MissingExtraError(
             f"{purpose} needs {package}, which is not installed; pip install {package}{brought}"
         ) from None
@@ -92,13 +94,12 @@ def require(names: Sequence[str], extra: str, purpose: str) -> None:
     """Say at once, without importing them, if any of the optional modules ``names`` is missing; see `lazy_import`.
 
     Raises:
-        MissingExtraError: one is not installed; the message has the pip command.
+        MissingExtraError: one is not installed; the message says how to get it.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise MissingExtraError(
-                f"{purpose} needs {name}, which is not installed; install the extra '{extra}': "
-                f"pip install 'mmseg_ext[{extra}]'"
+                f"{purpose} needs {name}, which is not installed; it is of the extra '{extra}': {_BRINGS_ALL}"
             )
 
 
@@ -144,7 +145,7 @@ def _with_its_packages(main: Callable[[], None]) -> None:
         if package not in _WORKSHOP:
             raise
         raise MissingExtraError(
-            f"this needs {package}, which is not installed; install the extra 'train': pip install 'mmseg_ext[train]'"
+            f"this needs {package}, which is not installed; it is of the extra 'train': {_BRINGS_ALL}"
         ) from None
 
 

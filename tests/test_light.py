@@ -126,8 +126,8 @@ def test_what_needs_the_workshop_says_so_in_a_line(tmp_path, monkeypatch, argume
     monkeypatch.chdir(tmp_path)
     (tmp_path / "site.tif").write_bytes(b"")
     done = run(COMMAND, *arguments)
-    missing = "(torch|mmcv|timm), which is not installed; install the extra 'train'"
-    line = rf"error: this needs {missing}: pip install 'mmseg_ext\[train\]'\n"
+    missing = "(torch|mmcv|timm), which is not installed; it is of the extra 'train'"
+    line = rf"error: this needs {missing}: 'make install' in a clone of this project brings all\n"
     assert done.returncode == 2 and re.fullmatch(line, done.stderr), done.stderr
     assert list(tmp_path.iterdir()) == [tmp_path / "site.tif"]
 

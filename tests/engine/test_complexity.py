@@ -21,7 +21,9 @@ def test_memory_estimate_grows_with_the_batch_and_halves_in_low_precision(tiny_c
 
 def test_counting_names_the_extra_that_it_needs(tiny_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchprofile", None)
-    words = r"^counting multiply-accumulates needs torchprofile, which is not installed; .*'mmseg_ext\[count\]'$"
+    words = (
+        r"^counting multiply-accumulates needs torchprofile, which is not installed; .*extra 'count': 'make install'"
+    )
     with pytest.raises(MissingExtraError, match=words):
         measure_complexity(load_config(str(tiny_config)), 64, 64)
 

@@ -72,5 +72,5 @@ def test_matplotlib_is_an_extra(tool, tmp_path, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(errors.importlib, "import_module", missing)
-    with pytest.raises(MissingExtraError, match=r"needs matplotlib.*'mmseg_ext\[plots\]'"):
+    with pytest.raises(MissingExtraError, match=r"needs matplotlib.*extra 'plots'"):
         tool.plot_runs([str(tmp_path)], str(tmp_path / "a.png"))
