@@ -129,12 +129,7 @@ def main() -> None:
         group.wait()  # no process leaves while another needs the groups that all are in
         return record
 
-    if group.world_size > 1:  # what fails in one process must not leave the others waiting
-        outcomes.refuse_failures()
-        for raster in outcomes.of:
-            work(raster)
-    else:
-        map_each(outcomes, work)
+    map_each(outcomes, work, together=group.world_size > 1)
     if len(outcomes.of) > 1 and group.rank == 0:
         outcomes.log_table(network.facts.road_labels)
     outcomes.refuse_failures()

@@ -22,6 +22,7 @@ from .road_map import (
     outside,
     plan_of,
     reading_of,
+    scale_of,
     shown_bytes,
     shown_seconds,
 )
@@ -160,9 +161,9 @@ def inventory(
                 work = RasterMap(source, network, folder, settings, area)
                 done = not overwrite and work.kept() is not None
                 tiles = 0 if done else work.tiles(work.missing(work.plan.rows))
-                shape = work.plan.network_shape, min(settings.batch, len(work.plan.column_starts), tiles)
+                shape = work.plan.network_shape, work.batch_of(tiles)
                 if tiles and shape not in seconds_of:
-                    seconds_of[shape] = work.tile_seconds(most=tiles)
+                    seconds_of[shape] = work.tile_seconds(work.batch_of(tiles))
                 seconds = tiles * seconds_of.get(shape, 0.0)
                 about[4:] = str(tiles), shown_seconds(seconds)
                 memory, total_seconds = max(memory, work.memory_bytes()), total_seconds + seconds
@@ -181,11 +182,17 @@ def _name_of(crs: str | None) -> str:
     return named[1] if named else crs or ""
 
 
-def map_each(outcomes: Outcomes, work: Callable[[str], dict | None]) -> None:
-    """Do the ``work`` for every raster that has not failed; one that fails is told and does not stop the others."""
+def map_each(outcomes: Outcomes, work: Callable[[str], dict | None], together: bool = False) -> None:
+    """Do the ``work`` for every raster that has not failed; one that fails is told and does not stop the others.
+
+    Raises:
+        DataError: one failed, in one of several processes that work ``together``: the others would wait for it.
+    """
     for path in [path for path in outcomes.of if path not in outcomes.failed]:
         with outcomes.about(path) as outcome:
             outcome.record = work(path)
+        if outcome.failure and together:
+            raise DataError(outcome.failure)
         if outcome.failure and len(outcomes.of) > 1:
             logger.error("%s", outcome.failure)
 
@@ -241,7 +248,8 @@ def map_share(
     for path in outcomes.of:
         if path not in outcomes.failed:
             with RasterSource(path, colours=True) as source:
-                units += [(path, strip) for strip in plan_of(source.info, network, settings).rows]
+                scale = scale_of(source.info, reading_of(source.info, network, settings), settings)
+                units += [(path, strip) for strip in plan_of(source.info, network, settings, scale).rows]
     mine = units[len(units) * index // count : len(units) * (index + 1) // count]
     shares = {path: [strip for _, strip in group] for path, group in groupby(mine, key=itemgetter(0))}
 

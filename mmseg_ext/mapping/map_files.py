@@ -168,7 +168,7 @@ class MapFiles:
     def has_strips_of_others(self) -> bool:
         """Return whether strips of another key are there: of other options, weights or number of threads."""
         names = glob.glob(os.path.join(glob.escape(self.path(".parts")), "*.npz"))
-        return any(name != self.strip(int(os.path.basename(name)[:6])) for name in names)
+        return any(not name.endswith(f".{self.key[:16]}.npz") for name in names)
 
     def save_strip(self, index: int, row: int, layers: Mapping[str, np.ndarray]) -> None:
         """Write a finished strip, which begins at ``row`` of the raster, complete or not at all.

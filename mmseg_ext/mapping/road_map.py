@@ -151,7 +151,7 @@ def check_values(source: RasterSource, reading: ImageReading) -> None:
         )
 
 
-def _scale(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
+def scale_of(info: RasterInfo, reading: ImageReading, settings: MapSettings) -> float:
     """Return the pixels given to the network for one pixel of the raster."""
     own, trained = ground_sampling_distance(info), reading.gsd_m
     if settings.scale is not None or own is None or trained is None:
@@ -167,7 +167,7 @@ def chosen_scale(
 
     ``limits`` are the least and the most metres per pixel that training showed, as far as the network knows them.
     """
-    scale = _scale(info, reading, settings)
+    scale = scale_of(info, reading, settings)
     if settings.scale is not None:
         return scale
     own, trained = ground_sampling_distance(info), reading.gsd_m
@@ -268,7 +268,7 @@ class RasterMap:
         info, facts = source.info, network.facts
         self.reading = reading_of(info, network, settings)
         self.scale = chosen_scale(info, self.reading, settings, facts.gsd_range_m)
-        self.plan = plan_of(info, network, settings)
+        self.plan = plan_of(info, network, settings, self.scale)
         self.here = None if area is None else RasterArea(area, info)
         if area is not None and (self.here is None or self.here.window is None):
             raise DataError(outside([info.path], area))
@@ -361,10 +361,12 @@ class RasterMap:
         places = product((self.plan.row_starts[row] for row in rows), self.plan.column_starts)
         return sum(self.here.meets(*place, *self.plan.tile_shape) for place in places)
 
-    def tile_seconds(self, most: int) -> float:
-        """Return the seconds that a tile takes in a batch of at most so many tiles, which is predicted as a trial."""
-        # batches do not go beyond a row of tiles
-        together = max(1, min(self.settings.batch, len(self.plan.column_starts), most))
+    def batch_of(self, tiles: int) -> int:
+        """Return how many of some tiles the network gets at once: batches do not go beyond a row of tiles."""
+        return max(1, min(self.settings.batch, len(self.plan.column_starts), tiles))
+
+    def tile_seconds(self, together: int) -> float:
+        """Return the seconds that a tile takes in a batch of so many, which is predicted as a trial."""
         trial = [np.zeros((*self.plan.network_shape, self.network.facts.bands), np.uint8)] * together
         scales = self.settings.scales_for(self.network.facts)
         predict_at_scales(self.network, trial, scales)  # the first is slower
@@ -381,7 +383,7 @@ class RasterMap:
     def announce(self, missing: Sequence[int], of: int) -> None:
         """Log what the mapping of strips that are ``missing`` of a number will need."""
         info, execution, tiles = self.source.info, self.network.execution, self.tiles(missing)
-        seconds = tiles * self.tile_seconds(most=tiles)
+        seconds = tiles * self.tile_seconds(self.batch_of(tiles))
         if len(missing) < of:
             logger.info("%s: resuming, %d of %d strips are done", info.path, of - len(missing), of)
         logger.info(
@@ -410,9 +412,8 @@ def shown_bytes(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size > 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def plan_of(info: RasterInfo, network: MapModel, settings: MapSettings) -> TilePlan:
-    """Return strips and tiles of a raster."""
-    scale = _scale(info, reading_of(info, network, settings), settings)
+def plan_of(info: RasterInfo, network: MapModel, settings: MapSettings, scale: float) -> TilePlan:
+    """Return strips and tiles of a raster at a scale."""
     return TilePlan(info.height, info.width, settings.tile_px, settings.overlap_px, scale, network.facts.stride)
 
 

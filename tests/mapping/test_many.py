@@ -1,6 +1,7 @@
 """Many rasters: one that breaks fails alone, and shares of the work come to the map that one process makes."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +94,20 @@ def test_shares_of_other_settings_are_never_mixed(tmp_path):
 
 def test_a_raster_that_breaks_fails_alone(tmp_path, caplog):
     paths = rasters(tmp_path, 100, 100, 100)
-    damage(paths[1])
     (tmp_path / "text.tif").write_text("no raster")
     caplog.set_level("INFO")
-    outcomes = check_rasters([*paths, str(tmp_path / "text.tif")], NETWORK, SETTINGS)
-    map_each(outcomes, lambda path: map_raster(path, NETWORK, str(tmp_path / "out"), SETTINGS))
+    outcomes, together = (check_rasters([*paths, str(tmp_path / "text.tif")], NETWORK, SETTINGS) for _ in range(2))
+    assert outcomes.failed == [str(tmp_path / "text.tif")]
+    damage(paths[1])  # the check has seen nothing of it
+
+    def work(path):
+        return map_raster(path, NETWORK, str(tmp_path / "out"), SETTINGS)
+
+    map_each(outcomes, work)
     assert outcomes.failed == [paths[1], str(tmp_path / "text.tif")]
     assert (tmp_path / "out" / "pit2_roads.tif").exists() and not (tmp_path / "out" / "pit1_roads.tif").exists()
+    with pytest.raises(DataError, match="pit1.tif: cannot be read in rows"):
+        map_each(together, work, together=True)
     caplog.clear()
     outcomes.log_table(NETWORK.facts.road_labels)
     _, _, *rows = caplog.messages[0].splitlines()
@@ -129,7 +137,8 @@ def test_the_inventory_says_what_is_there_and_left_and_writes_nothing(tmp_path):
         [paths[1], "96 x 300", "3", "0.5", "EPSG:32719", "12"],
     ]
     assert found[2][0].endswith("text.tif") and "cannot be read as a raster" in found[2][7]
-    assert total.startswith("3 raster(s) in one process: about 0 s, ") and not out.exists()
+    assert re.match(r"3 raster\(s\) in one process: about \d+ s, \d.* of memory, at most \d+ MiB of disk$", total)
+    assert not out.exists()
     map_raster(paths[0], NETWORK, str(out), SETTINGS)
     assert [row[5] for row in cells()[0]] == ["0", "12", ""]
     map_raster(paths[1], NETWORK, str(out), MapSettings(tile_px=64, overlap_px=16, scale=1.0, threshold=0.9))
